@@ -1,0 +1,90 @@
+"""The view: what one recommender knows of a batch of queries.
+
+Letters: Q queries, n items a query, m shared candidates, K list, d dims, L layers, T time.
+"""
+
+from __future__ import annotations
+
+from abc import ABC
+from enum import StrEnum
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from recdistill.errors import MissingKnowledge
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from recdistill.query import Query, Side
+
+__all__ = ["Kind", "Knows", "Layer", "View"]
+
+Layer = Literal["served"] | int
+
+
+class Kind(StrEnum):
+    """What a recommender can be asked for."""
+
+    SCORES = "scores"
+    RANKS = "ranks"
+    VECTORS = "vectors"
+    STATES = "states"
+
+
+class View(ABC):
+    """Lazy and memoised; each method answers, or raises `MissingKnowledge`.
+
+    A subclass overrides what it knows and leaves the rest.
+    """
+
+    source: str = "this recommender"
+    """How errors call it: "the teacher lists 'top100.parquet'"."""
+
+    def known(self) -> Tensor:
+        """(Q,) bool: which queries this recommender can answer at all."""
+        raise self._missing("which queries it knows")
+
+    def select(self, index: Tensor) -> View:
+        """The view of the queries at `index` (m,); what is already computed is shared."""
+        raise self._missing("a part of its queries")
+
+    def scores(self, items: Tensor) -> Tensor:
+        """(Q, n) item rows, each query its own -> (Q, n) scores, greater is better."""
+        raise self._missing(Kind.SCORES)
+
+    def scores_among(self, items: Tensor) -> Tensor:
+        """(m,) item rows, shared by all queries -> (Q, m) scores, in one product."""
+        raise self._missing(Kind.SCORES)
+
+    def log_partition(self, without: Tensor, *, chunk: int = 4096) -> Tensor:
+        """(Q, n) item rows (-1 = none) -> (Q,) log-sum-exp of the scores of all other items, chunked."""
+        raise self._missing(Kind.SCORES)
+
+    def ranked(self, k: int) -> Tensor:
+        """(Q, k) int64 item rows, best first, without what the query's user has in training; -1 past the end."""
+        raise self._missing(Kind.RANKS)
+
+    def entities(self, side: Side, ids: Tensor, layer: Layer = "served") -> Tensor:
+        """(m,) user or item rows -> (m, d) vectors; `layer=0` is the raw table of a graph model."""
+        raise self._missing(Kind.VECTORS)
+
+    def states(self) -> Tensor:
+        """(L, Q, T, d) hidden states of every layer."""
+        raise self._missing(Kind.STATES)
+
+    def _missing(self, kind: str) -> MissingKnowledge:
+        return MissingKnowledge(
+            kind, self.source, f"Use a teacher that provides {kind}, or a method that does not ask for it"
+        )
+
+
+class Knows(Protocol):
+    """All that a teacher has to be."""
+
+    @property
+    def provides(self) -> frozenset[Kind]:
+        """What its views can answer."""
+        ...
+
+    def view(self, query: Query) -> View:
+        """What it knows of a batch of queries."""
+        ...

@@ -1,0 +1,23 @@
+"""Fixtures every test may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+DATA = Path(os.environ.get("RECDISTILL_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+@pytest.fixture
+def data_dir():
+    """`data_dir("ml_100k")`: the folder of a real data set; the test is skipped where it is absent."""
+
+    def find(name: str) -> Path:
+        folder = DATA / name
+        if not folder.is_dir():
+            pytest.skip(f"real data {name!r} is not at {DATA} (set RECDISTILL_DATA to the folder that holds it)")
+        return folder
+
+    return find
