@@ -6,6 +6,7 @@ Letters: B interactions, Q queries, n distinct entities, N negatives, T time.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -35,7 +36,7 @@ class Query:
         return self.row.shape[0]
 
     def __getitem__(self, index: Tensor) -> Query:
-        """The queries at `index` (m,)."""
+        """The queries at `index` (m,), each asked at its end."""
         return Query(self.row[index], self.side, None if self.history is None else self.history[index])
 
 
@@ -46,35 +47,35 @@ class Distinct:
     ids: Tensor
     """(n,) int64, ascending."""
     first: Tensor
-    """(n,) int64: where in the batch each of them stands (any one of its places)."""
+    """(n,) int64: one place of each in what it was taken from."""
     share: Tensor
     """(n,) float32: how much each counts; 1, or 1/2 for each role (positive, negative) an item plays."""
 
     @classmethod
-    def of(cls, ids: Tensor, size: int) -> Distinct:
-        """The distinct values of `ids` (B,), all in [0, size), each counting 1. O(B + size), no sort."""
-        place = torch.full((size,), -1, dtype=torch.int64, device=ids.device)
-        place[ids] = torch.arange(ids.shape[0], device=ids.device)
-        distinct = (place >= 0).nonzero()[:, 0]  # (n,)
-        return cls(distinct, place[distinct], torch.ones(distinct.shape[0], device=ids.device))
+    def of(cls, ids: Tensor) -> Distinct:
+        """The distinct values of `ids` (B,), each counting 1."""
+        ordered, place = torch.sort(ids, stable=True)  # (B,)
+        new = torch.ones_like(ordered, dtype=torch.bool)
+        torch.ne(ordered[1:], ordered[:-1], out=new[1:])
+        return cls(ordered[new], place[new], torch.ones(int(new.sum()), device=ids.device))
 
     @classmethod
-    def halves(cls, positive: Tensor, negative: Tensor, size: int) -> Distinct:
+    def roles(cls, positive: Tensor, negatives: Tensor) -> Distinct:
         """The union of positives (B,) and negatives (B, N), an item counting 1/2 for each role it plays.
 
-        Equal in expectation to DE-RRD's two separate calls at 1/2 each (official code), with one draw an item.
-        `first` indexes the positives followed by the negatives, flattened.
+        Equal in expectation to DE-RRD's two calls at 1/2 each (official code), with one draw an item. `first` is a
+        place in the positives followed by the flattened negatives.
         """
-        both = torch.cat([positive, negative.flatten()])
-        union = cls.of(both, size)
-        share = torch.zeros(size, device=both.device)
-        share[positive] = 0.5
-        role = torch.zeros(size, device=both.device)
-        role[negative.flatten()] = 0.5
-        return cls(union.ids, union.first, (share + role)[union.ids])
+        one, other = cls.of(positive), cls.of(negatives.flatten())
+        both = cls.of(torch.cat([one.ids, other.ids]))
+        role = torch.zeros(both.ids.shape[0], device=positive.device)
+        role[torch.searchsorted(both.ids, one.ids)] += 0.5
+        role[torch.searchsorted(both.ids, other.ids)] += 0.5
+        place = torch.cat([one.first, other.first + positive.shape[0]])
+        return cls(both.ids, place[both.first], role)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Batch:
     """One step's interactions, on the runtime's device."""
 
@@ -84,10 +85,18 @@ class Batch:
     """(B,) int64 item rows."""
     negatives: Tensor
     """(B, N) int64 item rows."""
-    users: Distinct
-    items: Distinct
     weight: Tensor | None = None
     """(B,) float32, or None for all ones."""
+
+    @cached_property
+    def users(self) -> Distinct:
+        """The distinct users; `first` is a place in the batch."""
+        return Distinct.of(self.query.row)
+
+    @cached_property
+    def items(self) -> Distinct:
+        """The distinct items by role."""
+        return Distinct.roles(self.positive, self.negatives)
 
 
 @dataclass(frozen=True, slots=True)
