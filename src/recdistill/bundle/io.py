@@ -1,0 +1,418 @@
+"""Save, open and verify a bundle: a folder of one manifest and five safetensors files.
+
+    manifest.json          schema version, kind, every file's size, sha256 and tensors, lineage, metrics, citations
+    tensors.safetensors    the model's arrays
+    users.safetensors      external ids of users: utf-8 bytes + offsets (or int64 ids), and their sort permutation
+    items.safetensors      external ids of items
+    seen.safetensors       what each user has already: indptr (U + 1,) and ascending item rows
+    popular.safetensors    item rows for users nobody knows, best first
+
+Nothing in it can run, and reading it needs numpy alone. Opening checks the manifest against itself and against the
+folder, then each header against the manifest, and only then maps the arrays; `verify="full"` also reads every byte.
+
+Letters: U users, I items, n stored interactions, P popular items.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from recdistill.bundle.folder import find, replaced, write_whole
+from recdistill.bundle.manifest import MANIFEST_LIMIT, FileEntry, Manifest, TensorEntry, plain
+from recdistill.bundle.tensors import DTYPES, Tensors, open_regular, read, write
+from recdistill.data.csr import Csr
+from recdistill.errors import BundleError, DataError, UsageError, problem
+from recdistill.ids import IdTable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+__all__ = ["FILES", "Bundle", "open", "save", "verify"]
+
+FILES = (
+    "items.safetensors",
+    "popular.safetensors",
+    "seen.safetensors",
+    "tensors.safetensors",
+    "users.safetensors",
+)
+"""What stands in the folder beside `manifest.json`."""
+
+_MANIFEST = "manifest.json"
+_TABLES: dict[str, dict[str, Literal["users", "items"]]] = {
+    "vectors": {"user": "users", "item": "items"},
+    "neumf": {"user_mf": "users", "item_mf": "items", "user_mlp": "users", "item_mlp": "items"},
+}
+_CHUNK = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """An open bundle. Arrays are mapped read-only: what is not asked for is not read."""
+
+    path: Path
+    manifest: Manifest
+    arrays: dict[str, NDArray[Any]]
+    """What the model's ranker is made of, by name."""
+    users: IdTable
+    items: IdTable
+    seen: Csr
+    """(U x I) what each user has already."""
+    popular: NDArray[np.int64]
+    """(P,) item rows, best first."""
+
+
+def save(
+    path: Path,
+    *,
+    kind: str,
+    arrays: Mapping[str, NDArray[Any]],
+    users: IdTable,
+    items: IdTable,
+    seen: Csr,
+    popular: NDArray[np.int64],
+    model: str,
+    settings: Mapping[str, Any],
+    lineage: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    citations: Sequence[str],
+    created: str | None = None,
+    overwrite: bool = False,
+) -> Manifest:
+    """Write a bundle. It appears at `path` whole or not at all; equal input gives equal bytes.
+
+    Args:
+        path: the folder to make.
+        kind: how the arrays are ranked, "vectors" (`user` (U, d), `item` (I, d)) or "neumf".
+        arrays: the model's arrays by name, of the types in `tensors.DTYPES`.
+        users: external ids of the U users.
+        items: external ids of the I items.
+        seen: (U x I) what each user has already, left out of recommendations.
+        popular: (P,) distinct item rows for unknown users, best first, P <= I.
+        model: the model's registered name.
+        settings: the model's settings.
+        lineage: method, teacher and data fingerprints, seed; anything JSON holds.
+        metrics: measured values by name, finite.
+        citations: the papers behind the model and the method.
+        created: ISO 8601 time to record; None takes the present.
+        overwrite: replace a bundle that is there, in one step. A folder that is no bundle is never replaced.
+
+    Raises:
+        UsageError: something is at `path` already.
+        BundleError: arrays, ids, seen or popular do not fit together.
+    """
+    _refuse_to_replace(path, overwrite=overwrite)
+    contents: dict[str, Mapping[str, NDArray[Any]]] = {
+        "items.safetensors": items.arrays(),
+        "popular.safetensors": {"items": np.asarray(popular, np.int64)},
+        "seen.safetensors": {
+            "indptr": np.asarray(seen.indptr, np.int64),
+            "indices": np.asarray(seen.indices, np.int32),
+        },
+        "tensors.safetensors": arrays,
+        "users.safetensors": users.arrays(),
+    }
+    if seen.n_columns != len(items):
+        raise BundleError(problem(f"'seen' has {seen.n_columns:,} columns for {len(items):,} items"))
+    specs = {f: {n: (a.dtype, a.shape) for n, a in part.items()} for f, part in contents.items()}
+    _check_shapes("The bundle to save", specs, kind, (users.kind, len(users)), (items.kind, len(items)))
+    _check_rows("The bundle to save", seen, np.asarray(popular, np.int64), len(items))
+    _check_contents("The bundle to save", seen, np.asarray(popular, np.int64))
+    with replaced(path) as folder:
+        files: dict[str, FileEntry] = {}
+        for name in FILES:
+            size, sha256, header = write(folder / name, contents[name])
+            tensors = {key: TensorEntry.of(tensor) for key, tensor in sorted(header.items())}
+            files[name] = FileEntry(bytes=size, sha256=sha256, tensors=tensors)
+        manifest = Manifest.signed(
+            {
+                "kind": kind,
+                "model": model,
+                "settings": plain(settings, "settings"),
+                "n_users": len(users),
+                "n_items": len(items),
+                "user_ids": users.kind,
+                "item_ids": items.kind,
+                "files": {name: entry.model_dump() for name, entry in files.items()},
+                "lineage": plain(lineage, "lineage"),
+                "metrics": plain(metrics, "metrics"),
+                "citations": plain(citations, "citations"),
+                "created": created or time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            }
+        )
+        write_whole(folder / _MANIFEST, manifest.to_json().encode())
+    return manifest
+
+
+def open(path: Path, *, verify: Literal["headers", "full"] = "headers") -> Bundle:
+    """Open a bundle; nothing of an array is read or allocated before all checks have passed.
+
+    Args:
+        path: the folder.
+        verify: "headers" checks the manifest, the set of files, sizes, headers, shapes, and that rows are in order;
+            "full" also hashes every byte and checks every id and row. Use "full" once, when a bundle arrives.
+
+    Raises:
+        BundleError: anything is missing, extra, of the wrong size, type, shape, version or hash.
+    """
+    if verify not in ("headers", "full"):
+        raise UsageError(problem("'verify' must be known", verify, allowed=["headers", "full"]))
+    for attempt in range(3):
+        folder = find(path)
+        if not folder.is_dir():
+            raise BundleError(
+                problem(f"There is no bundle at {path}", remedy="Give the folder that holds manifest.json")
+            )
+        identity = folder.stat().st_ino
+        try:
+            return _opened(folder, full=verify == "full")
+        except BundleError:
+            # A save with overwrite may have replaced the folder between two of its files: read the new one.
+            if attempt == 2 or not folder.exists() or folder.stat().st_ino == identity:
+                raise
+    raise AssertionError  # the last attempt returns or raises
+
+
+def verify(path: Path) -> Manifest:
+    """Read every byte of a bundle and check every hash, id and row; what to do when a bundle is installed.
+
+    Raises:
+        BundleError: as `open`, and when a hash, an id table or a row of `seen` is wrong.
+    """
+    return open(path, verify="full").manifest
+
+
+def _refuse_to_replace(path: Path, *, overwrite: bool) -> None:
+    place = find(path)
+    if not place.exists() and not place.is_symlink():
+        return
+    inside = {entry.name for entry in place.iterdir()} if place.is_dir() else {place.name}
+    if place.is_symlink() or not place.is_dir() or (inside and _MANIFEST not in inside):
+        raise UsageError(problem(f"{path} is there and is no bundle; it is left alone", remedy="Give another path"))
+    if inside - {*FILES, _MANIFEST}:
+        other = ", ".join(sorted(inside - {*FILES, _MANIFEST})[:3])
+        raise UsageError(
+            problem(
+                f"{path} holds files that are not a bundle's: {other}", remedy="Move them away, or give another path"
+            )
+        )
+    if inside and not overwrite:
+        raise UsageError(
+            problem(f"There is a bundle at {path} already", remedy="Pass overwrite=True to replace it in one step")
+        )
+
+
+def _opened(folder: Path, *, full: bool) -> Bundle:
+    where = f"{folder / _MANIFEST}"
+    names = {entry.name for entry in os.scandir(folder)}
+    if _MANIFEST not in names:
+        raise BundleError(problem(f"{folder} holds no manifest.json", remedy="Give the folder that was saved"))
+    with open_regular(folder / _MANIFEST) as file:
+        manifest = Manifest.from_json(file.read(MANIFEST_LIMIT + 1), where)
+    _same_names(where, set(manifest.files), "lists")
+    _same_names(f"{folder}", names - {_MANIFEST}, "holds")
+    opened = {name: _tensors(folder / name, entry) for name, entry in manifest.files.items()}
+    specs = {
+        file: {name: (np.dtype(DTYPES[t.dtype]), t.shape) for name, t in tensors.header.items()}
+        for file, tensors in opened.items()
+    }
+    users, items = (manifest.user_ids, manifest.n_users), (manifest.item_ids, manifest.n_items)
+    _check_shapes(f"{folder}", specs, manifest.kind, users, items)
+    if full:
+        for name, entry in manifest.files.items():
+            if opened[name].sha256() != entry.sha256:
+                raise BundleError(
+                    problem(
+                        f"{folder / name} does not have the hash that the manifest gives it",
+                        remedy="It was damaged or changed; install the bundle again",
+                    )
+                )
+    seen = Csr(opened["seen.safetensors"]["indptr"], opened["seen.safetensors"]["indices"], manifest.n_items)
+    popular = opened["popular.safetensors"]["items"]
+    bundle = Bundle(
+        folder,
+        manifest,
+        opened["tensors.safetensors"].arrays(),
+        _ids(folder / "users.safetensors", manifest.user_ids, opened["users.safetensors"]),
+        _ids(folder / "items.safetensors", manifest.item_ids, opened["items.safetensors"]),
+        seen,
+        popular,
+    )
+    _check_rows(f"{folder}", seen, popular, manifest.n_items)
+    if full:
+        _check_contents(f"{folder}", seen, popular)
+        _check_ids(folder / "users.safetensors", bundle.users)
+        _check_ids(folder / "items.safetensors", bundle.items)
+    return bundle
+
+
+def _same_names(where: str, names: set[str], verb: str) -> None:
+    missing, extra = sorted(set(FILES) - names), sorted(names - set(FILES))
+    if missing:
+        raise BundleError(
+            problem(f"{where} {verb} no {', '.join(missing)}", remedy="Part of the bundle is missing; install it again")
+        )
+    if extra:
+        raise BundleError(
+            problem(
+                f"{where} {verb} what is not a bundle's: {', '.join(name[:80] for name in extra[:3])}",
+                allowed=["manifest.json", *FILES],
+                remedy="Remove it, or install the bundle again",
+            )
+        )
+
+
+def _tensors(path: Path, entry: FileEntry) -> Tensors:
+    tensors = read(path, size=entry.bytes)
+    found = {name: TensorEntry.of(tensor) for name, tensor in tensors.header.items()}
+    if found != entry.tensors:
+        wrong = sorted(n for n in found.keys() | entry.tensors.keys() if found.get(n) != entry.tensors.get(n))[0]
+        raise BundleError(
+            problem(
+                f"The tensor {wrong[:80]!r} of {path} is not what the manifest says: "
+                f"{_described(found.get(wrong))}, not {_described(entry.tensors.get(wrong))}",
+                remedy="The two belong to different bundles; install the bundle again",
+            )
+        )
+    return tensors
+
+
+def _described(entry: TensorEntry | None) -> str:
+    return f"{entry.dtype} {entry.shape}" if entry else "absent"
+
+
+def _ids(path: Path, kind: str, tensors: Tensors) -> IdTable:
+    try:
+        return IdTable.from_arrays(kind, tensors.arrays())
+    except DataError as error:
+        raise BundleError(problem(f"The id table {path} is broken: {error}")) from None
+
+
+Spec = tuple[np.dtype[Any], tuple[int, ...]]
+_Ids = tuple[str, int]  # kind, length
+
+
+def _check_shapes(where: str, specs: Mapping[str, Mapping[str, Spec]], kind: str, users: _Ids, items: _Ids) -> None:
+    """Types and shapes of everything, from headers alone."""
+    sizes = {"users": users[1], "items": items[1]}
+    expected: dict[str, dict[str, Spec]] = {
+        "users.safetensors": _id_specs(specs["users.safetensors"], users),
+        "items.safetensors": _id_specs(specs["items.safetensors"], items),
+        "popular.safetensors": {"items": (np.dtype(np.int64), _first(specs["popular.safetensors"], "items"))},
+        "seen.safetensors": {
+            "indptr": (np.dtype(np.int64), (sizes["users"] + 1,)),
+            "indices": (np.dtype(np.int32), _first(specs["seen.safetensors"], "indices")),
+        },
+    }
+    for file, wanted in expected.items():
+        if specs[file] != wanted:
+            raise BundleError(
+                problem(
+                    f"{where}: {file} must hold {_listed(wanted)}", _listed(specs[file]), remedy="Save the bundle again"
+                )
+            )
+    if _first(specs["popular.safetensors"], "items")[0] > sizes["items"]:
+        raise BundleError(problem(f"{where}: the popular list is longer than the {sizes['items']:,} items"))
+    tensors = specs["tensors.safetensors"]
+    for name, side in _TABLES.get(kind, {}).items():
+        dtype, shape = tensors.get(name, (None, ()))
+        if dtype is None or dtype.kind != "f" or len(shape) != 2 or shape[0] != sizes[side]:
+            raise BundleError(
+                problem(
+                    f"{where}: the array {name!r} of kind {kind!r} must be floats of shape ({sizes[side]}, d)",
+                    f"{dtype} {list(shape)}" if dtype is not None else "absent",
+                )
+            )
+    if kind == "vectors" and tensors["user"][1][1] != tensors["item"][1][1]:
+        raise BundleError(
+            problem(f"{where}: 'user' has {tensors['user'][1][1]} dimensions and 'item' has {tensors['item'][1][1]}")
+        )
+
+
+def _id_specs(found: Mapping[str, Spec], ids: _Ids) -> dict[str, Spec]:
+    kind, n = ids
+    integers = np.dtype(np.int64)
+    if kind == "int":
+        return {"ids": (integers, (n,)), "order": (integers, (n,))}
+    return {
+        "bytes": (np.dtype(np.uint8), _first(found, "bytes")),
+        "offsets": (integers, (n + 1,)),
+        "order": (integers, (n,)),
+    }
+
+
+def _first(found: Mapping[str, Spec], name: str) -> tuple[int]:
+    """Whatever length an array of free length has; 0 where it is absent or not one-dimensional."""
+    shape = found[name][1] if name in found else ()
+    return (shape[0],) if len(shape) == 1 else (0,)
+
+
+def _listed(specs: Mapping[str, Spec]) -> str:
+    return ", ".join(f"{name} {dtype} {list(shape)}" for name, (dtype, shape) in sorted(specs.items()))
+
+
+def _check_rows(where: str, seen: Csr, popular: NDArray[np.int64], n_items: int) -> None:
+    """Where rows begin, and the popular list: cheap enough for every opening. O(U + P), no array of that size."""
+    indptr = seen.indptr
+    ascending = all(
+        bool((indptr[at + 1 : at + 1 + _CHUNK] >= indptr[at : at + _CHUNK][: len(indptr) - at - 1]).all())
+        for at in range(0, len(indptr) - 1, _CHUNK)
+    )
+    if not ascending or indptr[0] != 0 or indptr[-1] != len(seen.indices):
+        raise BundleError(
+            problem(
+                f"{where}: the rows of 'seen' are not in order",
+                f"{int(indptr[0])} ... {int(indptr[-1])}",
+                allowed=f"0 ascending to {len(seen.indices)}",
+            )
+        )
+    for at in range(0, len(popular), _CHUNK):
+        part = popular[at : at + _CHUNK]
+        if part.min() < 0 or part.max() >= n_items:
+            raise BundleError(
+                problem(f"{where}: the popular list holds a row that is no item", allowed=f"0 to {n_items - 1}")
+            )
+
+
+def _check_contents(where: str, seen: Csr, popular: NDArray[np.int64]) -> None:
+    """Every stored item. O(n)."""
+    starts = np.zeros(len(seen.indices) + 1, np.bool_)
+    starts[seen.indptr] = True
+    for at in range(0, len(seen.indices), _CHUNK):
+        part = seen.indices[at : at + _CHUNK + 1]
+        if part.min() < 0 or part.max() >= seen.n_columns:
+            raise BundleError(
+                problem(f"{where}: 'seen' holds a row that is no item", allowed=f"0 to {seen.n_columns - 1}")
+            )
+        if not ((part[1:] > part[:-1]) | starts[at + 1 : at + len(part)]).all():
+            raise BundleError(problem(f"{where}: the items of a row of 'seen' are not ascending and distinct"))
+    if len(np.unique(popular)) != len(popular):
+        raise BundleError(problem(f"{where}: the popular list names an item twice"))
+
+
+def _check_ids(path: Path, ids: IdTable) -> None:
+    """Every id is found at its own row: so bytes, offsets and the sort permutation are sound."""
+    broken = BundleError(problem(f"The id table {path} does not find its own ids", remedy="Install the bundle again"))
+    if ids.kind == "str":
+        offsets = ids.arrays()["offsets"]
+        if (np.diff(offsets) < 0).any():
+            raise broken
+    order = ids.arrays()["order"]
+    if len(order) and (order.min() < 0 or order.max() >= len(order)):
+        raise broken
+    for at in range(0, len(ids), _CHUNK):
+        rows = np.arange(at, min(at + _CHUNK, len(ids)))
+        try:
+            found = ids.rows(ids.external(rows))
+        except UnicodeDecodeError:
+            raise broken from None
+        if not np.array_equal(found, rows):
+            raise broken
