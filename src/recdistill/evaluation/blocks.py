@@ -1,0 +1,321 @@
+"""Exact top-k and exact ranks out of an approximate product: the product proposes, one exact dot decides.
+
+A float32 product of a block differs in its last bits with the shape of the block, the BLAS and its threads. So the
+product only proposes: with a bound on its error, the candidates that could be among the best k are kept, scored again
+one pair at a time in float64, rounded to float32, and ordered. An answer therefore never depends on the batch, the
+block size or the number of threads, and equal scores are equal, whichever column they stand in.
+
+The partial sort is blocked: the maximum of every group of `depth` items is taken while the scores are still in cache,
+the k-th greatest of those maxima bounds the k-th greatest score from below, and only the groups that reach it are
+looked at again. That is exact, and reads 1/depth of what a partition of whole rows would.
+
+Letters: Q queries, n tile width, m block rows, T tiles, G groups a row, K list, p pairs.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from recdistill.errors import DataError, UsageError, problem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from recdistill.data.csr import Csr
+
+__all__ = ["BlockRanker", "Scratch", "default_threads"]
+
+_ROWS = (1, 8, 32)  # block heights: one user, a small request, a whole table
+_SCORES = 1 << 22  # floats of one block's scores that a thread may hold (16 MiB), down to 8 rows
+_PAIRS = 1 << 16  # pairs that are scored exactly at a time
+_DEPTH = 16  # items a group
+
+
+def default_threads() -> int:
+    """How many threads a ranker uses when not told: OMP_NUM_THREADS where set, else the CPUs this process may use."""
+    asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    if asked.isdigit() and int(asked) > 0:
+        return int(asked)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Scratch:
+    """The buffers of one thread, made once and used for every block: fresh ones cost more than the product."""
+
+    def __init__(self, rows: int, tiles: int, width: int, depth: int) -> None:
+        self.rows = rows
+        self.depth = depth
+        groups = -(-tiles // depth)
+        self.scores = np.full((groups * depth, rows, width), -np.inf, np.float32)  # (T, m, n), padded with -inf
+        self.best = np.empty((rows, groups * width), np.float32)  # (m, G)
+
+
+class BlockRanker(ABC):
+    """What every ranker of this house shares: blocks, threads, exclusions, ties; a subclass scores.
+
+    A subclass sets `n_users`, `n_items`, `tiles`, `width` before use.
+    """
+
+    n_users: int
+    n_items: int
+    tiles: int
+    """T: how many tiles the catalogue is cut into."""
+    width: int
+    """n: items a tile; the last one is padded."""
+
+    def __init__(self, *, threads: int | None) -> None:
+        if threads is not None and threads < 1:
+            raise UsageError(problem("A ranker needs at least one thread", threads, remedy="Leave `threads` out"))
+        self.threads = default_threads() if threads is None else threads
+        self._idle: dict[tuple[int, int], list[Scratch]] = {}
+
+    # what a subclass knows
+
+    @abstractmethod
+    def _check(self, queries: NDArray[np.int64]) -> None:
+        """Raise `DataError` where a score of these users would not be a finite number."""
+
+    @abstractmethod
+    def _fill(self, queries: NDArray[np.int64], first: int, last: int, out: NDArray[np.float32]) -> None:
+        """Approximate scores of (m,) users and the items of tiles [first, last) into `out` (last - first, m, n)."""
+
+    @abstractmethod
+    def _gathered(self, queries: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Approximate scores of (m,) users and their own items (m, n) -> (m, n)."""
+
+    @abstractmethod
+    def _margin(self, queries: NDArray[np.int64]) -> NDArray[np.float64]:
+        """(m,) how far an approximate score may be from the exact one; negative for a user to whom all items are equal."""
+
+    @abstractmethod
+    def _exact(self, queries: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.float32]:
+        """(p,) users, (p,) items -> (p,) scores, each a function of its own pair alone."""
+
+    # what everybody asks
+
+    def top_k(self, queries: NDArray[np.int64], k: int, exclude: Csr | None = None) -> NDArray[np.int64]:
+        """The best k items of each user; of items with equal scores the smaller row comes first.
+
+        Args:
+            queries: (Q,) user rows; a row the ranker does not have (-1, or n_users and beyond) gets an empty list.
+            k: how many, at least 1; more than there are items is allowed.
+            exclude: what is left out, one row per USER ROW (n_users x n_items), indexed by the queries.
+
+        Returns:
+            (Q, k) int64 item rows, best first, -1 past the end.
+
+        Raises:
+            UsageError: k is less than 1, or `exclude` is of another shape.
+            DataError: a score is not a finite number.
+        """
+        queries = self._asked(queries)
+        if k < 1:
+            raise UsageError(problem("A list needs at least one place: `k` must be at least 1", k))
+        known = (queries >= 0) & (queries < self.n_users)
+        if exclude is not None and (
+            exclude.n_columns != self.n_items or (known.any() and exclude.n_rows <= queries[known].max())
+        ):
+            raise UsageError(
+                problem(
+                    "`exclude` must have a row for every user asked and a column for every item",
+                    (exclude.n_rows, exclude.n_columns),
+                    allowed=f"({self.n_users}, {self.n_items})",
+                )
+            )
+        out = np.full((len(queries), k), -1, np.int64)
+        places = np.flatnonzero(known)
+        if len(places) == 0 or self.n_items == 0:
+            return out
+        asked = queries[places]
+        self._check(asked)
+        rows = self._height(len(asked))
+        depth = _DEPTH if -(-self.tiles // _DEPTH) * self.width >= 4 * k else 1
+
+        def block(start: int) -> None:
+            at = slice(start, start + rows)
+            scratch = self._borrow(rows, depth)
+            try:
+                out[places[at]] = self._best(asked[at], k, exclude, scratch)
+            finally:
+                self._idle[rows, depth].append(scratch)
+
+        self._each(block, range(0, len(asked), rows))
+        return out
+
+    def ranks_among(
+        self, queries: NDArray[np.int64], target: NDArray[np.int64], others: NDArray[np.integer]
+    ) -> NDArray[np.float64]:
+        """Where each user's target stands among other items: 1 + how many score more + half of how many score the same.
+
+        Args:
+            queries: (Q,) user rows; a row the ranker does not have gets rank infinity.
+            target: (Q,) item rows.
+            others: (Q, n) item rows, the target not among them; -1 = none.
+
+        Returns:
+            (Q,) float64 ranks in [1, n + 1], in halves; infinity for an unknown user.
+
+        Raises:
+            UsageError: shapes differ, or an item row does not exist.
+            DataError: a score is not a finite number.
+        """
+        queries = self._asked(queries)
+        if target.shape != queries.shape or others.ndim != 2 or len(others) != len(queries):
+            shapes = (queries.shape, target.shape, others.shape)
+            raise UsageError(problem("Ranks need (Q,) queries, (Q,) targets and (Q, n) others", shapes))
+        for what, items, least in (("target", target, 0), ("other item", others, -1)):
+            if items.size and (items.min() < least or items.max() >= self.n_items):
+                wrong = int(items.min()) if items.min() < least else int(items.max())
+                raise UsageError(problem(f"A {what} is not an item row", wrong, allowed=f"{least} to {self.n_items - 1}"))
+        ranks = np.full(len(queries), np.inf)
+        places = np.flatnonzero((queries >= 0) & (queries < self.n_users))
+        self._check(queries[places])
+
+        def block(start: int) -> None:
+            at = places[start : start + 32]
+            ranks[at] = self._among(queries[at], target[at].astype(np.int64), others[at])
+
+        self._each(block, range(0, len(places), 32))
+        return ranks
+
+    def scores_of(self, queries: NDArray[np.int64], items: NDArray[np.integer]) -> NDArray[np.float32]:
+        """The scores that order the lists: (Q,) users, (Q, K) items -> (Q, K) float32; -inf where either is unknown."""
+        queries = self._asked(queries)
+        known = ((queries >= 0) & (queries < self.n_users))[:, None] & (items >= 0) & (items < self.n_items)  # (Q, K)
+        out = np.full(items.shape, -np.inf, np.float32)
+        row, column = np.nonzero(known)
+        self._check(np.unique(queries[row]))
+        out[row, column] = self._in_parts(queries[row], items[row, column].astype(np.int64))
+        return out
+
+    # helpers
+
+    def _asked(self, queries: NDArray[np.int64]) -> NDArray[np.int64]:
+        queries = np.asarray(queries)
+        if queries.ndim != 1 or queries.dtype.kind not in "iu":
+            raise UsageError(
+                problem("Queries must be a vector of user rows", f"{queries.dtype} of shape {queries.shape}")
+            )
+        return queries.astype(np.int64, copy=False)
+
+    def _height(self, wanted: int) -> int:
+        room = max(_SCORES // (self.tiles * self.width), 8)
+        return next((r for r in _ROWS if r >= wanted or r * 2 > room), _ROWS[-1])
+
+    def _borrow(self, rows: int, depth: int) -> Scratch:
+        idle = self._idle.setdefault((rows, depth), [])
+        try:
+            return idle.pop()  # atomic, so that requests may share a ranker
+        except IndexError:
+            return Scratch(rows, self.tiles, self.width, depth)
+
+    def _each(self, work: Callable[[int], None], starts: range) -> None:
+        threads = min(self.threads, len(starts))
+        if threads <= 1:
+            for start in starts:
+                work(start)
+            return
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(work, starts))  # list: the first error is raised here
+
+    def _in_parts(self, queries: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.float32]:
+        """`_exact`, a bounded number of pairs at a time."""
+        if len(queries) <= _PAIRS:
+            return self._exact(queries, items) + np.float32(0.0)  # -0.0 becomes 0.0, so that they tie
+        parts = range(0, len(queries), _PAIRS)
+        return np.concatenate([self._in_parts(queries[a : a + _PAIRS], items[a : a + _PAIRS]) for a in parts])
+
+    def _best(
+        self, queries: NDArray[np.int64], k: int, exclude: Csr | None, scratch: Scratch
+    ) -> NDArray[np.int64]:
+        """One block: (q,) known users, q <= m -> (q, K)."""
+        q, m, n, depth = len(queries), scratch.rows, self.width, scratch.depth
+        padded = queries if q == m else np.concatenate([queries, np.repeat(queries[:1], m - q)])
+        left_out = np.zeros(0, np.int64)
+        if exclude is not None:
+            mine = exclude.select(queries)
+            item = mine.indices.astype(np.int64)
+            row = np.repeat(np.arange(q), mine.degrees)
+            left_out = np.sort(((item // n) * m + row) * n + item % n)  # flat places in (T, m, n), tile by tile
+        flat = scratch.scores.reshape(-1)
+        for group, first in enumerate(range(0, self.tiles, depth)):
+            last = min(first + depth, self.tiles)
+            self._fill(padded, first, last, scratch.scores[first:last])
+            if last == self.tiles:
+                scratch.scores[last - 1, :, self.n_items - (last - 1) * n :] = -np.inf
+            begin, end = np.searchsorted(left_out, (first * m * n, last * m * n))
+            flat[left_out[begin:end]] = -np.inf
+            # (tiles, m, n) -> (m, n): the best of every `depth` items
+            np.maximum.reduce(scratch.scores[first:last], axis=0, out=scratch.best[:, group * n : (group + 1) * n])
+        margin = self._margin(queries)  # (q,)
+        indifferent = margin < 0
+        best = scratch.best[:q]  # (q, G)
+        groups = best.shape[1]
+        if groups > k:
+            bound = np.partition(best, groups - k, axis=1)[:, groups - k].astype(np.float64)  # (q,) k-th best maximum
+        else:
+            bound = np.full(q, -np.inf)
+        cut = np.nextafter((bound - 2 * margin).astype(np.float32), np.float32(-np.inf))
+        cut = np.where(indifferent, np.float32(np.inf), np.maximum(cut, np.finfo(np.float32).min))  # never -inf itself
+        row, group = np.divmod(np.flatnonzero(best >= cut[:, None]), groups)
+        tile = (group // n)[:, None] * depth + np.arange(depth)  # (c, depth)
+        place = (tile * m + row[:, None]) * n + (group % n)[:, None]
+        chosen = np.flatnonzero(flat[place] >= cut[row][:, None])  # among (c, depth)
+        row = row[chosen // depth]
+        item = (tile * n + (group % n)[:, None]).reshape(-1)[chosen]
+        out = _ordered(row, item, self._in_parts(queries[row], item), q, k)
+        if indifferent.any():
+            out[indifferent] = self._first_free(queries[indifferent], k, exclude)
+        return out
+
+    def _first_free(self, queries: NDArray[np.int64], k: int, exclude: Csr | None) -> NDArray[np.int64]:
+        """(q,) users to whom all items are equal -> (q, K): the smallest rows that are not excluded."""
+        out = np.full((len(queries), k), -1, np.int64)
+        for place, user in enumerate(queries.tolist()):
+            gone = np.zeros(0, np.int64) if exclude is None else exclude.row(user)
+            free = np.setdiff1d(np.arange(min(k + len(gone), self.n_items)), gone, assume_unique=True)[:k]
+            out[place, : len(free)] = free
+        return out
+
+    def _among(
+        self, queries: NDArray[np.int64], target: NDArray[np.int64], others: NDArray[np.integer]
+    ) -> NDArray[np.float64]:
+        """One block of `ranks_among`, all users known."""
+        score = self._in_parts(queries, target)[:, None]  # (q, 1)
+        absent = others < 0
+        near = self._gathered(queries, others)  # (q, n)
+        if absent.any():
+            near = np.where(absent, np.float32(-np.inf), near)
+        margin = np.maximum(2 * self._margin(queries), 0)[:, None]
+        high = np.nextafter((score + margin).astype(np.float32), np.float32(np.inf))
+        low = np.nextafter((score - margin).astype(np.float32), np.float32(-np.inf))
+        above = (near > high).sum(axis=1).astype(np.float64)
+        row, column = np.nonzero((near >= low) & (near <= high))
+        exact = self._in_parts(queries[row], others[row, column].astype(np.int64))
+        half = (exact > score[row, 0]).astype(np.float64) + 0.5 * (exact == score[row, 0])
+        return 1 + above + np.bincount(row, weights=half, minlength=len(queries))
+
+
+def _ordered(
+    row: NDArray[np.int64], item: NDArray[np.int64], score: NDArray[np.float32], q: int, k: int
+) -> NDArray[np.int64]:
+    """Pairs grouped by row -> (q, K) items, greatest score first, then smallest item; -1 past the end."""
+    if not np.isfinite(score).all():
+        raise DataError(problem("A score is not a finite number", remedy="The vectors are too large: train again"))
+    word = score.view(np.int32).astype(np.int64)
+    word ^= (word >> 31) & 0x7FFFFFFF  # float32 in the order of integers
+    key = (word << 32) | (0xFFFFFFFF - item)  # distinct, so that any sort gives the same order
+    count = np.bincount(row, minlength=q)  # (q,)
+    start = np.cumsum(count) - count
+    lowest = np.iinfo(np.int64).min
+    table = np.full((q, max(int(count.max(initial=0)), k)), lowest, np.int64)  # (q, C)
+    table[row, np.arange(len(row)) - start[row]] = key
+    table = np.sort(table, axis=1)[:, : -k - 1 : -1]  # (q, K)
+    return np.where(table == lowest, -1, 0xFFFFFFFF - (table & 0xFFFFFFFF))

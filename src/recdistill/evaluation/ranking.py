@@ -1,0 +1,78 @@
+"""What is evaluated and what is served: rankers in numpy, no torch.
+
+Letters: Q queries, n other items, K list.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from recdistill.errors import DataError, UnknownName, problem
+from recdistill.evaluation.vectors import VectorRanker
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from recdistill.data.csr import Csr
+
+__all__ = ["RANKERS", "Ranker", "VectorRanker", "ranker"]
+
+RANKERS = ("vectors",)
+"""The kinds that `ranker` knows."""
+
+
+class Ranker(Protocol):
+    """Whatever can order the items for a user. A user row it does not have (-1, or beyond) gets no answer, no error."""
+
+    @property
+    def n_users(self) -> int:
+        """How many user rows it has."""
+        ...
+
+    @property
+    def n_items(self) -> int:
+        """How many item rows it has."""
+        ...
+
+    def top_k(self, queries: NDArray[np.int64], k: int, exclude: Csr | None = None) -> NDArray[np.int64]:
+        """(Q,) user rows -> (Q, K) int64 item rows, best first, equal scores by smaller row, -1 past the end.
+
+        `exclude` has one row per USER ROW, indexed by the queries.
+        """
+        ...
+
+    def ranks_among(
+        self, queries: NDArray[np.int64], target: NDArray[np.int64], others: NDArray[np.integer]
+    ) -> NDArray[np.float64]:
+        """(Q,), (Q,), (Q, n) with -1 = none -> (Q,) rank of the target: 1 + how many greater + how many equal / 2."""
+        ...
+
+    def scores_of(self, queries: NDArray[np.int64], items: NDArray[np.integer]) -> NDArray[np.float32]:
+        """(Q,), (Q, K) -> (Q, K) the scores behind the lists, -inf where the user or the item is unknown."""
+        ...
+
+
+def ranker(kind: str, arrays: Mapping[str, NDArray[np.float32]], *, threads: int | None = None) -> Ranker:
+    """The ranker of a stored model.
+
+    Args:
+        kind: "vectors" (arrays "user" (U, d), "item" (I, d)).
+        arrays: by name, float32; may be memory-mapped.
+        threads: as in `VectorRanker`.
+
+    Raises:
+        UnknownName: no such kind.
+        DataError: an array is missing or of the wrong shape.
+    """
+    if kind == "vectors":
+        return VectorRanker(_array(arrays, "user"), _array(arrays, "item"), threads=threads)
+    raise UnknownName("kind of ranker", kind, RANKERS)
+
+
+def _array(arrays: Mapping[str, NDArray[np.float32]], name: str) -> NDArray[np.float32]:
+    if name not in arrays:
+        raise DataError(problem(f"The ranker's array {name!r} is missing", allowed=sorted(arrays)))
+    return arrays[name]
