@@ -216,7 +216,8 @@ def _opened(folder: Path, *, full: bool) -> Bundle:
     if _MANIFEST not in names:
         raise BundleError(problem(f"{folder} holds no manifest.json", remedy="Give the folder that was saved"))
     with open_regular(folder / _MANIFEST) as file:
-        manifest = Manifest.from_json(file.read(MANIFEST_LIMIT + 1), where)
+        size = os.fstat(file.fileno()).st_size
+        manifest = Manifest.from_json(file.read(min(size, MANIFEST_LIMIT) + 1), where)
     _same_names(where, set(manifest.files), "lists")
     _same_names(f"{folder}", names - {_MANIFEST}, "holds")
     opened = {name: _tensors(folder / name, entry) for name, entry in manifest.files.items()}

@@ -53,6 +53,12 @@ HEADER_LIMIT = 1 << 20
 _NAMES = {np.dtype(numpy): name for name, numpy in DTYPES.items()}
 _MAX_DIMS = 8
 _MAX_NAME = 200
+_FOREIGN = {
+    b"PK\x03\x04": "a zip file (perhaps of torch or numpy)",
+    b"\x93NUMPY": "an npy file",
+    b"PAR1": "a Parquet file",
+    **{bytes([0x80, protocol]): "a pickle" for protocol in range(2, 6)},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,23 +226,15 @@ def parse_json(text: bytes, what: str) -> Any:  # noqa: ANN401 - JSON is anythin
 
 
 def _header_length(path: Path, first: bytes, size: int) -> int:
-    foreign = {
-        b"PK\x03\x04": "a zip file (perhaps a torch or npz file)",
-        b"\x80": "a pickle",
-        b"\x93NUMPY": "an npy file",
-    }
-    for magic, kind in foreign.items():
-        # A header as long as these bytes would say is refused below anyway; the name helps more than the length.
-        if first.startswith(magic) and not (
-            len(first) == 8 and struct.unpack("<Q", first)[0] <= min(size, HEADER_LIMIT)
-        ):
-            raise BundleError(
-                problem(f"{path} is {kind}, not safetensors", remedy="Nothing in it was read; save it as safetensors")
-            )
     if len(first) < 8:
         raise BundleError(problem(f"{path} is too short to be safetensors: {len(first)} bytes"))
     (length,) = struct.unpack("<Q", first)
     if length > HEADER_LIMIT:
+        kind = next((kind for magic, kind in _FOREIGN.items() if first.startswith(magic)), None)
+        if kind is not None:
+            raise BundleError(
+                problem(f"{path} is {kind}, not safetensors", remedy="Nothing in it was read; save it as safetensors")
+            )
         raise BundleError(
             problem(f"The header of {path} says it has {length:,} bytes", allowed=f"at most {HEADER_LIMIT:,}")
         )
