@@ -1,0 +1,1 @@
+"""Interaction logs: read, filtered, split, drawn from, made up."""

@@ -1,0 +1,126 @@
+"""Logs in memory: pandas, polars and Arrow frames, mappings of columns, sparse matrices.
+
+Letters: n rows, U users, I items.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from recdistill.data.csr import Csr
+from recdistill.data.formats.roles import ROLES, canonical, recognised
+from recdistill.data.formats.table import Table
+from recdistill.errors import DataError, problem
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import polars as pl
+
+__all__ = ["framed", "from_csr", "from_frame"]
+
+
+def from_frame(frame: pl.DataFrame, columns: Mapping[str, str] | None, source: str, *, text: bool = False) -> Table:
+    """A frame whose columns are recognised by name."""
+    names = recognised(frame.columns, columns, source)
+    notes = [f"Columns: {', '.join(f'{name!r} is the {role}' for role, name in names.items())}"]
+    others = [name for name in frame.columns if name not in names.values()]
+    if others:
+        notes.append(f"Columns not used: {', '.join(map(repr, others))}")
+    chosen = frame.select([frame[name].alias(role) for role, name in names.items()])
+    return Table(chosen, names, source, text=text, notes=tuple(notes))
+
+
+def framed(source: object) -> pl.DataFrame | None:
+    """A pandas, polars or Arrow frame, or a mapping of columns, as a polars frame; None when it is none of them."""
+    import polars as pl  # noqa: PLC0415 - polars only where a log is read
+
+    if isinstance(source, pl.DataFrame):
+        return source
+    if isinstance(source, pl.LazyFrame):
+        return source.collect()
+    module = type(source).__module__.split(".")[0]
+    if module == "pandas":
+        return _from_pandas(source)
+    if isinstance(source, dict):
+        return pl.DataFrame({str(name): _series(str(name), values) for name, values in source.items()})
+    if module == "pyarrow":
+        try:
+            found: Any = pl.from_arrow(source)  # pyright: ignore[reportArgumentType]
+        except (TypeError, ValueError, pl.exceptions.PolarsError) as error:
+            raise DataError(problem(f"The Arrow data cannot be read ({error})", type(source).__name__)) from None
+        if isinstance(found, pl.DataFrame):
+            return found
+    return None
+
+
+def from_csr(source: object) -> Table | None:
+    """Our `Csr` or a scipy sparse matrix, users x items; every row and column counts, empty ones too."""
+    import polars as pl  # noqa: PLC0415
+
+    weight = None
+    if isinstance(source, Csr):
+        row = np.repeat(np.arange(source.n_rows), source.degrees)
+        column, shape = source.indices, (source.n_rows, source.n_columns)
+    elif type(source).__module__.startswith("scipy.sparse"):
+        matrix: Any = source
+        coordinates = matrix.tocsr().tocoo()  # by user
+        row, column, shape = coordinates.row, coordinates.col, coordinates.shape
+        weight = coordinates.data
+    else:
+        return None
+    frame = pl.DataFrame({"user": row.astype(np.int64), "item": column.astype(np.int64)})
+    if weight is not None and len(weight) and (weight != weight[0]).any():
+        frame = frame.with_columns(pl.Series("weight", weight.astype(np.float64)))
+    note = f"A matrix of {shape[0]:,} users x {shape[1]:,} items; ids are its row and column numbers"
+    names = {role: role for role in ROLES if role in frame.columns}
+    return Table(frame, names, "the matrix", notes=(note,), dense=shape)
+
+
+def _from_pandas(source: Any) -> pl.DataFrame:  # noqa: ANN401 - pandas is accepted, never imported
+    """Column by column, so that pyarrow is not needed."""
+    import polars as pl  # noqa: PLC0415
+
+    if source.columns.nlevels > 1 or not source.columns.is_unique:
+        remedy = "Give each column one name of its own"
+        raise DataError(
+            problem("The columns of the pandas frame need plain names", list(source.columns), remedy=remedy)
+        )
+    index = [name for name in source.index.names if name is not None and canonical(str(name)) not in ("", "index")]
+    if index:
+        source = source.reset_index()
+    return pl.DataFrame([_series(str(name), source[name]) for name in source.columns])
+
+
+def _series(name: str, values: Any) -> pl.Series:  # noqa: ANN401 - a column of whatever came
+    import polars as pl  # noqa: PLC0415
+
+    if isinstance(values, pl.Series):
+        return values.alias(name)
+    dtype = getattr(values, "dtype", None)
+    if isinstance(values, np.ndarray) and values.dtype != object:
+        return pl.Series(name, values)
+    if dtype is not None and str(dtype) == "category":
+        codes = np.asarray(values.cat.codes)
+        categories = _series(name, values.cat.categories.to_series())
+        return categories.gather(pl.Series(codes.astype(np.int64)).replace(-1, None)).alias(name)
+    if isinstance(dtype, np.dtype) and dtype != object:
+        return pl.Series(name, values.to_numpy())
+    items = [None if _absent(v) else v for v in (values.tolist() if dtype is not None else list(values))]
+    kinds = {type(v) for v in items if v is not None}
+    if len(kinds) > 1 and kinds <= {str, int, np.int64}:
+        items = [None if v is None else str(v) for v in items]
+    try:
+        return pl.Series(name, items)
+    except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError) as error:
+        remedy = "Give each column one type"
+        raise DataError(problem(f"The column {name!r} mixes types ({error})", remedy=remedy)) from None
+
+
+def _absent(value: object) -> bool:
+    """None, NaN, pandas' NA and NaT: what is not equal to itself, or says so."""
+    return (
+        value is None or (isinstance(value, float) and value != value) or type(value).__name__ in ("NAType", "NaTType")
+    )

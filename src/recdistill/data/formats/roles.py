@@ -1,0 +1,85 @@
+"""Which column means what: names recognised whatever their case, an explicit mapping first, ambiguity an error."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from recdistill.errors import DataError, UsageError, nearest, problem
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["ALIASES", "ROLES", "Role", "canonical", "recognised"]
+
+Role = Literal["user", "item", "weight", "timestamp", "split"]
+ROLES: tuple[Role, ...] = ("user", "item", "weight", "timestamp", "split")
+
+ALIASES: dict[Role, tuple[str, ...]] = {
+    "user": ("user", "uid", "user_id", "visitor_id", "session_id", "query_id", "customer_id", "reviewer_id"),
+    "item": ("item", "iid", "item_id", "movie_id", "asin", "business_id", "product_id"),
+    "weight": ("weight", "rating", "value", "label", "score"),
+    "timestamp": ("timestamp", "ts", "time", "datetime", "date"),
+    "split": ("split", "fold"),
+}
+"""Recognised names; case, `_`, `-` and blanks make no difference (`userId`, `USER_ID`, `user id`)."""
+
+
+def canonical(name: str) -> str:
+    """The name without case, `_`, `-`, blanks, and without the type of a RecBole header (`user_id:token`)."""
+    return "".join(c for c in name.split(":", maxsplit=1)[0].casefold() if c not in "_- \ufeff")
+
+
+def recognised(names: Sequence[str], columns: Mapping[str, str] | None, source: str) -> dict[Role, str]:
+    """Role -> the column of `names` that holds it.
+
+    Args:
+        names: the columns of the source.
+        columns: what the user said: role -> column. `rating` and `time` are understood as roles too.
+        source: how errors call the source.
+
+    Raises:
+        UsageError: `columns` names a role or a column that does not exist.
+        DataError: user or item is not found, or two columns could be meant.
+    """
+    said = _said(names, columns or {}, source)
+    found: dict[Role, str] = dict(said)
+    for role in ROLES:
+        if role in found:
+            continue
+        known = {canonical(alias) for alias in ALIASES[role]}
+        fitting = [name for name in names if canonical(name) in known and name not in said.values()]
+        if len(fitting) > 1:
+            what = f"{source}: {len(fitting)} columns could hold the {role}: {', '.join(map(repr, fitting))}"
+            raise DataError(problem(what, remedy=f"Say which: columns={{{role!r}: {fitting[0]!r}}}"))
+        if fitting:
+            found[role] = fitting[0]
+    for role in ("user", "item"):
+        if role not in found:
+            near = next((n for a in ALIASES[role] if (n := nearest(a, names))), None)
+            what = f"{source}: no column is recognised as the {role}"
+            remedy = f"Say which column holds it: columns={{{role!r}: ...}}"
+            raise DataError(problem(what, list(names), allowed=", ".join(ALIASES[role]), near=near, remedy=remedy))
+    return {role: found[role] for role in ROLES if role in found}
+
+
+def _said(names: Sequence[str], columns: Mapping[str, str], source: str) -> dict[Role, str]:
+    by_alias = {canonical(alias): role for role in ROLES for alias in (role, *ALIASES[role])}
+    said: dict[Role, str] = {}
+    for key, name in columns.items():
+        role = by_alias.get(canonical(key))
+        if role is None:
+            near = nearest(key, ROLES)
+            raise UsageError(problem("Unknown role in the mapping of columns", key, allowed=ROLES, near=near))
+        if role in said:
+            raise UsageError(problem(f"The mapping of columns names the {role} twice", [said[role], name]))
+        fitting = [n for n in names if n == name] or [n for n in names if n.casefold() == name.casefold()]
+        if len(fitting) != 1:
+            what = f"{source} has no column {name!r}, which was named as the {role}"
+            raise UsageError(problem(what, allowed=list(names), near=nearest(name, names)))
+        said[role] = fitting[0]
+    twice = [name for name in said.values() if list(said.values()).count(name) > 1]
+    if twice:
+        raise UsageError(
+            problem("One column cannot have two roles", twice[0], remedy="Map each role to its own column")
+        )
+    return said
