@@ -1,0 +1,1 @@
+"""Rank, measure, compare: metrics, rankers and comparisons in numpy, no torch."""

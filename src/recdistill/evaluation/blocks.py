@@ -92,7 +92,7 @@ class BlockRanker(ABC):
 
     @abstractmethod
     def _margin(self, queries: NDArray[np.int64]) -> NDArray[np.float64]:
-        """(m,) how far an approximate score may be from the exact one; negative for a user to whom all items are equal."""
+        """(m,) how far an approximate score may be from the exact one; negative where a user scores all items 0."""
 
     @abstractmethod
     def _exact(self, queries: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -170,10 +170,11 @@ class BlockRanker(ABC):
         if target.shape != queries.shape or others.ndim != 2 or len(others) != len(queries):
             shapes = (queries.shape, target.shape, others.shape)
             raise UsageError(problem("Ranks need (Q,) queries, (Q,) targets and (Q, n) others", shapes))
+        last = self.n_items - 1
         for what, items, least in (("target", target, 0), ("other item", others, -1)):
             if items.size and (items.min() < least or items.max() >= self.n_items):
                 wrong = int(items.min()) if items.min() < least else int(items.max())
-                raise UsageError(problem(f"A {what} is not an item row", wrong, allowed=f"{least} to {self.n_items - 1}"))
+                raise UsageError(problem(f"A {what} is not an item row", wrong, allowed=f"{least} to {last}"))
         ranks = np.full(len(queries), np.inf)
         places = np.flatnonzero((queries >= 0) & (queries < self.n_users))
         self._check(queries[places])
@@ -232,9 +233,7 @@ class BlockRanker(ABC):
         parts = range(0, len(queries), _PAIRS)
         return np.concatenate([self._in_parts(queries[a : a + _PAIRS], items[a : a + _PAIRS]) for a in parts])
 
-    def _best(
-        self, queries: NDArray[np.int64], k: int, exclude: Csr | None, scratch: Scratch
-    ) -> NDArray[np.int64]:
+    def _best(self, queries: NDArray[np.int64], k: int, exclude: Csr | None, scratch: Scratch) -> NDArray[np.int64]:
         """One block: (q,) known users, q <= m -> (q, K)."""
         q, m, n, depth = len(queries), scratch.rows, self.width, scratch.depth
         padded = queries if q == m else np.concatenate([queries, np.repeat(queries[:1], m - q)])
@@ -290,7 +289,7 @@ class BlockRanker(ABC):
         """One block of `ranks_among`, all users known."""
         score = self._in_parts(queries, target)[:, None]  # (q, 1)
         absent = others < 0
-        near = self._gathered(queries, others)  # (q, n)
+        near = self._gathered(queries, others.astype(np.int64, copy=False))  # (q, n)
         if absent.any():
             near = np.where(absent, np.float32(-np.inf), near)
         margin = np.maximum(2 * self._margin(queries), 0)[:, None]

@@ -124,7 +124,7 @@ def from_rank(metric: Metric, rank: NDArray[np.float64]) -> NDArray[np.float64]:
 # formulas: hits (Q, r) of 0.0 and 1.0 with r <= K, targets (Q,), K
 
 
-def _recall(hits: NDArray[np.float64], targets: NDArray[np.int64], k: int) -> NDArray[np.float64]:  # noqa: ARG001
+def _recall(hits: NDArray[np.float64], targets: NDArray[np.int64], k: int) -> NDArray[np.float64]:
     return hits.sum(axis=1) / targets
 
 
@@ -132,22 +132,22 @@ def _recall_min(hits: NDArray[np.float64], targets: NDArray[np.int64], k: int) -
     return hits.sum(axis=1) / np.minimum(targets, k)
 
 
-def _precision(hits: NDArray[np.float64], targets: NDArray[np.int64], k: int) -> NDArray[np.float64]:  # noqa: ARG001
+def _precision(hits: NDArray[np.float64], targets: NDArray[np.int64], k: int) -> NDArray[np.float64]:
     return hits.sum(axis=1) / k
 
 
-def _hr(hits: NDArray[np.float64], targets: NDArray[np.int64], k: int) -> NDArray[np.float64]:  # noqa: ARG001
-    return hits.any(axis=1).astype(np.float64)
+def _hr(hits: NDArray[np.float64], targets: NDArray[np.int64], k: int) -> NDArray[np.float64]:
+    return (hits.sum(axis=1) > 0).astype(np.float64)
 
 
-def _mrr(hits: NDArray[np.float64], targets: NDArray[np.int64], k: int) -> NDArray[np.float64]:  # noqa: ARG001
+def _mrr(hits: NDArray[np.float64], targets: NDArray[np.int64], k: int) -> NDArray[np.float64]:
     if hits.shape[1] == 0:
         return np.zeros(len(hits))
     return np.where(hits.any(axis=1), 1 / (hits.argmax(axis=1) + 1), 0.0)
 
 
 def _map(hits: NDArray[np.float64], targets: NDArray[np.int64], k: int) -> NDArray[np.float64]:
-    place = np.arange(1, hits.shape[1] + 1)
+    place = np.arange(1, hits.shape[1] + 1, dtype=np.float64)
     return (hits * np.cumsum(hits, axis=1) / place).sum(axis=1) / np.minimum(targets, k)
 
 

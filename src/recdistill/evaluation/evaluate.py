@@ -1,0 +1,325 @@
+"""Measure a ranker on held-out data: full ranking, or the target among sampled negatives.
+
+The population is the users with at least one target. A user the ranker cannot serve (no row, nothing seen to learn
+from, an empty answer) counts 0, or is left out with `cold="drop"`; how many there are is always kept.
+
+Letters: m users with a target, n candidates, K list.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from recdistill.errors import DataError, UsageError, nearest, problem
+from recdistill.evaluation.compare import Interval, PairedTest, bootstrap_interval, paired_test, retention
+from recdistill.evaluation.metrics import Metric, from_rank, parse, per_user
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from recdistill.data.csr import Csr
+    from recdistill.evaluation.ranking import Ranker
+
+__all__ = ["Cold", "Evaluation", "Held", "Negatives", "evaluate"]
+
+Cold = Literal["zero", "drop"]
+_LISTED = 1 << 22  # items of lists held at a time
+_FORMAT = 1
+
+
+class Held(Protocol):
+    """What is read of held-out data."""
+
+    @property
+    def name(self) -> Literal["valid", "test"]:
+        """Which part."""
+        ...
+
+    @property
+    def targets(self) -> Csr:
+        """U x I: what each user is expected to get."""
+        ...
+
+    @property
+    def seen(self) -> Csr:
+        """U x I: what a ranking leaves out."""
+        ...
+
+    @property
+    def queries(self) -> NDArray[np.int64]:
+        """(m,) user rows with at least one target."""
+        ...
+
+
+class Negatives(Protocol):
+    """What is read of candidates."""
+
+    @property
+    def items(self) -> NDArray[np.int32]:
+        """(U, n) item rows, -1 past the end."""
+        ...
+
+    @property
+    def n(self) -> int:
+        """How many were asked for."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """Names the drawn items."""
+        ...
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Evaluation:
+    """What was measured, user by user."""
+
+    name: str
+    """"valid" or "test"."""
+    protocol: str
+    """"full" or "sampled(n)"."""
+    cold: str
+    """What users without an answer count: "zero" or "drop"."""
+    queries: NDArray[np.int64]
+    """(m,) user rows the means run over."""
+    per_user: dict[str, NDArray[np.float64]]
+    """Metric -> (m,) values in [0, 1], in the order of `queries`."""
+    unserved: int
+    """How many users with a target got no answer, counted as 0 or dropped."""
+    fingerprint: str
+    """Of the held-out data, the protocol and its candidates: equal where two evaluations may be compared."""
+
+    @property
+    def means(self) -> dict[str, float]:
+        """Metric -> mean over the users; what a training loop reads (no resampling)."""
+        return {name: float(values.mean()) for name, values in self.per_user.items()}
+
+    @cached_property
+    def metrics(self) -> dict[str, Interval]:
+        """Metric -> mean with its 95 % bootstrap interval and the number of users; computed at first use."""
+        return {name: bootstrap_interval(values) for name, values in self.per_user.items()}
+
+    def __getitem__(self, metric: str) -> Interval:
+        """`evaluation["ndcg@10"]`."""
+        return bootstrap_interval(self._values(metric))
+
+    def versus(self, other: Evaluation, metric: str, *, seed: int = 0) -> PairedTest:
+        """Whether this and `other` differ on `metric`, user by user.
+
+        Raises:
+            UsageError: the two were measured on different data, or `metric` was not measured.
+        """
+        self._comparable(other)
+        return paired_test(self._values(metric), other._values(metric), seed=seed)
+
+    def retention(self, teacher: Evaluation, metric: str, *, seed: int = 0) -> Interval:
+        """How much of `teacher`'s quality is kept, in per cent, with its interval.
+
+        Raises:
+            UsageError: the two were measured on different data, or the teacher's mean is 0.
+        """
+        self._comparable(teacher)
+        return retention(self._values(metric), teacher._values(metric), seed=seed)
+
+    def to_json(self) -> str:
+        """All of it, values per user included, as JSON; floats keep every bit."""
+        content = {
+            "format": _FORMAT,
+            "name": self.name,
+            "protocol": self.protocol,
+            "cold": self.cold,
+            "unserved": self.unserved,
+            "fingerprint": self.fingerprint,
+            "means": self.means,
+            "queries": self.queries.tolist(),
+            "per_user": {name: values.tolist() for name, values in self.per_user.items()},
+        }
+        return json.dumps(content, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Evaluation:
+        """Read what `to_json` wrote.
+
+        Raises:
+            DataError: not an evaluation, of a later format, or inconsistent.
+        """
+        remedy = "Evaluate again"
+        try:
+            content: Any = json.loads(text)
+            if content["format"] != _FORMAT:
+                allowed = str(_FORMAT)
+                raise DataError(problem("The evaluation is of another format", content["format"], allowed=allowed))
+            found = cls(
+                name=str(content["name"]),
+                protocol=str(content["protocol"]),
+                cold=str(content["cold"]),
+                queries=np.array(content["queries"], np.int64),
+                per_user={str(k): np.array(v, np.float64) for k, v in content["per_user"].items()},
+                unserved=int(content["unserved"]),
+                fingerprint=str(content["fingerprint"]),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DataError(problem(f"This is not an evaluation ({error})", remedy=remedy)) from None
+        if any(values.shape != found.queries.shape for values in found.per_user.values()):
+            raise DataError(problem("The evaluation does not have one value a user", remedy=remedy))
+        return found
+
+    def __repr__(self) -> str:
+        means = ", ".join(f"{name} {mean:.4f}" for name, mean in self.means.items())
+        return f"Evaluation({self.name}, {self.protocol}, {len(self.queries):,} users: {means})"
+
+    def _values(self, metric: str) -> NDArray[np.float64]:
+        name = str(parse(metric))
+        if name not in self.per_user:
+            near = nearest(name, self.per_user)
+            raise UsageError(problem(f"{name!r} was not measured", allowed=sorted(self.per_user), near=near))
+        return self.per_user[name]
+
+    def _comparable(self, other: Evaluation) -> None:
+        if self.fingerprint != other.fingerprint or not np.array_equal(self.queries, other.queries):
+            both = [f"{e.name} {e.protocol} {e.fingerprint}" for e in (self, other)]
+            remedy = "Evaluate both on the same held-out data with the same protocol, candidates and cold rule"
+            raise UsageError(problem("These evaluations were not made on the same users and data", both, remedy=remedy))
+
+
+def evaluate(
+    ranker: Ranker,
+    held: Held,
+    metrics: Sequence[str | Metric] = ("recall@10", "ndcg@10"),
+    *,
+    protocol: str = "full",
+    candidates: Negatives | None = None,
+    cold: Cold = "zero",
+) -> Evaluation:
+    """Measure `ranker` on held-out data.
+
+    Args:
+        ranker: what orders the items.
+        held: targets, what a ranking leaves out, and the users with a target.
+        metrics: names with a cut-off, "ndcg@10".
+        protocol: "full" ranks all items outside `held.seen`; "sampled(499)" ranks the one target among 499 candidates.
+        candidates: of the sampled protocol, one row a user; the other held-out item is not among them.
+        cold: users the ranker cannot serve count 0 ("zero"), or are left out ("drop").
+
+    Raises:
+        UnknownName: a metric that does not exist.
+        UsageError: a protocol that does not exist or does not fit the candidates or the targets.
+        DataError: nothing to measure: no user has a target (or none is served, with `cold="drop"`).
+    """
+    wanted = [m if isinstance(m, Metric) else parse(m) for m in metrics]
+    if not wanted:
+        raise UsageError(problem("Nothing to measure: no metric was named", remedy="Name one: metrics=('ndcg@10',)"))
+    if cold not in ("zero", "drop"):
+        raise UsageError(problem("Unknown rule for users without an answer", cold, allowed=["zero", "drop"]))
+    negatives = _negatives(protocol, candidates)
+    queries = np.asarray(held.queries, np.int64)
+    if len(queries) == 0:
+        remedy = "Hold more out: a larger share, or a shorter minimum history"
+        raise DataError(problem(f"No user of the {held.name} part has a target", remedy=remedy))
+    if ranker.n_items != held.targets.n_columns:
+        sizes = (ranker.n_items, held.targets.n_columns)
+        remedy = "Evaluate on the split the ranker was made for"
+        raise UsageError(problem("Ranker and held-out data must have the same items", sizes, remedy=remedy))
+    able = (queries < ranker.n_users) & (held.seen.degrees[queries] > 0)
+    asked = np.where(able, queries, -1)
+    if negatives is None:
+        served, values = _full(ranker, held, asked, wanted)
+    else:
+        served, values = _sampled(ranker, held, asked, wanted, negatives)
+    kept = served if cold == "drop" else np.ones_like(served)
+    if not kept.any():
+        remedy = "Use cold='zero', or a ranker that knows these users"
+        raise DataError(problem(f"No user of the {held.name} part can be served", remedy=remedy))
+    return Evaluation(
+        name=held.name,
+        protocol="full" if negatives is None else f"sampled({negatives.n})",
+        cold=cold,
+        queries=queries[kept],
+        per_user={str(metric): value[kept] for metric, value in zip(wanted, values, strict=True)},
+        unserved=int((~served).sum()),
+        fingerprint=_fingerprint(held, negatives, cold),
+    )
+
+
+# helpers
+
+_Measured = tuple["NDArray[np.bool_]", "list[NDArray[np.float64]]"]
+"""(m,) who got an answer, and for each metric (m,) values."""
+
+
+def _negatives(protocol: str, candidates: Negatives | None) -> Negatives | None:
+    if protocol == "full":
+        return None
+    found = re.fullmatch(r"sampled\((\d+)\)", protocol)
+    if found is None or int(found[1]) < 1:
+        raise UsageError(problem("Unknown evaluation protocol", protocol, allowed=["full", "sampled(499)"]))
+    if candidates is None or candidates.n != int(found[1]):
+        remedy = f"Draw them once and record them: candidates=draw(split, n={found[1]}, seed=0)"
+        value = None if candidates is None else f"{candidates.n} candidates"
+        raise UsageError(problem(f"The protocol {protocol!r} needs its candidates", value, remedy=remedy))
+    return candidates
+
+
+def _full(ranker: Ranker, held: Held, asked: NDArray[np.int64], metrics: list[Metric]) -> _Measured:
+    queries = np.asarray(held.queries, np.int64)
+    k = max(metric.k for metric in metrics)
+    n_targets = held.targets.degrees
+    served = np.zeros(len(queries), np.bool_)
+    values = [np.empty(len(queries)) for _ in metrics]
+    step = max(1024, _LISTED // k)
+    for start in range(0, len(queries), step):
+        at = slice(start, start + step)
+        lists = ranker.top_k(asked[at], min(k, ranker.n_items), held.seen)  # (c, K)
+        users = queries[at]
+        hits = (lists >= 0) & held.targets.contains(users[:, None], np.maximum(lists, 0))
+        served[at] = lists[:, 0] >= 0
+        for metric, value in zip(metrics, values, strict=True):
+            value[at] = per_user(metric, hits, n_targets[users])
+    return served, values
+
+
+def _sampled(
+    ranker: Ranker, held: Held, asked: NDArray[np.int64], metrics: list[Metric], negatives: Negatives
+) -> _Measured:
+    queries = np.asarray(held.queries, np.int64)
+    several = int((held.targets.degrees[queries] > 1).sum())
+    if several:
+        remedy = "Use protocol='full', or a split that holds one item out for each user"
+        raise UsageError(
+            problem(f"A sampled protocol ranks one target a user; {several:,} users have more", remedy=remedy)
+        )
+    if len(negatives.items) <= queries.max():
+        shape = negatives.items.shape
+        raise UsageError(problem("The candidates do not have a row for every user", shape, remedy="Draw them again"))
+    target = held.targets.indices[held.targets.indptr[queries]].astype(np.int64)
+    everyone = len(queries) == len(negatives.items) and bool((queries == np.arange(len(queries))).all())
+    others = negatives.items if everyone else negatives.items[queries]  # (m, n)
+    rank = ranker.ranks_among(asked, target, others)  # (m,)
+    return np.isfinite(rank), [from_rank(metric, rank) for metric in metrics]
+
+
+_digests: WeakKeyDictionary[object, str] = WeakKeyDictionary()  # the same objects come every epoch
+
+
+def _fingerprint(held: Held, negatives: Negatives | None, cold: str) -> str:
+    if held not in _digests:
+        digest = hashlib.blake2b(held.name.encode(), digest_size=16)
+        for part in (held.targets, held.seen):
+            digest.update(f" {part.n_rows} {part.n_columns} ".encode())
+            digest.update(part.indptr.astype("<i8").tobytes())
+            digest.update(part.indices.astype("<i4").tobytes())
+        _digests[held] = digest.hexdigest()
+    if negatives is not None and negatives not in _digests:
+        _digests[negatives] = negatives.digest
+    parts = (_digests[held], "full" if negatives is None else f"{negatives.n} {_digests[negatives]}", cold)
+    return hashlib.blake2b(" ".join(parts).encode(), digest_size=8).hexdigest()
