@@ -1,0 +1,256 @@
+"""The run file: one TOML file says what a run reads, trains, measures and writes.
+
+The tables [teacher], [student], [method] and [train] also hold keys that belong to a model, a method or the trainer;
+they are checked against those settings by `resolve`, which is the first to import torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from pydantic import ConfigDict, Field, field_validator
+
+from recdistill.errors import SettingsError, problem
+from recdistill.settings import Settings, load, overlay, parse
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from recdistill.recipes.train import TrainSettings
+
+__all__ = ["TEMPLATE", "Plan", "RunSettings", "read", "resolve"]
+
+S = TypeVar("S", bound=Settings)
+Column = Literal["user", "item", "timestamp", "weight", "split"]
+
+
+class Data(Settings):
+    """[data]: the log and how it is divided."""
+
+    path: Path
+    """The interaction log: CSV, TSV, Parquet, JSONL (plain, gz, zst), MovieLens, RecBole, or `user item item` lines."""
+    split: Literal["given", "leave-last-out", "leave-random-out", "ratio", "time"] = "leave-last-out"
+    """How train, valid and test are made."""
+    seed: int = Field(default=0, ge=0)
+    """Of a random split."""
+    valid: float = Field(default=0.1, ge=0, lt=1)
+    """Share held out for validation, for the splits "ratio" and "time"."""
+    test: float = Field(default=0.1, gt=0, lt=1)
+    """Share held out for the test, for the splits "ratio" and "time"."""
+    columns: dict[Column, str] = Field(default_factory=dict[Column, str])
+    """Names of the log's columns where they are not recognised: { user = "member", item = "sku" }."""
+    min_rating: float | None = None
+    """Keep interactions of at least this weight."""
+    k_core: int = Field(default=0, ge=0)
+    """Keep users and items with at least so many interactions, repeatedly; 0 keeps all."""
+    dedup: Literal["last", "first", "max"] | None = None
+    """Which of a user's repeated interactions with one item stays; left out, all do."""
+    on_bad_rows: Literal["error", "skip"] = "error"
+    """What to do with rows that cannot be read."""
+
+
+class Teacher(Settings):
+    """[teacher]: a model to train, or files that hold what a teacher elsewhere knows. Other keys go to the model."""
+
+    model_config = ConfigDict(extra="allow")
+
+    model: str | None = None
+    """A model to train: "mf", "neumf", "lightgcn"."""
+    lists: Path | None = None
+    """A file of ranked lists: user_id, item_id, score or rank."""
+    scores: Path | None = None
+    """A file of scores: user_id, item_id, score."""
+    vectors: Path | None = None
+    """A file of user and item vectors."""
+    bundle: Path | None = None
+    """A bundle, as `recdistill distill` writes it."""
+    train: dict[str, Any] = Field(default_factory=dict[str, Any])
+    """[teacher.train]: keys of [train] that differ for the teacher."""
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """The files that are given, by kind."""
+        kinds = {"lists": self.lists, "scores": self.scores, "vectors": self.vectors, "bundle": self.bundle}
+        return {kind: path for kind, path in kinds.items() if path is not None}
+
+
+class Student(Settings):
+    """[student]: the model that is trained and shipped. Other keys go to the model."""
+
+    model_config = ConfigDict(extra="allow")
+
+    model: str
+    """ "mf", "neumf", "lightgcn"."""
+    baseline: bool = True
+    """Train the same student without a teacher too, so that the table shows what distillation is worth."""
+
+
+class Method(Settings):
+    """[method]: how the student learns from the teacher. Other keys are the method's own settings."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+    """ "de", "rrd", "de-rrd", ..."""
+
+
+class Train(Settings):
+    """[train]: how both are trained. Other keys are those of `TrainSettings`."""
+
+    model_config = ConfigDict(extra="allow")
+
+    seed: int = Field(default=7, ge=0)
+    """Of the initial weights, the order of the interactions and every draw."""
+
+
+class Evaluate(Settings):
+    """[evaluate]: what is measured on the held-out data."""
+
+    metrics: tuple[str, ...] = Field(default=("recall@10", "ndcg@10"), min_length=1)
+    """ "recall@10", "ndcg@10", "precision@5", "map@10", "mrr@10", "hr@10"."""
+    protocol: str = Field(default="full", pattern=r"^(full|sampled\([1-9][0-9]*\))$")
+    """ "full" ranks every item; "sampled(499)" ranks the target among 499 random ones."""
+    seed: int = Field(default=0, ge=0)
+    """Of the sampled items."""
+    latency: bool = True
+    """Measure how long one user's top-10 takes here."""
+
+
+class Output(Settings):
+    """[output]: where everything is written."""
+
+    dir: Path
+    """One folder a run; the same folder and the same settings resume it."""
+
+
+class RunSettings(Settings):
+    """A run file."""
+
+    data: Data
+    teacher: Teacher
+    student: Student
+    method: Method
+    train: Train = Train()
+    evaluate: Evaluate = Evaluate()
+    output: Output
+
+    @field_validator("teacher")
+    @classmethod
+    def _one_kind(cls, teacher: Teacher) -> Teacher:
+        if (teacher.model is None) == (not teacher.files):
+            msg = 'a teacher is either a model to train (model = "mf") or files (lists, scores, vectors, bundle)'
+            raise ValueError(msg)
+        return teacher
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What belongs to models, methods and the trainer, read by their own settings."""
+
+    teacher: Settings | None
+    """The teacher model's; None when the teacher comes from files."""
+    student: Settings
+    """The student model's."""
+    method: Settings
+    """The method's."""
+    train: TrainSettings
+    """The student's training."""
+    teacher_train: TrainSettings
+    """The teacher's: [train], and [teacher.train] over it."""
+
+
+def read(path: Path, assign: Sequence[str] = ()) -> RunSettings:
+    """A run file, with `--set` assignments over it.
+
+    Raises:
+        SettingsError: the file is missing or not TOML, or a key or value is wrong.
+    """
+    return parse(RunSettings, overlay(load(path), assign))
+
+
+def resolve(run: RunSettings) -> Plan:
+    """Check every key that belongs to a model, a method or the trainer. Imports torch.
+
+    Raises:
+        UnknownName: no such model or method.
+        SettingsError: a key or value they do not have.
+    """
+    from recdistill.methods import METHODS  # noqa: PLC0415
+    from recdistill.models import MODELS  # noqa: PLC0415
+    from recdistill.recipes.train import TrainSettings  # noqa: PLC0415
+
+    teacher = run.teacher
+    if teacher.model is None and (keys := sorted(teacher.model_extra or {})):
+        what = f"A teacher from files is not trained, so [teacher] has no {' and no '.join(keys)}"
+        raise SettingsError(problem(what, remedy="Remove the key, or name a model to train"))
+    return Plan(
+        teacher=None if teacher.model is None else _inline(MODELS[teacher.model].settings, teacher, at="teacher"),
+        student=_inline(MODELS[run.student.model].settings, run.student, at="student"),
+        method=_inline(METHODS[run.method.name].settings, run.method, at="method"),
+        train=_inline(TrainSettings, run.train, at="train"),
+        teacher_train=parse(TrainSettings, {**(run.train.model_extra or {}), **teacher.train}, at="teacher.train"),
+    )
+
+
+def _inline(model: type[S], table: Settings, *, at: str) -> S:
+    """The settings of a model or method among the keys of a table; the table's own keys are allowed names too."""
+    return parse(model, table.model_extra or {}, at=at, also=tuple(type(table).model_fields))
+
+
+TEMPLATE = """\
+# A run of recdistill: `recdistill distill run.toml`. What is commented out is the default, or an example of its kind.
+# Any key can be set for one run: --set student.dim=32 --set method.rrd.near=20
+
+[data]
+path = "ratings.csv"            # CSV, TSV, Parquet, JSONL (plain, gz, zst), MovieLens, RecBole, `user item item` lines
+split = "leave-last-out"        # given | leave-last-out | leave-random-out | ratio | time
+# seed = 0                      # of a random split
+# valid = 0.1                   # shares, for ratio and time
+# test = 0.1
+# columns = { user = "member", item = "sku" }     # where the names are not recognised; also timestamp, weight, split
+# min_rating = 4.0              # keep interactions of at least this weight
+# k_core = 5                    # keep users and items with at least so many, repeatedly; 0 keeps all
+# dedup = "last"                # one of a user's repeated interactions with an item: last | first | max
+# on_bad_rows = "error"         # or "skip": say how many and show the first ten
+
+[teacher]
+model = "mf"                    # or: lists = "top100.parquet", vectors = "teacher.npz", bundle = "runs/big"
+dim = 200
+# train = { epochs = 500 }      # keys of [train] that differ for the teacher
+
+[student]
+model = "mf"                    # mf | neumf | lightgcn; their settings stand here too
+dim = 20
+# baseline = true               # also train it without a teacher, to see what distillation is worth
+
+[method]
+name = "de-rrd"                 # plain | de | rrd | de-rrd; the method's settings stand here too, such as
+# rrd = { near = 40, far = 40 }
+
+[train]
+epochs = 1000
+batch = 1024
+seed = 7
+device = "auto"                 # auto | cpu | cuda | cuda:1
+# loss = "bpr"                  # bpr | bce | softmax
+# negatives = 1                 # sampled items an interaction
+# optimiser = "adam"
+# lr = 1e-3
+# weight_decay = 1e-3
+# metrics = ["ndcg@10"]         # on validation data; the first one's best epoch is kept
+# protocol = "full"             # or "sampled(499)"
+# patience = 20                 # validations without any improvement before it stops
+# every = 1                     # epochs between validations
+
+[evaluate]
+metrics = ["recall@10", "ndcg@10"]
+protocol = "full"               # or "sampled(499)"
+# seed = 0                      # of the sampled items
+# latency = true                # measure one user's top-10 on this machine
+
+[output]
+dir = "runs/first"
+"""
+"""What `recdistill init` writes."""

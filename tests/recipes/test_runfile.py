@@ -1,0 +1,99 @@
+"""The run file: what `init` writes can be read, and what is misspelt is said."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from recdistill.errors import SettingsError, UnknownName
+from recdistill.recipes.runfile import TEMPLATE, read, resolve
+
+
+@pytest.fixture
+def run_toml(tmp_path):
+    file = tmp_path / "run.toml"
+    file.write_text(TEMPLATE, encoding="utf-8")
+    return file
+
+
+def test_the_template_is_the_run_file_of_the_specification():
+    assert tomllib.loads(TEMPLATE) == {
+        "data": {"path": "ratings.csv", "split": "leave-last-out"},
+        "teacher": {"model": "mf", "dim": 200},
+        "student": {"model": "mf", "dim": 20},
+        "method": {"name": "de-rrd"},
+        "train": {"epochs": 1000, "batch": 1024, "seed": 7, "device": "auto"},
+        "evaluate": {"metrics": ["recall@10", "ndcg@10"], "protocol": "full"},
+        "output": {"dir": "runs/first"},
+    }
+
+
+def test_the_template_resolves(run_toml):
+    plan = resolve(read(run_toml))
+    assert (plan.teacher.dim, plan.student.dim, plan.train.epochs, plan.train.batch) == (200, 20, 1000, 1024)
+    assert plan.teacher_train == plan.train
+
+
+def test_every_commented_key_of_the_template_is_a_setting(tmp_path):
+    file = tmp_path / "all.toml"
+    file.write_text(re.sub(r"^# (\w+ = )", r"\1", TEMPLATE, flags=re.M), encoding="utf-8")
+    run = read(file)
+    plan = resolve(run)
+    assert (run.data.k_core, run.data.dedup, run.data.columns["user"]) == (5, "last", "member")
+    assert (plan.teacher_train.epochs, plan.train.epochs, plan.method.rrd.near) == (500, 1000, 40)
+
+
+def test_the_commented_defaults_are_the_defaults(run_toml, tmp_path):
+    file = tmp_path / "defaults.toml"
+    examples = {"columns", "min_rating", "k_core", "dedup", "train", "rrd"}
+    text = re.sub(r"^# (\w+)( = )", lambda m: m[0] if m[1] in examples else m[1] + m[2], TEMPLATE, flags=re.M)
+    file.write_text(text, encoding="utf-8")
+    given, default = read(file), read(run_toml)
+    assert (given.data, given.evaluate, given.student) == (default.data, default.evaluate, default.student)
+    assert resolve(given) == resolve(default)
+
+
+def test_an_assignment_wins_over_the_file(run_toml):
+    run = read(run_toml, ["student.dim=32", "method.name=rrd", "method.near=20", "output.dir=elsewhere"])
+    plan = resolve(run)
+    assert (plan.student.dim, plan.method.near, run.output.dir) == (32, 20, Path("elsewhere"))
+
+
+@pytest.mark.parametrize(
+    ("assignment", "error", "said"),
+    [
+        ("data.spilt=time", SettingsError, "Unknown setting 'data.spilt'. Did you mean 'data.split'?"),
+        (
+            "data.split=leave_last_out",
+            SettingsError,
+            "no such choice; got 'leave_last_out'. Did you mean 'leave-last-out'?",
+        ),
+        ("data.columns.usr=x", SettingsError, "'data.columns.usr"),
+        ("evaluate.protocol=sampled", SettingsError, "The setting 'evaluate.protocol' must be a text"),
+        ("teacher.lists=x.parquet", SettingsError, "The setting 'teacher': a teacher is either a model to train"),
+        ("train.learning_rat=1", SettingsError, "Unknown setting 'train.learning_rat'."),
+        ("teacher.train.epoch=1", SettingsError, "Did you mean 'teacher.train.epochs'?"),
+        ("student.dmi=3", SettingsError, "Did you mean 'student.dim'?"),
+        ("student.baselin=false", SettingsError, "Did you mean 'student.baseline'?"),
+        ("student.dim=0", SettingsError, "The setting 'student.dim' must be a whole number, at least 1; got 0."),
+        ("method.rrd.naer=3", SettingsError, "Did you mean 'method.rrd.near'?"),
+        ("method.name=derrd", UnknownName, "Unknown method 'derrd'. Did you mean 'de-rrd'?"),
+        ("student.model=mff", UnknownName, "Unknown model 'mff'. Did you mean 'mf'?"),
+    ],
+)
+def test_a_misspelt_setting_is_an_error(run_toml, assignment, error, said):
+    with pytest.raises(error) as caught:
+        resolve(read(run_toml, [assignment]))
+    assert said in str(caught.value)
+
+
+def test_a_teacher_from_files_takes_no_model_settings(tmp_path):
+    file = tmp_path / "run.toml"
+    file.write_text(
+        TEMPLATE.replace('model = "mf"                    # or:', 'lists = "a.parquet" #', 1), encoding="utf-8"
+    )
+    with pytest.raises(SettingsError, match=r"A teacher from files is not trained, so \[teacher\] has no dim"):
+        resolve(read(file))
