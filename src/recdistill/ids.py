@@ -333,7 +333,9 @@ def _objects(items: list[object]) -> NDArray[Any]:
     kinds = set(map(type, items))
     if kinds == {str}:
         return _array(cast("list[str]", items))
-    wrong = [kind for kind in kinds if not issubclass(kind, str | int | np.integer) or issubclass(kind, bool)]
+    wrong: list[type] = [
+        kind for kind in kinds if not issubclass(kind, str | int | np.integer) or issubclass(kind, bool)
+    ]
     if wrong:
         value = next(i for i in items if type(i) in wrong)
         remedy = "Give ids as integers or text; a float id is often an integer column with missing values"

@@ -117,7 +117,7 @@ class Interactions:
                 break
             kept, user, item = kept[often], user[often], item[often]
             rounds += 1
-        how = f"at least {users} an user and {items} an item, {rounds} round{'s' if rounds != 1 else ''}"
+        how = f"at least {users} a user and {items} an item, {rounds} round{'s' if rounds != 1 else ''}"
         return self._filtered(kept, f"k-core ({how})")
 
     def at_least(self, rating: float) -> Interactions:

@@ -36,6 +36,7 @@ _ROWS = (1, 8, 32)  # block heights: one user, a small request, a whole table
 _SCORES = 1 << 22  # floats of one block's scores that a thread may hold (16 MiB), down to 8 rows
 _PAIRS = 1 << 16  # pairs that are scored exactly at a time
 _DEPTH = 16  # items a group
+_WORK = 1 << 20  # floats of work space a thread when targets are ranked (4 MiB)
 
 
 def default_threads() -> int:
@@ -75,6 +76,7 @@ class BlockRanker(ABC):
             raise UsageError(problem("A ranker needs at least one thread", threads, remedy="Leave `threads` out"))
         self.threads = default_threads() if threads is None else threads
         self._idle: dict[tuple[int, int], list[Scratch]] = {}
+        self._work: list[NDArray[np.float32]] = []
 
     # what a subclass knows
 
@@ -87,8 +89,18 @@ class BlockRanker(ABC):
         """Approximate scores of (m,) users and the items of tiles [first, last) into `out` (last - first, m, n)."""
 
     @abstractmethod
-    def _gathered(self, queries: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Approximate scores of (m,) users and their own items (m, n) -> (m, n)."""
+    def _gathered(
+        self, queries: NDArray[np.int64], items: NDArray[np.int64], work: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Approximate scores of (m,) users and their own items (m, n), -1 = any score -> (m, n), maybe in `work`.
+
+        `work` holds `_floats` numbers for each of the m x n pairs.
+        """
+
+    @property
+    @abstractmethod
+    def _floats(self) -> int:
+        """How many numbers of work space `_gathered` needs a pair."""
 
     @abstractmethod
     def _margin(self, queries: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -179,11 +191,20 @@ class BlockRanker(ABC):
         places = np.flatnonzero((queries >= 0) & (queries < self.n_users))
         self._check(queries[places])
 
-        def block(start: int) -> None:
-            at = places[start : start + 32]
-            ranks[at] = self._among(queries[at], target[at].astype(np.int64), others[at])
+        if len(places) == 0:
+            return ranks
+        size = max(others.shape[1], 1) * self._floats
+        rows = max(1, min(_WORK // size, -(-len(places) // self.threads)))
 
-        self._each(block, range(0, len(places), 32))
+        def block(start: int) -> None:
+            at = places[start : start + rows]
+            work = self._workspace(rows * size)
+            try:
+                ranks[at] = self._among(queries[at], target[at].astype(np.int64), others[at], work)
+            finally:
+                self._work.append(work)
+
+        self._each(block, range(0, len(places), rows))
         return ranks
 
     def scores_of(self, queries: NDArray[np.int64], items: NDArray[np.integer]) -> NDArray[np.float32]:
@@ -217,6 +238,13 @@ class BlockRanker(ABC):
         except IndexError:
             return Scratch(rows, self.tiles, self.width, depth)
 
+    def _workspace(self, size: int) -> NDArray[np.float32]:
+        try:
+            work = self._work.pop()
+        except IndexError:
+            work = np.empty(0, np.float32)
+        return work if len(work) >= size else np.empty(size, np.float32)
+
     def _each(self, work: Callable[[int], None], starts: range) -> None:
         threads = min(self.threads, len(starts))
         if threads <= 1:
@@ -239,9 +267,7 @@ class BlockRanker(ABC):
         padded = queries if q == m else np.concatenate([queries, np.repeat(queries[:1], m - q)])
         left_out = np.zeros(0, np.int64)
         if exclude is not None:
-            mine = exclude.select(queries)
-            item = mine.indices.astype(np.int64)
-            row = np.repeat(np.arange(q), mine.degrees)
+            row, item = _pairs(exclude, queries)
             left_out = np.sort(((item // n) * m + row) * n + item % n)  # flat places in (T, m, n), tile by tile
         flat = scratch.scores.reshape(-1)
         for group, first in enumerate(range(0, self.tiles, depth)):
@@ -257,8 +283,10 @@ class BlockRanker(ABC):
         indifferent = margin < 0
         best = scratch.best[:q]  # (q, G)
         groups = best.shape[1]
-        if groups > k:
-            bound = np.partition(best, groups - k, axis=1)[:, groups - k].astype(np.float64)  # (q,) k-th best maximum
+        # a k-th greatest maximum of coarser groups is a bound too, nearly as tight, and far cheaper to find
+        coarse = best.reshape(q, -1, n).max(axis=1) if n >= 8 * k else best
+        if coarse.shape[1] > k:
+            bound = np.partition(coarse, -k, axis=1)[:, -k].astype(np.float64)  # (q,)
         else:
             bound = np.full(q, -np.inf)
         cut = np.nextafter((bound - 2 * margin).astype(np.float32), np.float32(-np.inf))
@@ -284,22 +312,39 @@ class BlockRanker(ABC):
         return out
 
     def _among(
-        self, queries: NDArray[np.int64], target: NDArray[np.int64], others: NDArray[np.integer]
+        self,
+        queries: NDArray[np.int64],
+        target: NDArray[np.int64],
+        others: NDArray[np.integer],
+        work: NDArray[np.float32],
     ) -> NDArray[np.float64]:
         """One block of `ranks_among`, all users known."""
+        items = others.astype(np.int64, copy=False)
         score = self._in_parts(queries, target)[:, None]  # (q, 1)
-        absent = others < 0
-        near = self._gathered(queries, others.astype(np.int64, copy=False))  # (q, n)
+        near = self._gathered(queries, items, work)  # (q, n)
+        absent = items < 0
         if absent.any():
-            near = np.where(absent, np.float32(-np.inf), near)
+            near[absent] = -np.inf
         margin = np.maximum(2 * self._margin(queries), 0)[:, None]
-        high = np.nextafter((score + margin).astype(np.float32), np.float32(np.inf))
         low = np.nextafter((score - margin).astype(np.float32), np.float32(-np.inf))
-        above = (near > high).sum(axis=1).astype(np.float64)
-        row, column = np.nonzero((near >= low) & (near <= high))
-        exact = self._in_parts(queries[row], others[row, column].astype(np.int64))
+        high = np.nextafter((score + margin).astype(np.float32), np.float32(np.inf))
+        above = np.count_nonzero(near > high, axis=1)
+        reach = near >= low
+        if np.count_nonzero(reach) == above.sum():  # nobody is near the target: nothing to decide
+            return 1.0 + above
+        row, column = np.nonzero(reach & (near <= high))
+        exact = self._in_parts(queries[row], items[row, column])
         half = (exact > score[row, 0]).astype(np.float64) + 0.5 * (exact == score[row, 0])
         return 1 + above + np.bincount(row, weights=half, minlength=len(queries))
+
+
+def _pairs(rows: Csr, wanted: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(q,) -> each stored (place among `wanted`, column), flat; reads only those rows."""
+    start = rows.indptr[wanted]
+    degrees = rows.indptr[wanted + 1] - start
+    row = np.repeat(np.arange(len(wanted)), degrees)
+    within = np.arange(len(row)) - np.repeat(np.cumsum(degrees) - degrees, degrees)
+    return row, rows.indices[start[row] + within].astype(np.int64)
 
 
 def _ordered(

@@ -61,9 +61,18 @@ class VectorRanker(BlockRanker):
             self._packed = np.ascontiguousarray(padded.reshape(self.tiles, self.width, self.d).transpose(0, 2, 1))
         np.matmul(self._rows(queries), self._packed[first:last], out=out)  # (m, d) x (t, d, n) -> (t, m, n)
 
-    def _gathered(self, queries: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.float32]:
-        mine = np.take(self.item, items, axis=0, mode="clip")  # (m, n, d)
-        return np.matmul(mine, self._rows(queries)[:, :, None])[:, :, 0]  # (m, n)
+    def _gathered(
+        self, queries: NDArray[np.int64], items: NDArray[np.int64], work: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        pairs = items.size
+        mine = work[: pairs * self.d].reshape(*items.shape, self.d)
+        near = work[pairs * self.d : pairs * (self.d + 1)].reshape(*items.shape, 1)
+        np.take(self.item, items, axis=0, out=mine, mode="clip")  # (m, n, d); "clip" writes without a buffer
+        return np.matmul(mine, self._rows(queries)[:, :, None], out=near)[:, :, 0]  # (m, n)
+
+    @property
+    def _floats(self) -> int:
+        return self.d + 1
 
     def _margin(self, queries: NDArray[np.int64]) -> NDArray[np.float64]:
         # |fl(u.v) - u.v| <= d unit |u| |v| (Higham, Accuracy and Stability, eq. 3.5), and one rounding of the exact one

@@ -1,0 +1,1 @@
+"""What one recommender knows of a batch of queries."""

@@ -5,7 +5,6 @@ Letters: Q queries, n items a query, m shared candidates, K list, d dims, L laye
 
 from __future__ import annotations
 
-from abc import ABC
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -30,7 +29,7 @@ class Kind(StrEnum):
     STATES = "states"
 
 
-class View(ABC):
+class View:
     """Lazy and memoised; each method answers, or raises `MissingKnowledge`.
 
     A subclass overrides what it knows and leaves the rest.

@@ -1,4 +1,4 @@
-"""The distance between a teacher's vectors and their reconstruction. Kang et al., DE-RRD, CIKM 2020, arXiv:2012.04357."""
+"""The distance of a teacher's vectors from their reconstruction. Kang et al., DE-RRD, CIKM 2020, arXiv:2012.04357."""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""Relaxed ranking: order the interesting items, keep the uninteresting ones below. Kang et al., DE-RRD, CIKM 2020,
-arXiv:2012.04357, the loss of RRD; the likelihood is Plackett-Luce (Xia et al., ICML 2008, ListMLE).
+"""Relaxed ranking: order the interesting items, keep the uninteresting ones below.
+
+Kang et al., DE-RRD, CIKM 2020, arXiv:2012.04357, the loss of RRD; the likelihood is Plackett-Luce (Xia et al., ICML
+2008, ListMLE).
 
 Letters: Q users, K interesting items, L uninteresting items.
 """

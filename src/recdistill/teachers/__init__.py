@@ -1,0 +1,1 @@
+"""Teachers: a live model, files of a foreign system, several as one."""

@@ -1,0 +1,1 @@
+"""The summands of losses: what compares a student's view with a teacher's, or with the data."""

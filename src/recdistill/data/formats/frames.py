@@ -5,7 +5,8 @@ Letters: n rows, U users, I items.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import math
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -19,7 +20,11 @@ if TYPE_CHECKING:
 
     import polars as pl
 
+    from recdistill.data.formats.roles import Role
+
 __all__ = ["framed", "from_csr", "from_frame"]
+
+_ABSENT = ("NAType", "NaTType")
 
 
 def from_frame(frame: pl.DataFrame, columns: Mapping[str, str] | None, source: str, *, text: bool = False) -> Table:
@@ -45,7 +50,8 @@ def framed(source: object) -> pl.DataFrame | None:
     if module == "pandas":
         return _from_pandas(source)
     if isinstance(source, dict):
-        return pl.DataFrame({str(name): _series(str(name), values) for name, values in source.items()})
+        mapping = cast("dict[object, object]", source)
+        return pl.DataFrame({str(name): _series(str(name), values) for name, values in mapping.items()})
     if module == "pyarrow":
         try:
             found: Any = pl.from_arrow(source)  # pyright: ignore[reportArgumentType]
@@ -75,7 +81,7 @@ def from_csr(source: object) -> Table | None:
     if weight is not None and len(weight) and (weight != weight[0]).any():
         frame = frame.with_columns(pl.Series("weight", weight.astype(np.float64)))
     note = f"A matrix of {shape[0]:,} users x {shape[1]:,} items; ids are its row and column numbers"
-    names = {role: role for role in ROLES if role in frame.columns}
+    names: dict[Role, str] = {role: role for role in ROLES if role in frame.columns}
     return Table(frame, names, "the matrix", notes=(note,), dense=shape)
 
 
@@ -99,14 +105,14 @@ def _series(name: str, values: Any) -> pl.Series:  # noqa: ANN401 - a column of 
 
     if isinstance(values, pl.Series):
         return values.alias(name)
-    dtype = getattr(values, "dtype", None)
-    if isinstance(values, np.ndarray) and values.dtype != object:
+    dtype: Any = getattr(values, "dtype", None)
+    if type(values) is np.ndarray and values.dtype.kind != "O":
         return pl.Series(name, values)
     if dtype is not None and str(dtype) == "category":
         codes = np.asarray(values.cat.codes)
         categories = _series(name, values.cat.categories.to_series())
         return categories.gather(pl.Series(codes.astype(np.int64)).replace(-1, None)).alias(name)
-    if isinstance(dtype, np.dtype) and dtype != object:
+    if isinstance(dtype, np.dtype) and dtype.kind != "O":
         return pl.Series(name, values.to_numpy())
     items = [None if _absent(v) else v for v in (values.tolist() if dtype is not None else list(values))]
     kinds = {type(v) for v in items if v is not None}
@@ -120,7 +126,5 @@ def _series(name: str, values: Any) -> pl.Series:  # noqa: ANN401 - a column of 
 
 
 def _absent(value: object) -> bool:
-    """None, NaN, pandas' NA and NaT: what is not equal to itself, or says so."""
-    return (
-        value is None or (isinstance(value, float) and value != value) or type(value).__name__ in ("NAType", "NaTType")
-    )
+    """None, NaN, pandas' NA and NaT."""
+    return value is None or (isinstance(value, float) and math.isnan(value)) or type(value).__name__ in _ABSENT

@@ -63,7 +63,7 @@ def recognised(names: Sequence[str], columns: Mapping[str, str] | None, source: 
 
 
 def _said(names: Sequence[str], columns: Mapping[str, str], source: str) -> dict[Role, str]:
-    by_alias = {canonical(alias): role for role in ROLES for alias in (role, *ALIASES[role])}
+    by_alias: dict[str, Role] = {canonical(alias): role for role in ROLES for alias in (role, *ALIASES[role])}
     said: dict[Role, str] = {}
     for key, name in columns.items():
         role = by_alias.get(canonical(key))

@@ -6,7 +6,7 @@ Letters: n rows.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -28,6 +28,7 @@ __all__ = ["Fault", "OnBadRows", "Table", "assembled", "refused", "skipped"]
 OnBadRows = Literal["error", "skip"]
 
 _SHOWN = 10
+_INT64_END = 2**63
 _SPLIT_NAMES = {
     **{name: code for code, name in enumerate(SPLITS)},
     "training": 0,
@@ -299,21 +300,14 @@ def _of_text(
     distinct = column.unique().drop_nulls()
     codes = distinct.to_physical().to_numpy()  # unsigned; not dense and in no order
     names = np.array(distinct.cast(pl.String).to_list(), dtype=object)
-    stripped = np.array([name.strip() for name in names.tolist()], dtype=object)
-    if (stripped != names).any():
-        notes.append(f"Column {table.names[role]!r}: blanks around ids were taken off")
-    ids = stripped
-    if table.text and all(CANONICAL.fullmatch(s) and abs(int(s)) < 2**63 for s in stripped.tolist()):
-        ids = np.array([int(s) for s in stripped.tolist()], np.int64)
-    ranked, inverse = _ranked(ids)
+    ids: NDArray[Any] = names
+    if table.text:
+        ids = np.array([name.strip() for name in names.tolist()], dtype=object)
+        if (ids != names).any():
+            notes.append(f"Column {table.names[role]!r}: blanks around ids were taken off")
+        if all(CANONICAL.fullmatch(s) and abs(int(s)) < _INT64_END for s in ids.tolist()):
+            ids = np.array([int(s) for s in ids.tolist()], np.int64)
+    ranked, inverse = np.unique(ids, return_inverse=True)  # by code point, which is the order of utf-8 bytes too
     place = np.zeros(int(codes.max()) + 1, np.int32)
     place[codes] = inverse
     return IdTable.from_ids(ranked), place[column.to_physical().to_numpy()]
-
-
-def _ranked(
-    ids: NDArray[np.int64] | NDArray[np.object_],
-) -> tuple[NDArray[np.int64] | NDArray[np.object_], NDArray[np.int64]]:
-    """np.unique with inverse; text ascends by code point, which is the order of its utf-8 bytes."""
-    ranked, inverse = np.unique(ids, return_inverse=True)
-    return ranked, inverse

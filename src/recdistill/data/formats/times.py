@@ -120,14 +120,11 @@ def _numbers(column: pl.Series, unit: Unit | None, where: str, ignore: NDArray[n
 def _unit_of(values: NDArray[np.int64] | NDArray[np.float64], where: str) -> tuple[Unit, str]:
     high = float(values.max(initial=0))
     units: tuple[Unit, ...] = ("s", "ms", "us", "ns")
-    unit = next((u for u in units[:-1] if high < _YEAR_5138 * _PER_SECOND[u]), "ns")
+    unit: Unit = next((u for u in units[:-1] if high < _YEAR_5138 * _PER_SECOND[u]), "ns")
     positive = values[values > 0]
     low = float(positive.min(initial=high))
-    if (
-        unit != "s"
-        and low < _YEAR_5138 / 10 * (_PER_SECOND[unit] / 1000)
-        and low >= _YEAR_2000 * (_PER_SECOND[unit] / 1000)
-    ):
+    finer = _PER_SECOND[unit] / 1000  # of the next coarser unit
+    if unit != "s" and _YEAR_2000 * finer <= low < _YEAR_5138 / 10 * finer:
         remedy = "Bring them to one unit, or say which it is: time_unit='ms'"
         what = f"{where} seems to mix times in different units: from {low:.0f} to {high:.0f}"
         raise DataError(problem(what, allowed="s, ms, us, ns, by size", remedy=remedy))
@@ -140,8 +137,10 @@ def _datetimes(column: pl.Series) -> Times:
     import polars as pl  # noqa: PLC0415
 
     bad = column.is_null().to_numpy()
-    unit: Unit = "s" if column.dtype == pl.Date else column.dtype.time_unit  # pyright: ignore[reportAttributeAccessIssue]
-    zone = getattr(column.dtype, "time_zone", None)
+    unit: Unit = "s"
+    zone = None
+    if isinstance(column.dtype, pl.Datetime):
+        unit, zone = column.dtype.time_unit, column.dtype.time_zone
     epoch = column.dt.epoch(unit).cast(pl.Int64).fill_null(0).to_numpy()
     note = "dates" if column.dtype == pl.Date else "datetimes" + (f" in {zone}" if zone else ", taken as UTC")
     return Times(epoch, unit, bad, "is not a time", note)

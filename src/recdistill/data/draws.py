@@ -1,0 +1,138 @@
+"""Draws without what a row already has: rejection against sorted keys, never a dense mask.
+
+Every draw is a function of (key, row), whatever else is in the batch. Letters: Q rows, k draws, R list length, n keys.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from recdistill import rng
+from recdistill.errors import TrainingError, problem
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from recdistill.data.csr import Csr
+
+__all__ = ["Taken", "negatives", "outside"]
+
+_ROUNDS = 8
+"""Rounds of guessing before what is left is listed; 8 rounds fail only where nearly everything is taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What each user row already has, searched by sorted keys on the device."""
+
+    keys: Tensor
+    """(n,) int64, `row * n_items + item`, ascending."""
+    indptr: Tensor
+    """(U + 1,) int64 where each row begins."""
+    n_items: int
+
+    @classmethod
+    def of(cls, csr: Csr, device: torch.device) -> Taken:
+        """From sorted rows of items."""
+        return cls(torch.from_numpy(csr.keys).to(device), torch.from_numpy(csr.indptr).to(device), csr.n_columns)
+
+    def row(self, row: int) -> Tensor:
+        """The items of one row, ascending."""
+        return self.keys[int(self.indptr[row]) : int(self.indptr[row + 1])] - row * self.n_items
+
+    def has(self, rows: Tensor, items: Tensor) -> Tensor:
+        """(Q,), (Q, k) -> (Q, k) bool."""
+        if self.keys.shape[0] == 0:
+            return torch.zeros_like(items, dtype=torch.bool)
+        wanted = rows[:, None] * self.n_items + items
+        place = torch.searchsorted(self.keys, wanted).clamp_(max=self.keys.shape[0] - 1)
+        return self.keys[place] == wanted
+
+
+def outside(key: int, rows: Tensor, k: int, taken: Taken, *, more: Tensor | None = None, distinct: bool) -> Tensor:
+    """Items drawn uniformly from what `rows` do not have.
+
+    Args:
+        key: of `rng.key`; fresh for every purpose and epoch.
+        rows: (Q,) int64 user rows, in [0, U). Equal rows draw equal items.
+        k: draws a row.
+        taken: what must not be drawn.
+        more: (Q, R) ascending item rows that must not be drawn either (-1 = none).
+        distinct: without replacement; a row with fewer than k items left is padded with -1 at its end.
+
+    Returns:
+        (Q, k) int64 item rows.
+
+    Raises:
+        TrainingError: `distinct` is off and a row has every item.
+    """
+    return _draw(key, rows, rows, k, taken, more=more, distinct=distinct)
+
+
+def negatives(key: int, users: Tensor, n: int, taken: Taken) -> Tensor:
+    """(B,) users of interactions -> (B, n) items their users do not have, with replacement.
+
+    Interaction b draws by its place b, so a user's interactions draw different items. Errors as for `outside`.
+    """
+    place = torch.arange(users.shape[0], device=users.device)
+    return _draw(key, place, users, n, taken, more=None, distinct=False)
+
+
+def _draw(
+    key: int, place: Tensor, rows: Tensor, k: int, taken: Taken, *, more: Tensor | None, distinct: bool
+) -> Tensor:
+    out = torch.full((rows.shape[0], k), -1, dtype=torch.int64, device=rows.device)
+    width = k + 8 + k // 4 if distinct else k
+    todo = torch.arange(rows.shape[0] if k else 0, device=rows.device)
+    for attempt in range(_ROUNDS):
+        if todo.shape[0] == 0:
+            return out
+        drawn = rng.integers(key + attempt, place[todo], width, taken.n_items)  # (t, w)
+        bad = taken.has(rows[todo], drawn)
+        if more is not None:
+            bad |= _in_sorted(more[todo], drawn)
+        drawn.masked_fill_(bad, -1)
+        had = out[todo]  # (t, k)
+        now = _first_distinct(torch.cat([had, drawn], 1), k) if distinct else torch.where(had >= 0, had, drawn)
+        out[todo] = now
+        todo = todo[(now < 0).any(1)]
+    for t in todo.tolist():  # rows that have nearly every item: list what is left
+        free = torch.ones(taken.n_items, dtype=torch.bool, device=rows.device)
+        free[taken.row(int(rows[t]))] = False
+        if more is not None:
+            free[more[t][more[t] >= 0]] = False
+        left = free.nonzero()[:, 0]
+        if distinct:
+            order = rng.bits(key + _ROUNDS, left, 1)[:, 0] ^ rng.bits(key, place[t : t + 1], 1)[0]
+            out[t] = -1
+            chosen = left[order.argsort(stable=True)][:k]
+            out[t, : chosen.shape[0]] = chosen
+        elif left.shape[0] == 0:
+            msg = problem(
+                f"User row {int(rows[t])} has all {taken.n_items} items, so no negative can be drawn",
+                remedy="Drop such users by a filter, or add items",
+            )
+            raise TrainingError(msg)
+        else:
+            out[t] = left[rng.integers(key + _ROUNDS, place[t : t + 1], k, left.shape[0])[0]]
+    return out
+
+
+def _in_sorted(lists: Tensor, items: Tensor) -> Tensor:
+    """(t, R) ascending, (t, w) -> (t, w) bool: whether each item is in its row's list."""
+    place = torch.searchsorted(lists, items.to(lists.dtype)).clamp_(max=lists.shape[1] - 1)  # (t, w)
+    return lists.gather(1, place) == items
+
+
+def _first_distinct(items: Tensor, k: int) -> Tensor:
+    """(t, w) items, -1 = none -> (t, k) the first k distinct ones in their order, -1 past the end."""
+    ordered, place = items.sort(1, stable=True)
+    again = torch.zeros_like(ordered, dtype=torch.bool)
+    torch.eq(ordered[:, 1:], ordered[:, :-1], out=again[:, 1:])
+    good = torch.zeros_like(again).scatter_(1, place, ~again & (ordered >= 0))  # (t, w)
+    slot = torch.where(good, good.cumsum(1) - 1, k).clamp_(max=k)  # what does not fit goes to a spare column
+    out = items.new_full((items.shape[0], k + 1), -1).scatter_(1, slot, items)
+    return out[:, :k]

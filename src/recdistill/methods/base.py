@@ -1,0 +1,89 @@
+"""What a method is: settings, a paper, and a function from a setting to passes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from recdistill.errors import UsageError, problem
+from recdistill.registry import Registry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from recdistill.data.draws import Taken
+    from recdistill.knowledge.view import Knows
+    from recdistill.models.base import Recommender
+    from recdistill.objective import Batches, Pass, Term
+    from recdistill.settings import Settings
+
+    S = TypeVar("S", bound=Settings)
+
+__all__ = ["METHODS", "MethodEntry", "Paper", "Setting", "method"]
+
+
+@dataclass(frozen=True, slots=True)
+class Paper:
+    """Where a method comes from."""
+
+    key: str
+    title: str
+    authors: str
+    venue: str
+    year: int
+    url: str
+
+    def bibtex(self) -> str:
+        """The entry to cite."""
+        fields = {"title": self.title, "author": self.authors, "booktitle": self.venue, "year": self.year}
+        body = "".join(f"  {name} = {{{value}}},\n" for name, value in {**fields, "url": self.url}.items())
+        return f"@inproceedings{{{self.key},\n{body}}}"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a run gives a method to build on."""
+
+    student: Recommender
+    batches: Batches
+    base: Term
+    """The student's own loss over the interactions."""
+    taken: Taken
+    """The training items of every user, on the device."""
+    n_users: int
+    seed: int
+    teacher: Knows | None = None
+
+    def need_teacher(self, method: str) -> Knows:
+        """The teacher, or an error that says which method asks for one."""
+        if self.teacher is None:
+            remedy = "Give a teacher: a trained model, or lists, scores or vectors of one"
+            raise UsageError(problem(f"The method {method!r} needs a teacher", remedy=remedy))
+        return self.teacher
+
+
+@dataclass(frozen=True, slots=True)
+class MethodEntry:
+    """A registered method."""
+
+    name: str
+    settings: type[Settings]
+    paper: Paper
+    build: Callable[[Any, Setting], list[Pass]]
+    summary: str
+
+
+METHODS: Registry[MethodEntry] = Registry("method")
+
+
+def method(
+    name: str, *, settings: type[S], paper: Paper
+) -> Callable[[Callable[[S, Setting], list[Pass]]], Callable[[S, Setting], list[Pass]]]:
+    """Register `build(settings, setting) -> passes` under `name`; the docstring's first line is its summary."""
+
+    def register(build: Callable[[S, Setting], list[Pass]]) -> Callable[[S, Setting], list[Pass]]:
+        summary = (build.__doc__ or "").strip().split("\n", 1)[0]
+        METHODS.add(name, MethodEntry(name, settings, paper, build, summary))
+        return build
+
+    return register

@@ -1,0 +1,85 @@
+"""DE: experts rebuild the teacher's vectors from the student's. Kang et al., DE-RRD, CIKM 2020, arXiv:2012.04357.
+
+Where paper and official code differ, the code is the default and the paper a field: `norm`. What the code does and the
+paper does not say (1e-10 inside the logarithm, halves for the items' two roles, tau = 1 in epochs 0 and 1) is done.
+The two halves are drawn in one call over the union of items: equal in expectation to the code's two calls.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from pydantic import Field
+
+from recdistill.clock import exponential
+from recdistill.methods.base import Paper, Setting, method
+from recdistill.objective import Objective, Pass
+from recdistill.query import Query
+from recdistill.settings import Settings
+from recdistill.terms.expert_match import ExpertMatch
+
+if TYPE_CHECKING:
+    from recdistill.objective import Term
+    from recdistill.query import Side
+
+__all__ = ["DE", "DE_RRD", "de", "expert_terms"]
+
+DE_RRD = Paper(
+    key="kang2020derrd",
+    title="DE-RRD: A Knowledge Distillation Framework for Recommender System",
+    authors="Kang, SeongKu and Hwang, Junyoung and Kweon, Wonbin and Yu, Hwanjo",
+    venue="CIKM",
+    year=2020,
+    url="https://arxiv.org/abs/2012.04357",
+)
+
+
+class DE(Settings):
+    """Distillation Experts."""
+
+    weight: float = Field(default=1e-2, ge=0)
+    """Multiplies the distillation terms; the base loss, summed over the batch, has weight 1."""
+    experts: int = Field(default=30, ge=1)
+    """M, experts for users and again for items."""
+    tau_start: float = Field(default=1.0, gt=0)
+    """Temperature of the selection in epochs 0 and 1."""
+    tau_end: float = Field(default=1e-10, gt=0)
+    """Temperature at epoch `tau_epochs` + 1; early stopping ends long before."""
+    tau_epochs: int = Field(default=1000, ge=1)
+    """Epochs of exponential decay between the two. The official code ties it to the most epochs there can be."""
+    norm: Literal["squared", "plain"] = "squared"
+    """ "squared" as the official code, "plain" as the paper's formula prints."""
+    layer: Literal["served"] | int = "served"
+    """Which vectors of the student are matched: "served", or a table of NeuMF (0 = MF pair, 1 = MLP pair)."""
+    dropped: float = Field(default=1e-6, ge=0, lt=1)
+    """Share of an entity's expert weight that may be left out to ask fewer experts; 0 asks all of them."""
+
+
+def expert_terms(c: DE, s: Setting) -> dict[str, tuple[float, Term]]:
+    """DE's two terms, users and items, with their weight."""
+    teacher = s.need_teacher("de")
+    nobody = Query(torch.zeros(0, dtype=torch.int64))
+    first = torch.zeros(1, dtype=torch.int64)
+
+    def term(side: Side) -> ExpertMatch:
+        device = next(s.student.parameters()).device
+        return ExpertMatch(
+            side,
+            student_dim=s.student.view(nobody).entities(side, first.to(device), c.layer).shape[1],
+            teacher_dim=teacher.view(nobody).entities(side, first).shape[1],
+            temperature=exponential(c.tau_start, c.tau_end, c.tau_epochs, lag=1),
+            experts=c.experts,
+            layer=c.layer,
+            norm=c.norm,
+            dropped=c.dropped,
+            seed=s.seed,
+        )
+
+    return {"de_users": (c.weight, term("user")), "de_items": (c.weight, term("item"))}
+
+
+@method("de", settings=DE, paper=DE_RRD)
+def de(c: DE, s: Setting) -> list[Pass]:
+    """Distillation Experts: transfers the teacher's vectors."""
+    return [Pass("distil", s.batches, Objective(base=(1.0, s.base), **expert_terms(c, s)), s.teacher)]

@@ -1,0 +1,83 @@
+"""What every recommender answers, and the table of them all.
+
+Letters: U users, I items, d dims.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from torch import nn
+
+from recdistill.evaluation.ranking import ranker
+from recdistill.registry import Registry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from recdistill.data.csr import Csr
+    from recdistill.evaluation.ranking import Ranker
+    from recdistill.knowledge.view import Kind, View
+    from recdistill.query import Query
+    from recdistill.settings import Settings
+
+    S = TypeVar("S", bound=Settings)
+    Build = Callable[[S, int, int, int, Csr], "Recommender"]
+
+__all__ = ["MODELS", "ModelEntry", "Recommender", "model"]
+
+
+class Recommender(nn.Module, ABC):
+    """A model over rows 0..U-1 of users and 0..I-1 of items."""
+
+    provides: ClassVar[frozenset[Kind]]
+    """What its views can answer."""
+    kind: ClassVar[str]
+    """Which ranker serves its arrays: "vectors", "neumf"."""
+    n_users: int
+    n_items: int
+
+    @abstractmethod
+    def view(self, query: Query) -> View:
+        """What it knows of a batch of queries; lazy, and part of the graph while gradients are on."""
+
+    @abstractmethod
+    def arrays(self) -> dict[str, NDArray[np.float32]]:
+        """What a bundle stores and a ranker reads; shares memory with the parameters where they are on the CPU."""
+
+    def ranker(self) -> Ranker:
+        """The numpy ranker of what the model is now: what is evaluated is what will be served."""
+        return ranker(self.kind, self.arrays())
+
+    @property
+    def n_parameters(self) -> int:
+        """Trainable numbers."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEntry:
+    """A registered model: its settings, its paper, and the function that builds it."""
+
+    name: str
+    settings: type[Settings]
+    paper: str
+    build: Build[Any]
+
+
+MODELS: Registry[ModelEntry] = Registry("model")
+
+
+def model(name: str, *, settings: type[S], paper: str) -> Callable[[Build[S]], Build[S]]:
+    """Register `build(settings, n_users, n_items, seed, train) -> Recommender` under `name`."""
+
+    def register(build: Build[S]) -> Build[S]:
+        MODELS.add(name, ModelEntry(name, settings, paper, build))
+        return build
+
+    return register

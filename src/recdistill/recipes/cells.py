@@ -1,0 +1,72 @@
+"""Results that are computed once: one JSON file a cell, named by what it depends on, written by atomic rename.
+
+A run killed at any moment goes on with the cells it lacks; a cell whose settings change is another cell. Two processes
+may work in one directory: a cell is claimed by a lock that the operating system releases when its owner dies.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+__all__ = ["Cells", "digest", "write_text"]
+
+
+def digest(content: object) -> str:
+    """16 hex digits of anything JSON can hold."""
+    return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file that appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    with beside.open("w", encoding="utf-8") as out:
+        out.write(text)
+        out.flush()
+        os.fsync(out.fileno())
+    beside.replace(path)
+
+
+class Cells:
+    """A directory of results."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        root.mkdir(parents=True, exist_ok=True)
+
+    def path(self, name: str, about: object, suffix: str = ".json") -> Path:
+        """Where the cell `name` that depends on `about` lies."""
+        return self.root / f"{name}-{digest(about)}{suffix}"
+
+    def get(self, name: str, about: object) -> dict[str, Any] | None:
+        """A finished cell, or None."""
+        path = self.path(name, about)
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+    def put(self, name: str, about: object, result: dict[str, Any]) -> None:
+        """Finish a cell."""
+        write_text(self.path(name, about), json.dumps(result, indent=1, sort_keys=True) + "\n")
+
+    @contextmanager
+    def claim(self, name: str, about: object) -> Iterator[bool]:
+        """Hold a cell while it is worked on; False when another process holds it."""
+        lock = self.path(name, about, ".lock")
+        with lock.open("w") as held:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                yield False
+                return
+            try:
+                yield True
+            finally:
+                lock.unlink(missing_ok=True)

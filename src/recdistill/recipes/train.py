@@ -1,0 +1,280 @@
+"""The Python surface of training: `fit` a model, `distil` a teacher into a student.
+
+Letters: U users, I items.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import Field
+
+import recdistill
+from recdistill import rng
+from recdistill.data.batches import InteractionBatches
+from recdistill.data.interactions import HeldOut, Interactions
+from recdistill.errors import UsageError, problem
+from recdistill.evaluation.evaluate import evaluate
+from recdistill.methods import METHODS, Setting
+from recdistill.models import MODELS
+from recdistill.runtime import Runtime
+from recdistill.settings import Settings, parse
+from recdistill.teachers.live import Live
+from recdistill.terms.base import FromInteractions
+from recdistill.training.optim import optimiser
+from recdistill.training.stop import Stop
+from recdistill.training.trainer import Keep
+from recdistill.training.trainer import fit as run
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from recdistill.data.candidates import Candidates
+    from recdistill.evaluation.ranking import Ranker
+    from recdistill.knowledge.view import Knows
+    from recdistill.models.base import Recommender
+    from recdistill.training.watch import Report, Watch
+
+__all__ = ["TrainSettings", "Trained", "distill", "fit"]
+
+
+class TrainSettings(Settings):
+    """How a model is trained; the defaults are those of DE-RRD's official code."""
+
+    epochs: int = Field(default=1000, ge=0)
+    """The most epochs there can be; early stopping usually ends sooner."""
+    batch: int = Field(default=1024, ge=1)
+    """Interactions a step."""
+    negatives: int = Field(default=1, ge=0)
+    """Sampled items an interaction, uniform over all items the user does not have in training."""
+    loss: str = "bpr"
+    """The base loss: "bpr", "bce" or "softmax", summed over the batch."""
+    optimiser: str = "adam"
+    """ "adam" with coupled weight decay, or a row-wise one for large tables."""
+    lr: float = Field(default=1e-3, gt=0)
+    """Learning rate."""
+    weight_decay: float = Field(default=1e-3, ge=0)
+    """L2 penalty; "adam" applies it to every parameter at every step."""
+    metrics: tuple[str, ...] = ("ndcg@10",)
+    """Validation metrics; training stops when none of them improves, and ends at the best epoch of the first."""
+    protocol: str = "full"
+    """ "full" ranking, or e.g. "sampled(499)"."""
+    patience: int = Field(default=20, ge=1)
+    """Validations in a row without improvement before training stops."""
+    every: int = Field(default=1, ge=1)
+    """Epochs between validations."""
+    device: str = "auto"
+    """ "auto", "cpu", "cuda" or "cuda:<index>"."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trained:
+    """A trained model and how it came to be."""
+
+    model: Recommender
+    name: str
+    """The model's registered name."""
+    method: str
+    train: Interactions
+    report: Report
+    settings: Mapping[str, Any]
+    """Everything that was set, as plain values: what makes the run repeatable."""
+    stop: Stop
+
+    def ranker(self) -> Ranker:
+        """What is evaluated and served."""
+        return self.model.ranker()
+
+    def at_best(self, metric: str) -> Ranker:
+        """The ranker of the best epoch of one validation metric (DE-RRD reports each cut-off at its own best epoch)."""
+        state = self.stop.state_of(metric)
+        if state is None:
+            raise UsageError(problem("There is no best epoch of that metric", metric, allowed=self.stop.metrics))
+        now = {name: value.clone() for name, value in self.model.state_dict().items()}
+        self.model.load_state_dict(state)
+        arrays = {name: value.copy() for name, value in self.model.arrays().items()}
+        self.model.load_state_dict(now)
+        from recdistill.evaluation.ranking import ranker  # noqa: PLC0415
+
+        return ranker(self.model.kind, arrays)
+
+
+def fit(
+    model: str,
+    train: Interactions,
+    *,
+    dim: int | None = None,
+    valid: HeldOut | None = None,
+    candidates: Candidates | None = None,
+    seed: int = 7,
+    settings: Mapping[str, Any] | None = None,
+    training: TrainSettings | None = None,
+    checkpoint: Path | None = None,
+    watch: Sequence[Watch] = (),
+) -> Trained:
+    """Train a model on its own: a teacher, or a plain student.
+
+    Args:
+        model: a registered name: "mf", "neumf", "lightgcn".
+        train: the interactions to learn from; held-out data is another type and is refused.
+        dim: width of the vectors; short for `settings={"dim": ...}`.
+        valid: held-out data for early stopping; without it every epoch is run.
+        candidates: the recorded negatives of a sampled protocol.
+        seed: of the initial weights, the order and the draws.
+        settings: the model's settings.
+        training: how it is trained.
+        checkpoint: a file; a run that is killed and started again with it ends the same.
+        watch: told of every epoch.
+
+    Raises:
+        UnknownName: no such model, loss, metric ...
+        UsageError: held-out data given as training data, or unusable settings.
+    """
+    return distill(
+        None,
+        model,
+        train,
+        method="plain",
+        dim=dim,
+        valid=valid,
+        candidates=candidates,
+        seed=seed,
+        model_settings=settings,
+        training=training,
+        checkpoint=checkpoint,
+        watch=watch,
+    )
+
+
+def distill(
+    teacher: Trained | Knows | None,
+    model: str,
+    train: Interactions,
+    *,
+    method: str = "de-rrd",
+    dim: int | None = None,
+    valid: HeldOut | None = None,
+    candidates: Candidates | None = None,
+    seed: int = 7,
+    settings: Mapping[str, Any] | None = None,
+    model_settings: Mapping[str, Any] | None = None,
+    training: TrainSettings | None = None,
+    checkpoint: Path | None = None,
+    watch: Sequence[Watch] = (),
+) -> Trained:
+    """Train a student from a teacher.
+
+    Args:
+        teacher: what `fit` returned, or anything that can give views (`recdistill.teacher(...)`).
+        model: the student: a registered name.
+        train: the interactions to learn from.
+        method: a registered name: "plain", "de", "rrd", "de-rrd".
+        dim: width of the student's vectors.
+        valid: held-out data for early stopping.
+        candidates: the recorded negatives of a sampled protocol.
+        seed: of the initial weights, the order and the draws.
+        settings: the method's settings.
+        model_settings: the student's settings.
+        training: how it is trained.
+        checkpoint: a file that lets a killed run go on.
+        watch: told of every epoch.
+
+    Raises:
+        UnknownName: no such model, method, loss, metric ...
+        UsageError: held-out data given as training data, or unusable settings.
+        MissingKnowledge: the method asks what the teacher cannot give.
+    """
+    _check_data(train, valid)
+    entry, how = MODELS[model], METHODS[method]
+    training = training if training is not None else TrainSettings()
+    of_model = dict(model_settings or {}) | ({} if dim is None else {"dim": dim})
+    built_with = parse(entry.settings, of_model, at="student" if teacher is not None else "model")
+    of_method = parse(how.settings, dict(settings or {}), at="method")
+    everything = {
+        "model": {"name": model, **built_with.model_dump(mode="json")},
+        "method": {"name": method, **of_method.model_dump(mode="json")},
+        "train": training.model_dump(mode="json"),
+        "seed": seed,
+    }
+    knows = Live(teacher.model, seen=train.csr()) if isinstance(teacher, Trained) else teacher
+    runtime = Runtime.of(training.device)
+    learner = entry.build(built_with, train.n_users, train.n_items, rng.key(seed, "weights"), train.csr())
+    learner.to(runtime.device)
+    batches = InteractionBatches(
+        train, size=training.batch, negatives=training.negatives, seed=seed, device=runtime.device
+    )
+    setting = Setting(
+        student=learner,
+        batches=batches,
+        base=FromInteractions(training.loss),
+        taken=batches.taken,
+        n_users=train.n_users,
+        seed=seed,
+        teacher=knows,
+    )
+    passes = how.build(of_method, setting)
+
+    def validate() -> dict[str, float]:
+        assert valid is not None  # noqa: S101 - only called then
+        ranker = learner.ranker()
+        return evaluate(ranker, valid, training.metrics, protocol=training.protocol, candidates=candidates).means
+
+    stop = Stop(
+        None if valid is None else validate,
+        () if valid is None else training.metrics,
+        patience=training.patience,
+        every=training.every,
+    )
+    keep = None
+    if checkpoint is not None:
+        keep = Keep(checkpoint, _fingerprint(everything, train, knows, valid, candidates))
+    report = run(
+        learner,
+        passes,
+        epochs=training.epochs,
+        optimise=lambda parameters: optimiser(
+            training.optimiser, parameters, lr=training.lr, weight_decay=training.weight_decay
+        ),
+        runtime=runtime,
+        stop=stop,
+        watch=watch,
+        keep=keep,
+    )
+    return Trained(learner, model, method, train, report, everything, stop)
+
+
+def _check_data(train: Interactions, valid: HeldOut | None) -> None:
+    if isinstance(train, HeldOut) or not isinstance(train, Interactions):  # pyright: ignore[reportUnnecessaryIsInstance]
+        msg = problem("Training takes Interactions", type(train).__name__, remedy="Give `split(log).train`")
+        raise UsageError(msg)
+    if valid is not None and (not isinstance(valid, HeldOut) or valid.name != "valid"):  # pyright: ignore[reportUnnecessaryIsInstance]
+        what = valid.name if isinstance(valid, HeldOut) else type(valid).__name__  # pyright: ignore[reportUnnecessaryIsInstance]
+        msg = problem("Early stopping takes the validation part of a split", what, remedy="Give `split(log).valid`")
+        raise UsageError(msg)
+
+
+def _fingerprint(
+    everything: Mapping[str, Any],
+    train: Interactions,
+    teacher: Knows | None,
+    valid: HeldOut | None,
+    candidates: Candidates | None,
+) -> str:
+    """A digest of all that a run's result depends on."""
+    digest = hashlib.blake2b(json.dumps(everything, sort_keys=True).encode(), digest_size=16)
+    digest.update(recdistill.__version__.encode())
+    arrays: list[Any] = [train.user, train.item, [train.n_users, train.n_items]]
+    if valid is not None:
+        arrays += [valid.targets.indptr, valid.targets.indices]
+    if candidates is not None:
+        arrays.append(candidates.items)
+    if isinstance(teacher, Live):
+        arrays += [value for _, value in sorted(teacher.model.arrays().items())]
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()

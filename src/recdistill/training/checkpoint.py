@@ -1,0 +1,131 @@
+"""A run's state in one safetensors file that appears by atomic rename: kill it at any moment, start it again.
+
+Tensors are stored by slot (`model/...`, `terms/...`, `optimiser/...`, `best/...`); everything else is one JSON text in
+the file's metadata. No pickle: optimiser states are named tensors and numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from recdistill.errors import CheckpointError, problem
+from recdistill.training.watch import Best, EpochRecord, Report
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor, nn
+
+    from recdistill.training.stop import Stop
+
+__all__ = ["Place", "load", "save"]
+
+_VERSION = 1
+Place = tuple[int, int, dict[str, float], float]
+"""Epoch, steps done in it, the sums of its loss parts so far, its seconds so far."""
+
+
+def save(
+    path: Path,
+    *,
+    run: str,
+    place: Place,
+    modules: dict[str, nn.Module],
+    optimisers: dict[str, torch.optim.Optimizer],
+    stop: Stop,
+    report: Report,
+) -> None:
+    """Write the whole state beside `path`, flush it to disk, and rename it into place."""
+    tensors: dict[str, Tensor] = {}
+    numbers: dict[str, Any] = {}
+    for name, module in modules.items():
+        for key, value in module.state_dict().items():
+            tensors[f"{name}/{key}"] = value
+    for name, optimiser in optimisers.items():
+        state = optimiser.state_dict()["state"]
+        for index, slots in state.items():
+            for slot, value in slots.items():
+                if isinstance(value, torch.Tensor):
+                    tensors[f"{name}/{index}/{slot}"] = value
+                else:
+                    numbers[f"{name}/{index}/{slot}"] = value
+    for epoch, kept in stop.states.items():
+        for key, value in kept.items():
+            tensors[f"best/{epoch}/{key}"] = value
+    epoch, step, sums, seconds = place
+    about = {
+        "version": _VERSION,
+        "run": run,
+        "epoch": epoch,
+        "step": step,
+        "sums": sums,
+        "seconds": seconds,
+        "numbers": numbers,
+        "best": {metric: asdict(best) for metric, best in stop.best.items()},
+        "waited": stop.waited,
+        "history": [asdict(record) for record in report.history],
+        "stopped": report.stopped,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    save_file(whole, beside, metadata={"recdistill": json.dumps(about)})
+    with beside.open("rb") as written:
+        os.fsync(written.fileno())
+    beside.replace(path)
+
+
+def load(
+    path: Path,
+    *,
+    run: str,
+    modules: dict[str, nn.Module],
+    optimisers: dict[str, torch.optim.Optimizer],
+    stop: Stop,
+    report: Report,
+) -> Place | None:
+    """Put a saved state back; None when there is no file.
+
+    Raises:
+        CheckpointError: the file is broken, of another version, or of another run.
+    """
+    if not path.exists():
+        return None
+    remedy = f"Delete {path} to begin anew, or give another directory"
+    try:
+        with safe_open(path, "pt") as opened:
+            about = json.loads((opened.metadata() or {})["recdistill"])
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a mapping
+    except (SafetensorError, KeyError, ValueError, OSError) as error:
+        raise CheckpointError(problem(f"The checkpoint {path} cannot be read ({error})", remedy=remedy)) from error
+    if about["version"] != _VERSION:
+        raise CheckpointError(problem(f"The checkpoint {path} has another version", about["version"], remedy=remedy))
+    if about["run"] != run:
+        msg = problem(f"The checkpoint {path} belongs to a run with other settings or data", remedy=remedy)
+        raise CheckpointError(msg)
+    for name, module in modules.items():
+        module.load_state_dict(_under(tensors, name))
+    for name, optimiser in optimisers.items():
+        slots: dict[int, dict[str, Any]] = {}
+        for key, value in [*_under(tensors, name).items(), *_under(about["numbers"], name).items()]:
+            index, slot = key.split("/", 1)
+            slots.setdefault(int(index), {})[slot] = value
+        optimiser.load_state_dict({"state": slots, "param_groups": optimiser.state_dict()["param_groups"]})
+    stop.best = {metric: Best(**best) for metric, best in about["best"].items()}
+    stop.waited = about["waited"]
+    stop.states = {epoch: _under(tensors, f"best/{epoch}") for epoch in {best.epoch for best in stop.best.values()}}
+    report.history = [EpochRecord(**record) for record in about["history"]]
+    report.best, report.stopped = dict(stop.best), about["stopped"]
+    return about["epoch"], about["step"], about["sums"], about["seconds"]
+
+
+def _under(named: dict[str, Any], prefix: str) -> dict[str, Any]:
+    start = prefix + "/"
+    return {name[len(start) :]: value for name, value in named.items() if name.startswith(start)}
