@@ -1,0 +1,294 @@
+"""Answering: external ids in, `Recommendations` out. numpy alone.
+
+Letters: Q users asked, k list, I items, m candidates, e items left out of one user's list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from recdistill import bundle
+from recdistill.errors import UsageError, problem
+from recdistill.evaluation.ranking import ranker as ranker_of
+from recdistill.serve.arguments import LeftOut, Wish, among, column, positive, refuse, sequence
+from recdistill.serve.recommendations import Recommendations
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Never
+
+    from numpy.typing import NDArray
+
+    from recdistill.data.csr import Csr
+    from recdistill.evaluation.ranking import Ranker
+    from recdistill.ids import IdTable
+    from recdistill.serve.arguments import Ids
+
+__all__ = ["Service"]
+
+_CELLS = 1 << 20  # places of lists, or candidates' scores, that are held at a time
+
+
+class Service:
+    """Answers from one model that does not change; requests may come from several threads.
+
+    Args:
+        ranker: orders the items of a user row.
+        users: external ids of the ranker's users.
+        items: external ids of the ranker's items.
+        seen: (U x I) what each user has already.
+        popular: (P,) distinct item rows for users nobody knows, best first.
+
+    Raises:
+        UsageError: the five do not belong together.
+    """
+
+    def __init__(self, ranker: Ranker, users: IdTable, items: IdTable, seen: Csr, popular: NDArray[np.int64]) -> None:
+        sizes = (len(users), len(items))
+        for what, found in (
+            ("ranker", (ranker.n_users, ranker.n_items)),
+            ("table of what was seen", (seen.n_rows, seen.n_columns)),
+        ):
+            if found != sizes:
+                raise UsageError(
+                    problem(f"The {what} is of another size than the ids (users, items)", found, allowed=f"{sizes}")
+                )
+        self.ranker, self.users, self.items, self.seen, self.popular = ranker, users, items, seen, popular
+
+    @classmethod
+    def from_bundle(
+        cls, path: Path, *, verify: Literal["headers", "full"] = "headers", threads: int | None = None
+    ) -> Service:
+        """Serve a bundle.
+
+        Args:
+            path: the bundle's folder.
+            verify: "full" also reads every byte; for when a bundle arrives from elsewhere.
+            threads: for large requests; None leaves it to the ranker.
+
+        Raises:
+            BundleError: the bundle is broken.
+        """
+        opened = bundle.open(path, verify=verify)
+        model = ranker_of(opened.manifest.kind, opened.arrays, threads=threads)
+        return cls(model, opened.users, opened.items, opened.seen, opened.popular)
+
+    def recommend(
+        self,
+        users: Ids,
+        k: int = 10,
+        *,
+        filter_seen: bool = True,
+        exclude: Ids | Mapping[Any, Ids] | None = None,
+        candidates: Ids | None = None,
+        **foreign: Never,
+    ) -> Recommendations:
+        """The best items of each user.
+
+        A user who is not in the table gets the popular list, marked by its source. Lists are shorter than `k` where
+        the catalogue, the candidates or what is left of them is; equal scores come in order of item row.
+
+        Args:
+            users: (Q,) external ids; repeated ones are answered repeatedly.
+            k: how many items each, at least 1.
+            filter_seen: leave out what the user has already.
+            exclude: external item ids to leave out for everybody, or `{user: item ids}`.
+            candidates: external item ids; only these are recommended. For unknown users, those on the popular list
+                come first, the others follow as given.
+            foreign: nothing; other libraries' names for the arguments are answered with ours.
+
+        Raises:
+            UsageError: `k` is not a positive integer, an argument has another name here, users are not a sequence.
+            DataError: an id is neither text nor an integer.
+        """
+        refuse(foreign)
+        k = positive(k)
+        ids = sequence(users, "users")
+        rows = self.users.rows(ids)
+        notes: list[str] = []
+        left_out = self._left_out(exclude, ids, notes)
+        only = None if candidates is None else self._known_items(candidates, "candidates", notes)
+        wish = Wish(min(k, max(len(self.items), 1)), filter_seen, left_out, only)
+        lists, scores = self._answers(rows, wish)
+        return self._told(ids, rows, lists, scores, tuple(notes))
+
+    def recommend_all(
+        self,
+        out: Path,
+        k: int = 10,
+        *,
+        filter_seen: bool = True,
+        exclude: Ids | None = None,
+        candidates: Ids | None = None,
+        chunk: int = 8192,
+        **foreign: Never,
+    ) -> int:
+        """Every user's list into one Parquet file, a chunk of users at a time; the file appears whole or not at all.
+
+        Args:
+            out: the file; replaced if it is there. Columns user_id, item_id, rank (int32), score (float32).
+            k: how many items each, at least 1.
+            filter_seen: leave out what each user has already.
+            exclude: external item ids to leave out.
+            candidates: external item ids; only these are recommended.
+            chunk: users at a time; memory is a few times `chunk * k` rows.
+            foreign: nothing; as in `recommend`.
+
+        Returns:
+            How many rows the file holds.
+
+        Raises:
+            UsageError: as in `recommend`.
+        """
+        from recdistill.serve.batch import write_lists  # noqa: PLC0415 - polars is imported only here
+
+        refuse(foreign)
+        k, chunk = min(positive(k), max(len(self.items), 1)), positive(chunk, "chunk")
+        notes: list[str] = []
+        left_out = self._left_out(exclude, [], notes)
+        only = None if candidates is None else self._known_items(candidates, "candidates", notes)
+        wish = Wish(k, filter_seen, left_out, only)
+
+        def part(first: int) -> Recommendations:
+            rows = np.arange(first, min(first + chunk, len(self.users)))
+            lists, scores = self._answers(rows, wish)
+            return self._told(self.users.external(rows), rows, lists, scores, ())
+
+        empty = self._told(self.users.external([]), np.zeros(0, np.int64), *_nothing(0, k), ())
+        starts = range(0, len(self.users), chunk)
+        return write_lists(out, empty, (part(first) for first in starts))
+
+    # who gets what, in rows
+
+    def _answers(self, rows: NDArray[np.int64], wish: Wish) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """(Q,) user rows -> (Q, k) item rows, -1 past the end, and their scores, NaN for popular lists."""
+        lists, scores = _nothing(len(rows), wish.k)
+        known, unknown = np.flatnonzero(rows >= 0), np.flatnonzero(rows < 0)
+        longest = wish.k + wish.left_out.most
+        step = max(1, _CELLS // max(longest if wish.only is None else len(wish.only), 1))
+        for at in range(0, len(known), step):
+            place = known[at : at + step]
+            found = self._best(rows[place], place, wish)
+            lists[place, : found.shape[1]] = found
+            scores[place, : found.shape[1]] = self.ranker.scores_of(rows[place], found)
+        base = self._popular(wish.only)[:longest]
+        step = max(1, _CELLS // max(len(base), 1))
+        for at in range(0, len(unknown), step):
+            place = unknown[at : at + step]
+            whole = np.broadcast_to(base, (len(place), len(base)))
+            found = _kept(whole, wish.left_out.contains(place, whole), wish.k)
+            lists[place, : found.shape[1]] = found
+        return lists, scores
+
+    def _best(self, rows: NDArray[np.int64], place: NDArray[np.int64], wish: Wish) -> NDArray[np.int64]:
+        """(q,) known user rows and their places in the request -> (q, <= k)."""
+        if wish.only is None:
+            # as many more as may be left out are ranked, so that k remain; exact
+            more = min(wish.k + wish.left_out.most, max(len(self.items), 1))
+            found = self.ranker.top_k(rows, more, self.seen if wish.filter_seen else None)  # (q, k + e)
+            return _kept(found, wish.left_out.contains(place, found), wish.k)
+        items = np.broadcast_to(np.sort(wish.only), (len(rows), len(wish.only)))  # (q, m), smaller row first
+        gone = wish.left_out.contains(place, items)
+        if wish.filter_seen:
+            gone |= self._seen_among(rows, items)
+        score = np.where(gone, -np.inf, self.ranker.scores_of(rows, items))
+        order = np.argsort(-score, axis=1, kind="stable")
+        return _kept(np.take_along_axis(items, order, 1), np.take_along_axis(gone, order, 1), wish.k)
+
+    def _seen_among(self, rows: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """(q,) user rows, (q, m) item rows -> (q, m) whether seen; reads these users' rows alone."""
+        starts = self.seen.indptr[rows]
+        degrees = self.seen.indptr[rows + 1] - starts
+        ends = np.cumsum(degrees)
+        within = np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - degrees, degrees)
+        line = np.repeat(np.arange(len(rows)), degrees)
+        keys = line * len(self.items) + self.seen.indices[np.repeat(starts, degrees) + within]  # ascending
+        return among(np.arange(len(rows))[:, None] * len(self.items) + items, keys)
+
+    def _popular(self, only: NDArray[np.int64] | None) -> NDArray[np.int64]:
+        if only is None:
+            return np.asarray(self.popular)
+        first = self.popular[np.isin(self.popular, only)]
+        return np.concatenate([first, only[~np.isin(only, first)]])
+
+    # ids to rows and back
+
+    def _known_items(self, ids: Ids, what: str, notes: list[str]) -> NDArray[np.int64]:
+        """Distinct item rows in the order given; unknown ids are counted."""
+        rows = self.items.rows(sequence(ids, what))
+        unknown = int((rows < 0).sum())
+        if unknown:
+            notes.append(f"{what}: {unknown:,} of {len(rows):,} items are not in the catalogue and were ignored")
+        rows = rows[rows >= 0]
+        _, first = np.unique(rows, return_index=True)
+        return rows[np.sort(first)]
+
+    def _left_out(self, exclude: Ids | Mapping[Any, Ids] | None, users: Ids, notes: list[str]) -> LeftOut:
+        n = len(self.items)
+        if exclude is None:
+            return LeftOut(np.zeros(0, np.int64), np.zeros(0, np.int64), 0, n)
+        if not isinstance(exclude, Mapping):
+            shared = np.sort(self._known_items(exclude, "exclude", notes))
+            return LeftOut(shared, np.zeros(0, np.int64), len(shared), n)
+        asked = list(users)
+        places: dict[str, list[int]] = {}
+        for place, user in enumerate(asked):
+            places.setdefault(str(user), []).append(place)
+        idle = sum(str(user) not in places for user in exclude)
+        if idle:
+            notes.append(f"exclude: {idle:,} of {len(exclude):,} users were not asked for")
+        # one search for the items of all users
+        mine = [
+            (places[str(user)], sequence(items, "exclude")) for user, items in exclude.items() if str(user) in places
+        ]
+        flat = [item for _, items in mine for item in items]
+        rows = self.items.rows(flat)
+        unknown = int((rows < 0).sum())
+        if unknown:
+            notes.append(f"exclude: {unknown:,} of {len(rows):,} items are not in the catalogue and were ignored")
+        keys, most, at = [np.zeros(0, np.int64)], 0, 0
+        for lines, items in mine:
+            own = np.unique(rows[at : at + len(items)])
+            own = own[own >= 0]
+            at += len(items)
+            most = max(most, len(own))
+            keys.extend(line * n + own for line in lines)
+        return LeftOut(np.zeros(0, np.int64), np.sort(np.concatenate(keys)), most, n)
+
+    def _told(
+        self,
+        ids: Ids,
+        rows: NDArray[np.int64],
+        lists: NDArray[np.int64],
+        scores: NDArray[np.float32],
+        notes: tuple[str, ...],
+    ) -> Recommendations:
+        asked = column(ids)
+        place, rank = np.nonzero(lists >= 0)
+        offsets = np.zeros(len(asked) + 1, np.int64)
+        np.cumsum(np.bincount(place, minlength=len(asked)), out=offsets[1:])
+        source = np.where(rows >= 0, "model", "popular")
+        return Recommendations(
+            asked=asked,
+            offsets=offsets,
+            user_id=asked[place],
+            item_id=self.items.external(lists[place, rank]),
+            rank=(rank + 1).astype(np.int32),
+            score=scores[place, rank],
+            source=source[place],
+            notes=notes,
+        )
+
+
+def _kept(lists: NDArray[np.int64], gone: NDArray[np.bool_], k: int) -> NDArray[np.int64]:
+    """(q, m) -> (q, min(k, m)): what is not gone, in its order, -1 past the end."""
+    left = np.where(gone, -1, lists)
+    order = np.argsort(left < 0, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(left, order, 1)
+
+
+def _nothing(n: int, k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    return np.full((n, k), -1, np.int64), np.full((n, k), np.nan, np.float32)
