@@ -6,6 +6,7 @@ Letters: n rows, U users, I items.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from recdistill.data.formats.roles import Role
 
-__all__ = ["framed", "from_csr", "from_frame"]
+__all__ = ["framed", "from_csr", "from_frame", "opened_lists"]
 
 _ABSENT = ("NAType", "NaTType")
 
@@ -34,8 +35,32 @@ def from_frame(frame: pl.DataFrame, columns: Mapping[str, str] | None, source: s
     others = [name for name in frame.columns if name not in names.values()]
     if others:
         notes.append(f"Columns not used: {', '.join(map(repr, others))}")
+    import polars as pl  # noqa: PLC0415 - polars only where a log is read
+
     chosen = frame.select([frame[name].alias(role) for role, name in names.items()])
-    return Table(chosen, names, source, text=text, notes=tuple(notes))
+    table = Table(chosen, names, source, text=text, notes=tuple(notes))
+    return opened_lists(table) if isinstance(chosen.schema["item"], pl.List | pl.Array) else table
+
+
+def opened_lists(table: Table) -> Table:
+    """A table whose item column holds lists (or blank-separated text), one row an item.
+
+    Weights and times of the row are not those of its items, and are left out.
+    """
+    import polars as pl  # noqa: PLC0415
+
+    frame = table.frame.with_columns(pl.Series("line", [table.line(r) for r in range(table.frame.height)], pl.Int64))
+    if frame.schema["item"] == pl.String:
+        frame = frame.with_columns(pl.col("item").str.strip_chars().str.split(" "))
+    elif isinstance(frame.schema["item"], pl.Array):
+        frame = frame.with_columns(pl.col("item").arr.to_list())
+    notes = (*table.notes, f"Column {table.names['item']!r} holds lists of items: one interaction an item")
+    dropped = [role for role in ("weight", "timestamp") if role in table.names]
+    if dropped:
+        notes = (*notes, f"Left out, as they belong to whole lists: {', '.join(dropped)}")
+    frame = frame.drop(dropped).filter(pl.col("item").list.len() > 0).explode("item")
+    names: dict[Role, str] = {role: name for role, name in table.names.items() if role not in dropped}
+    return replace(table, frame=frame.drop("line"), names=names, lines=frame["line"].to_numpy(), notes=notes)
 
 
 def framed(source: object) -> pl.DataFrame | None:

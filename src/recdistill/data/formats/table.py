@@ -52,8 +52,9 @@ class Fault:
 
     def text(self, unit: str) -> str:
         """The fault in one clause."""
+        column = f", column {self.column!r}" if self.column else ""
         value = "" if self.value is None else f" {str(self.value)[:80]!r}"
-        return f"{unit} {self.line}, column {self.column!r}:{value} {self.why}"
+        return f"{unit} {self.line}{column}:{value} {self.why}"
 
 
 @dataclass(frozen=True)
