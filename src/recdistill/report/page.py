@@ -1,0 +1,220 @@
+"""`report.html`: what a run came to, on one page that loads nothing from anywhere.
+
+The page is a template (`page.html.j2`) filled with plain values; names come from users and are escaped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from recdistill.report import charts
+from recdistill.report.words import amount, megabytes, milliseconds, times
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from markupsafe import Markup
+
+    from recdistill.evaluation.compare import Interval
+
+__all__ = ["Curve", "Entry", "Page", "Role"]
+
+Role = Literal["teacher", "plain", "student"]
+_BYTES = ("B", "kB", "MB", "GB", "TB")
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """One run's epochs."""
+
+    epochs: Sequence[int]
+    """Those that are drawn."""
+    seconds: Sequence[float]
+    """Training time up to the end of each."""
+    losses: Mapping[str, Sequence[float]]
+    """Each term's weighted mean per step."""
+    metrics: Mapping[str, Sequence[float]]
+    """On validation data."""
+    best: Mapping[str, int] = field(default_factory=dict[str, int])
+    """The best epoch of each metric."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One system of the table."""
+
+    name: str
+    role: Role
+    model: str
+    metrics: Mapping[str, Interval]
+    """On test data."""
+    parameters: int | None
+    size: int
+    """Bytes of what is served."""
+    p50: float | None = None
+    """Milliseconds for one user's top-10."""
+    p95: float | None = None
+    p99: float | None = None
+    per_second: float | None = None
+    """Users a second, in batches."""
+    overlap: float | None = None
+    """Share of the teacher's top-10 that it has too."""
+    retention: Mapping[str, Interval] = field(default_factory=dict[str, "Interval"])
+    """Per cent of the teacher's metric, by metric."""
+    seconds: float | None = None
+    """Training."""
+    curve: Curve | None = None
+    best: bool = False
+    """The student the page is about."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """Everything the page says."""
+
+    title: str
+    subtitle: str
+    entries: Sequence[Entry]
+    """The teacher first."""
+    main_metric: str
+    """The metric of the charts and the headline."""
+    validation_metric: str | None = None
+    data: Sequence[str] = ()
+    """What was read and how it was divided, a sentence each."""
+    protocol: str = "full"
+    settings: str = ""
+    """The run file."""
+    environment: Mapping[str, str] = field(default_factory=dict[str, str])
+    citations: Sequence[str] = ()
+    command: str = ""
+
+    def render(self) -> str:
+        """The page as HTML."""
+        environment = Environment(
+            loader=PackageLoader("recdistill.report", "."),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        environment.filters |= {"amount": amount, "megabytes": megabytes, "milliseconds": milliseconds, "times": times}
+        return environment.get_template("page.html.j2").render(page=self)
+
+    @cached_property
+    def teacher(self) -> Entry | None:
+        """The teacher's row."""
+        return next((entry for entry in self.entries if entry.role == "teacher"), None)
+
+    @cached_property
+    def student(self) -> Entry | None:
+        """The student the headline speaks of: the one marked best, else the best by the main metric."""
+        students = [entry for entry in self.entries if entry.role == "student"]
+        marked = [entry for entry in students if entry.best]
+        return (marked or sorted(students, key=lambda e: -e.metrics[self.main_metric].mean) or [None])[0]
+
+    @property
+    def plain(self) -> Entry | None:
+        """The student without a teacher."""
+        return next((entry for entry in self.entries if entry.role == "plain"), None)
+
+    @property
+    def metrics(self) -> list[str]:
+        """The columns."""
+        return list(self.entries[0].metrics) if self.entries else []
+
+    @property
+    def top(self) -> dict[str, float]:
+        """The best mean of each metric among students, for emphasis."""
+        students = [e for e in self.entries if e.role != "teacher"]
+        return {m: max((e.metrics[m].mean for e in students), default=0.0) for m in self.metrics}
+
+    def style(self, entry: Entry) -> int:
+        """Colour and marker: 0 the teacher, 1 the plain student, then 2 to 7."""
+        if entry.role != "student":
+            return 0 if entry.role == "teacher" else 1
+        students = [e.name for e in self.entries if e.role == "student"]
+        return 2 + students.index(entry.name) % 6
+
+    def shape(self, entry: Entry) -> str:
+        """The marker's path."""
+        return charts.SHAPES[self.style(entry)]
+
+    @property
+    def users(self) -> str:
+        """How many users the means run over."""
+        counts = sorted({value.n for entry in self.entries for value in entry.metrics.values()})
+        return " to ".join(f"{n:,}" for n in dict.fromkeys([counts[0], counts[-1]])) if counts else "0"
+
+    @property
+    def against_bytes(self) -> Markup:
+        """Quality against bytes."""
+        points = [self._point(entry, entry.size) for entry in self.entries if entry.size > 0]
+        title = f"{self.main_metric} on test data against bytes"
+        return charts.scatter(points, title=title, x_label="bytes (log scale)", y_label=self.main_metric, x_unit=_BYTES)
+
+    @property
+    def against_latency(self) -> Markup | None:
+        """Quality against the median latency, where it was measured."""
+        points = [self._point(entry, entry.p50) for entry in self.entries if entry.p50]
+        if not points:
+            return None
+        title = f"{self.main_metric} on test data against latency"
+        label = "ms for one user's top-10, median (log scale)"
+        return charts.scatter(points, title=title, x_label=label, y_label=self.main_metric)
+
+    @property
+    def validation(self) -> list[Markup]:
+        """The validation metric of every run: by epoch, and by the seconds spent."""
+        metric = self.validation_metric
+        runs = [(entry, entry.curve) for entry in self.entries if entry.curve is not None]
+        runs = [(entry, curve) for entry, curve in runs if metric is not None and curve.metrics.get(metric)]
+        if metric is None or not runs:
+            return []
+        best = [entry.best.get(metric) for _, entry in runs]
+        by_epoch = [
+            charts.Line(entry.name, curve.epochs, curve.metrics[metric], self.style(entry), mark)
+            for (entry, curve), mark in zip(runs, best, strict=True)
+        ]
+        by_time = [
+            charts.Line(
+                entry.name,
+                curve.seconds,
+                curve.metrics[metric],
+                self.style(entry),
+                None if mark is None else curve.seconds[list(curve.epochs).index(mark)],
+            )
+            for (entry, curve), mark in zip(runs, best, strict=True)
+        ]
+        title = f"{metric} on validation data by"
+        return [
+            charts.lines(by_epoch, title=f"{title} epoch", x_label="epoch", y_label=metric),
+            charts.lines(by_time, title=f"{title} seconds of training", x_label="seconds of training", y_label=metric),
+        ]
+
+    @property
+    def losses(self) -> list[tuple[Entry, Markup]]:
+        """Each run's loss terms, epoch by epoch."""
+        panels: list[tuple[Entry, Markup]] = []
+        for entry in self.entries:
+            if entry.curve is None or not entry.curve.losses:
+                continue
+            series = [
+                charts.Line(name, entry.curve.epochs, values, 2 + at % 6 if at else 0)  # the base loss comes first
+                for at, (name, values) in enumerate(entry.curve.losses.items())
+            ]
+            title = f"Loss terms of {entry.name}"
+            drawn = charts.lines(series, title=title, x_label="epoch", y_label="loss per step", log_y=True, small=True)
+            if drawn:
+                panels.append((entry, drawn))
+        return panels
+
+    def _point(self, entry: Entry, x: float | None) -> charts.Point:
+        value = entry.metrics[self.main_metric]
+        about = f"{entry.name}: {value.mean:.4f} [{value.low:.4f}, {value.high:.4f}], {megabytes(entry.size)}"
+        if entry.p50:
+            about += f", {milliseconds(entry.p50)}"
+        return charts.Point(entry.name, x or 1.0, value.mean, value.low, value.high, self.style(entry), about)

@@ -1,0 +1,91 @@
+"""Charts: well-formed, inside their frame, and every name escaped."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recdistill.report.charts import SHAPES, WIDTH, Line, Point, lines, scatter, ticks
+
+finite = st.floats(1e-6, 1e12)
+
+
+@given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6))
+def test_ticks_are_few_evenly_spaced_and_inside(low, width):
+    found = ticks(low, low + width)
+    assert all(low - width * 1e-6 <= t <= low + width * (1 + 1e-6) for t in found)
+    assert len(found) <= 8
+    gaps = {round((b - a) / width, 6) for a, b in itertools.pairwise(found)}
+    assert len(gaps) <= 1 or width < 1e-3 * abs(low)
+
+
+def test_ticks_are_round():
+    # 0.1 / 6 = 0.0167 -> the next of 1, 2, 5 times a power of ten is 0.02
+    assert ticks(0.36, 0.46) == [0.36, 0.38, 0.4, 0.42, 0.44, 0.46]
+
+
+@given(st.lists(st.tuples(finite, st.floats(0, 1), st.text(max_size=12)), min_size=1, max_size=9))
+def test_any_scatter_is_well_formed_and_stays_inside(systems):
+    points = [Point(name, x, y, max(y - 0.01, 0), y + 0.01, n) for n, (x, y, name) in enumerate(systems)]
+    drawn = scatter(points, title="t", x_label="bytes", y_label="m", x_unit=("B", "kB", "MB"))
+    root = parsed(drawn)
+    heights = [float(node.attrib["y"]) for node in root.iter("text") if node.attrib.get("class") == "label"]
+    assert len(heights) == len(points)
+    assert all(0 <= h <= 320 for h in heights)
+
+
+def parsed(svg: str) -> ElementTree.Element:
+    return ElementTree.fromstring(re.sub("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff\ud800-\udfff]", "", svg))  # noqa: S314
+
+
+def test_systems_of_equal_size_stand_side_by_side_and_their_names_do_not_touch():
+    drawn = scatter([Point(str(n), 100, 0.5, 0.4, 0.6, n) for n in range(5)], title="", x_label="", y_label="")
+    marks = sorted(float(x) for x in re.findall(r'class="mark" transform="translate\(([\d.]+)', drawn))
+    assert [round(b - a, 1) for a, b in itertools.pairwise(marks)] == [9, 9, 9, 9]
+    labels = sorted(float(y) for y in re.findall(r'class="label" x="[\d.]+" y="([\d.]+)"', drawn))
+    assert min(b - a for a, b in itertools.pairwise(labels)) >= 16.9
+
+
+def test_better_is_up_and_cheaper_is_left():
+    drawn = scatter(
+        [Point("big", 1e6, 0.5, 0.5, 0.5, 0), Point("small", 1e5, 0.4, 0.4, 0.4, 1)], title="", x_label="", y_label=""
+    )
+    (big_x, big_y), (small_x, small_y) = (
+        tuple(map(float, place)) for place in re.findall(r"translate\(([\d.]+) ([\d.]+)\)", drawn)[::-1]
+    )
+    assert small_x < big_x
+    assert small_y > big_y
+
+
+def test_the_best_epoch_is_marked_on_its_line():
+    drawn = lines([Line("a", [0, 1, 2], [0.1, 0.3, 0.2], 3, mark=1)], title="t", x_label="epoch", y_label="m")
+    path = re.search(r'class="line d3" d="M([\d. L]+)"', drawn)[1].split("L")
+    assert f"translate({path[1]})" in drawn
+    assert SHAPES[3] in drawn
+
+
+def test_a_loss_of_zero_is_left_out_of_a_log_scale():
+    assert lines([Line("a", [0, 1], [0.0, 0.0], 0)], title="", x_label="", y_label="", log_y=True) == ""
+    assert "NaN" not in lines([Line("a", [0, 1], [0.0, 2.0], 0)], title="", x_label="", y_label="", log_y=True)
+
+
+def test_a_constant_line_can_be_drawn():
+    parsed(lines([Line("a", [0], [0.5], 0), Line("b", [0, 1], [0.5, 0.5], 1)], title="", x_label="", y_label=""))
+
+
+def test_long_runs_are_thinned_but_keep_their_ends():
+    drawn = lines([Line("a", range(10_000), range(10_000), 0)], title="", x_label="", y_label="")
+    assert drawn.count("L") < 500
+    assert f"{WIDTH - 82:.1f} " in drawn
+
+
+@pytest.mark.parametrize("name", ["<script>alert(1)</script>", '"><img src=x onerror=a>', "a & b"])
+def test_names_are_escaped(name):
+    drawn = scatter([Point(name, 1, 0.5, 0.4, 0.6, 0, name)], title=name, x_label=name, y_label=name)
+    drawn += lines([Line(name, [0, 1], [1, 2], 0)], title=name, x_label=name, y_label=name)
+    assert name not in drawn
