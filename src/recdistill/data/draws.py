@@ -129,7 +129,7 @@ def _in_sorted(lists: Tensor, items: Tensor) -> Tensor:
 
 def _first_distinct(items: Tensor, k: int) -> Tensor:
     """(t, w) items, -1 = none -> (t, k) the first k distinct ones in their order, -1 past the end."""
-    ordered, place = items.sort(1, stable=True)
+    ordered, place = items.sort(dim=1, stable=True)
     again = torch.zeros_like(ordered, dtype=torch.bool)
     torch.eq(ordered[:, 1:], ordered[:, :-1], out=again[:, 1:])
     good = torch.zeros_like(again).scatter_(1, place, ~again & (ordered >= 0))  # (t, w)

@@ -18,7 +18,7 @@ from recdistill.knowledge.view import Kind
 from recdistill.losses.expert_match import distance, squared_distance
 from recdistill.objective import Term
 from recdistill.query import Rows
-from recdistill.terms.mixture import mixture
+from recdistill.terms.mixture import Experts, Scratch, mixture
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from recdistill.clock import Clock, Schedule
     from recdistill.knowledge.view import Layer, View
     from recdistill.query import Batch, Side
+    from recdistill.terms.mixture import Precision
 
 __all__ = ["ExpertMatch"]
 
@@ -51,7 +52,8 @@ class ExpertMatch(Term):
         experts: int = 30,
         layer: Layer = "served",
         norm: Literal["squared", "plain"] = "squared",
-        dropped: float = 1e-6,
+        dropped: float = 1e-2,
+        precision: Precision = "float32",
         seed: int = 0,
     ) -> None:
         """Build the experts of one side.
@@ -65,6 +67,7 @@ class ExpertMatch(Term):
             layer: which of the student's vectors are matched.
             norm: "squared", as the official code; "plain", as the paper prints.
             dropped: how much of an entity's weight may be left out by not asking its least experts, in [0, 1).
+            precision: of the large products, see `mixture`.
             seed: of the initial weights and of the noise.
 
         Raises:
@@ -78,7 +81,9 @@ class ExpertMatch(Term):
         self._layer: Layer = layer
         self._temperature, self._seed = temperature, seed
         self._distance = squared_distance if norm == "squared" else distance
-        self._dropped = dropped
+        self._dropped: float = dropped
+        self._precision: Precision = precision
+        self._scratch = Scratch()
         self.experts = experts
         hidden = max((student_dim + teacher_dim) // 2 if student_dim != teacher_dim else student_dim // 2, 1)
         generator = torch.Generator().manual_seed(rng.key(seed, f"experts of {side}"))
@@ -102,7 +107,10 @@ class ExpertMatch(Term):
         target = teacher.entities(self._side, who.ids)  # (n, t)
         x = student.entities(self._side, who.ids, self._layer)  # (n, s)
         weights = self.weights(target, who.ids, clock)
-        rebuilt = mixture(x, weights, self.w1, self.b1, self.w2, self.b2, dropped=self._dropped)  # (n, t)
+        experts = Experts(self.w1, self.b1, self.w2, self.b2)
+        rebuilt = mixture(
+            x, weights, experts, dropped=self._dropped, precision=self._precision, scratch=self._scratch
+        )  # (n, t)
         return Rows(who.share * self._distance(target, rebuilt), of="users" if self._side == "user" else "items")
 
     def weights(self, target: Tensor, ids: Tensor, clock: Clock) -> Tensor:
