@@ -183,7 +183,7 @@ class BlockRanker(ABC):
             shapes = (queries.shape, target.shape, others.shape)
             raise UsageError(problem("Ranks need (Q,) queries, (Q,) targets and (Q, n) others", shapes))
         last = self.n_items - 1
-        for what, items, least in (("target", target, 0), ("other item", others, -1)):
+        for what, items, least in (("target", target, 0), ("candidate", others, -1)):
             if items.size and (items.min() < least or items.max() >= self.n_items):
                 wrong = int(items.min()) if items.min() < least else int(items.max())
                 raise UsageError(problem(f"A {what} is not an item row", wrong, allowed=f"{least} to {last}"))

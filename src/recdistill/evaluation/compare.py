@@ -223,12 +223,17 @@ def _sign_flip(difference: NDArray[np.float64], resamples: int, generator: np.ra
         patterns: NDArray[np.int64] = (np.arange(2 ** len(size), dtype=np.int64)[:, None] >> place) & 1  # (2^n, n)
         return float((np.abs((2 * patterns - 1) @ size) >= observed).mean())
     distinct, count = np.unique(size, return_counts=True)  # the signs of equal sizes add up to a binomial
-    step = max(1, _CHUNK // len(distinct))
+    cheap = len(distinct) * 4 <= len(size)
+    step = max(1, _CHUNK // (len(distinct) if cheap else len(size)))
     reached = 0
     for start in range(0, resamples, step):
         r = min(step, resamples - start)
-        positive = generator.binomial(count, 0.5, size=(r, len(distinct)))
-        reached += int((np.abs((2 * positive - count) @ distinct) >= observed).sum())
+        if cheap:
+            positive = generator.binomial(count, 0.5, size=(r, len(distinct))) @ distinct
+        else:
+            octets = generator.integers(256, size=(r, -(-len(size) // 8)), dtype=np.uint8)
+            positive = np.unpackbits(octets, axis=1, count=len(size)).astype(np.float64) @ size
+        reached += int((np.abs(2 * positive - size.sum()) >= observed).sum())
     return (1 + reached) / (1 + resamples)  # never 0: the observed signs are one of the patterns
 
 

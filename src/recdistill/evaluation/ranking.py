@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from recdistill.errors import DataError, UnknownName, problem
+from recdistill.evaluation.pairnet import PairNetRanker
 from recdistill.evaluation.vectors import VectorRanker
 
 if TYPE_CHECKING:
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
 
     from recdistill.data.csr import Csr
 
-__all__ = ["RANKERS", "Ranker", "VectorRanker", "ranker"]
+__all__ = ["RANKERS", "PairNetRanker", "Ranker", "VectorRanker", "ranker"]
 
-RANKERS = ("vectors",)
+RANKERS = ("neumf", "vectors")
 """The kinds that `ranker` knows."""
 
 
@@ -59,7 +60,7 @@ def ranker(kind: str, arrays: Mapping[str, NDArray[np.float32]], *, threads: int
     """The ranker of a stored model.
 
     Args:
-        kind: "vectors" (arrays "user" (U, d), "item" (I, d)).
+        kind: "vectors" (arrays "user" (U, d), "item" (I, d)), or "neumf" (arrays as in `PairNetRanker`).
         arrays: by name, float32; may be memory-mapped.
         threads: as in `VectorRanker`.
 
@@ -69,6 +70,8 @@ def ranker(kind: str, arrays: Mapping[str, NDArray[np.float32]], *, threads: int
     """
     if kind == "vectors":
         return VectorRanker(_array(arrays, "user"), _array(arrays, "item"), threads=threads)
+    if kind == "neumf":
+        return PairNetRanker(arrays, threads=threads)
     raise UnknownName("kind of ranker", kind, RANKERS)
 
 
