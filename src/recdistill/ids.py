@@ -318,7 +318,7 @@ def _as_ids(values: ExternalIds) -> NDArray[Any]:
         return array.astype(object)
     if array.dtype.kind != "O" and array.size:
         remedy = "Give ids as integers or text; a float id is often an integer column with missing values"
-        raise DataError(problem("An id is neither an integer nor text", array.flat[0].item(), remedy=remedy))
+        raise DataError(problem(f"An id is neither an integer nor text: {array.flat[0].item()!r}", remedy=remedy))
     return _objects(cast("list[object]", array.tolist()))
 
 
@@ -339,7 +339,7 @@ def _objects(items: list[object]) -> NDArray[Any]:
     if wrong:
         value = next(i for i in items if type(i) in wrong)
         remedy = "Give ids as integers or text; a float id is often an integer column with missing values"
-        raise DataError(problem("An id is neither an integer nor text", value, remedy=remedy))
+        raise DataError(problem(f"An id is neither an integer nor text: {value!r}", remedy=remedy))
     numbers = cast("list[Any]", items)
     if not any(issubclass(kind, str) for kind in kinds) and all(_INT64.min <= i <= _INT64.max for i in numbers):
         return np.array([int(i) for i in numbers], np.int64)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import mmap
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy as np
 from recdistill.data.formats.frames import opened_lists
 from recdistill.data.formats.roles import recognised
 from recdistill.data.formats.table import Fault, Table
-from recdistill.data.formats.text import content
+from recdistill.data.formats.text import content, is_packed
 from recdistill.errors import DataError, problem
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def _fast(
     import polars as pl  # noqa: PLC0415
 
     schema: dict[str, pl.DataType] = {name: pl.String() for name in layout.names}
-    for role in ("user", "item", "split"):
+    for role in ("user", "item", "split") if not layout.quoted or _without_quotes(path) else ():
         if role in names and names[role] not in layout.sequences:
             schema[names[role]] = pl.Categorical(pl.Categories.random())
     if "weight" in names:
@@ -181,6 +182,17 @@ def _records(path: Path, layout: Layout) -> Iterator[tuple[int, list[str] | str]
             continue
         if len(fields) > 1 or any(field.strip() for field in fields):
             yield start, fields
+
+
+def _without_quotes(path: Path) -> bool:
+    """Whether the file holds no `"` at all; only then may ids be read as categories.
+
+    As a category, polars 2.1 reads `"a"b` as "a" without a word, where text is refused.
+    """
+    if is_packed(path) or path.stat().st_size == 0:
+        return False
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+        return view.find(b'"') < 0
 
 
 def _first(sample: list[str]) -> int:

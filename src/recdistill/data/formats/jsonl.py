@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -29,7 +30,7 @@ def read_jsonl(path: Path, columns: Mapping[str, str] | None) -> Table:
     import polars as pl  # noqa: PLC0415 - polars only where a log is read
 
     sample = [line for line in first_lines(path) if line.strip()][:_SAMPLE]
-    if sample[0].lstrip().startswith("["):
+    if re.match(r"\s*\[\s*(\{|$)", sample[0]):
         remedy = "Write one object a line, without brackets and commas around them"
         raise DataError(problem(f"{path.name} is one JSON array", sample[0][:40], remedy=remedy))
     try:

@@ -142,6 +142,8 @@ def _separator(path: Path, lines: Sequence[str]) -> str:
 def _has_header(path: Path, lines: Sequence[str], separator: str, columns: Mapping[str, str] | None) -> bool:
     first = [field.strip() for field in _fields(lines[0], separator)]
     known = sum(canonical(field) in _EVERY_KNOWN for field in first)
+    if columns and all(name.isdecimal() for name in columns.values()):
+        return False  # columns named by position
     if known or (columns and any(name in first for name in columns.values())):
         return True
     if any(_NUMBER.fullmatch(field) for field in first):

@@ -16,7 +16,7 @@ ROLES: tuple[Role, ...] = ("user", "item", "weight", "timestamp", "split")
 
 ALIASES: dict[Role, tuple[str, ...]] = {
     "user": ("user", "uid", "user_id", "visitor_id", "session_id", "query_id", "customer_id", "reviewer_id"),
-    "item": ("item", "iid", "item_id", "movie_id", "asin", "business_id", "product_id"),
+    "item": ("item", "iid", "item_id", "item_id_list", "movie_id", "asin", "business_id", "product_id"),
     "weight": ("weight", "rating", "value", "label", "score"),
     "timestamp": ("timestamp", "ts", "time", "datetime", "date"),
     "split": ("split", "fold"),

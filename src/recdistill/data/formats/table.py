@@ -103,7 +103,7 @@ class _Checked:
         self.bad |= where
         column = self.table.frame[role]
         for row in fresh[: _SHOWN + 1].tolist():  # more are counted, not shown
-            value = column[row]
+            value = None if role in ("user", "item") else column[row]
             self.faults.append(Fault(row, self.table.line(row), self.table.names[role], value, why))
 
     @property
@@ -152,7 +152,7 @@ def assembled(table: Table, *, on_bad_rows: OnBadRows = "error", time_unit: Unit
         if order is not None:
             notes.append("Put in order of time, which is finer than the seconds kept")
             keep = order if keep is None else keep[order]
-            user, item, timestamp = user[order], item[order], timestamp[order]
+            user, item = user[order], item[order]
     return Interactions(
         users=users,
         items=items,
