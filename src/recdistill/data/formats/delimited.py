@@ -82,7 +82,8 @@ def _fast(
     import polars as pl  # noqa: PLC0415
 
     schema: dict[str, pl.DataType] = {name: pl.String() for name in layout.names}
-    for role in ("user", "item", "split") if not layout.quoted or _without_quotes(path) else ():
+    ids: tuple[Role, ...] = ("user", "item", "split")
+    for role in ids if not layout.quoted or _without_quotes(path) else ():
         if role in names and names[role] not in layout.sequences:
             schema[names[role]] = pl.Categorical(pl.Categories.random())
     if "weight" in names:

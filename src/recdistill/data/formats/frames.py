@@ -131,7 +131,7 @@ def _series(name: str, values: Any) -> pl.Series:  # noqa: ANN401 - a column of 
     if isinstance(values, pl.Series):
         return values.alias(name)
     dtype: Any = getattr(values, "dtype", None)
-    if type(values) is np.ndarray and values.dtype.kind != "O":
+    if _is_array(values) and values.dtype.kind != "O":
         return pl.Series(name, values)
     if dtype is not None and str(dtype) == "category":
         codes = np.asarray(values.cat.codes)
@@ -148,6 +148,10 @@ def _series(name: str, values: Any) -> pl.Series:  # noqa: ANN401 - a column of 
     except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError) as error:
         remedy = "Give each column one type"
         raise DataError(problem(f"The column {name!r} mixes types ({error})", remedy=remedy)) from None
+
+
+def _is_array(values: Any) -> bool:  # noqa: ANN401
+    return isinstance(values, np.ndarray)
 
 
 def _absent(value: object) -> bool:

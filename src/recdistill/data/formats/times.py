@@ -119,8 +119,9 @@ def _numbers(column: pl.Series, unit: Unit | None, where: str, ignore: NDArray[n
 
 def _unit_of(values: NDArray[np.int64] | NDArray[np.float64], where: str) -> tuple[Unit, str]:
     high = float(values.max(initial=0))
-    units: tuple[Unit, ...] = ("s", "ms", "us", "ns")
-    unit: Unit = next((u for u in units[:-1] if high < _YEAR_5138 * _PER_SECOND[u]), "ns")
+    units: tuple[Unit, ...] = ("s", "ms", "us")
+    fitting: list[Unit] = [u for u in units if high < _YEAR_5138 * _PER_SECOND[u]]
+    unit: Unit = fitting[0] if fitting else "ns"
     positive = values[values > 0]
     low = float(positive.min(initial=high))
     finer = _PER_SECOND[unit] / 1000  # of the next coarser unit
