@@ -144,7 +144,7 @@ def test_a_single_id_is_not_a_sequence(service: Service):
         service.recommend("a")  # pyright: ignore
     with pytest.raises(UsageError, match="'exclude' must be a sequence of ids"):
         service.recommend(["a"], exclude="i1")
-    with pytest.raises(DataError, match=r"neither an integer nor text; got 1.5"):
+    with pytest.raises(DataError, match="neither an integer nor text"):
         service.recommend([1.5])  # pyright: ignore
 
 

@@ -1,0 +1,449 @@
+"""Files of a foreign recommender -> plain arrays with external ids. No pickle is read, whatever a file is called.
+
+Letters: n rows, U' users and I' items of the file, R list, d dims.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from recdistill.bundle.tensors import read as read_tensors
+from recdistill.data.formats.roles import ALIASES, canonical
+from recdistill.errors import BundleError, DataError, nearest, problem
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import polars as pl
+    from numpy.typing import NDArray
+
+__all__ = ["Pairs", "Tables", "read_pairs", "read_tables"]
+
+_PAIR_NAMES: dict[str, tuple[str, ...]] = {
+    "user": (*ALIASES["user"], "users", "user_ids"),
+    "item": (*ALIASES["item"], "items", "item_ids"),
+    "score": ("score", "scores", "prediction", "relevance", *ALIASES["weight"]),
+    "rank": ("rank", "ranks", "position"),
+}
+_TABLE_NAMES = {
+    "users": ("users", "user_ids", "user_id"),
+    "items": ("items", "item_ids", "item_id"),
+    "user_vectors": ("user_vectors", "user_factors", "user_embeddings", "user"),
+    "item_vectors": ("item_vectors", "item_factors", "item_embeddings", "item"),
+}
+_ID_NAMES = (*ALIASES["user"], *ALIASES["item"], "id")
+_VECTOR_NAMES = ("vector", "embedding", "factors", "values")
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Lists or scores in long form: n rows of distinct users' numbers and distinct items' numbers."""
+
+    users: NDArray[Any]
+    """(U',) distinct external ids."""
+    items: NDArray[Any]
+    """(I',)"""
+    user: NDArray[np.int64]
+    """(n,) places in `users`."""
+    item: NDArray[np.int64]
+    """(n,) places in `items`."""
+    score: NDArray[np.float32] | None
+    """(n,)"""
+    rank: NDArray[np.int64] | None
+    """(n,) from 0; None where the score, or the order of the rows, decides."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """Vectors of users and items."""
+
+    users: NDArray[Any]
+    """(U',) external ids."""
+    items: NDArray[Any]
+    user: NDArray[Any]
+    """(U', d) floats."""
+    item: NDArray[Any]
+    """(I', d) floats."""
+
+
+def read_pairs(path: Path) -> Pairs:
+    """A Parquet file of rows or of list columns, or an npz or safetensors file of `users`, `items` (U', R), `scores`.
+
+    Raises:
+        DataError: no such file, a format, column, id, score or rank that cannot be used.
+    """
+    if _suffix(path) == ".parquet":
+        return _pairs_of_frame(path)
+    arrays = _named(path, _arrays(path), {"users": _TABLE_NAMES["users"], "items": _TABLE_NAMES["items"]})
+    return _pairs_of_arrays(path, arrays)
+
+
+def read_tables(path: Path) -> Tables:
+    """An npz or safetensors file, a folder of `users.parquet` and `items.parquet`, or a Parquet file with a `side`.
+
+    Raises:
+        DataError: no such file, a format, column, id or vector that cannot be used.
+    """
+    if path.is_dir():
+        found = {side: _side_file(path, side) for side in ("users", "items")}
+        (users, user), (items, item) = (_vectors_of_frame(found[s], _frame(found[s])) for s in ("users", "items"))
+    elif _suffix(path) == ".parquet":
+        (users, user), (items, item) = _both_sides(path)
+    else:
+        arrays = _named(path, _arrays(path), _TABLE_NAMES)
+        users, items = arrays["users"], arrays["items"]
+        user, item = arrays["user_vectors"], arrays["item_vectors"]
+    for what, ids, vectors in (("user", users, user), ("item", items, item)):
+        if vectors.ndim != 2 or vectors.dtype.kind != "f" or len(vectors) != len(ids) or ids.ndim != 1:
+            raise DataError(
+                problem(
+                    f"{path}: the {what} vectors must be floats of shape ({len(ids)}, d), one for each id",
+                    f"{vectors.dtype} {vectors.shape}",
+                )
+            )
+    if user.shape[1] != item.shape[1] or user.shape[1] == 0:
+        raise DataError(
+            problem(f"{path}: users have {user.shape[1]} dimensions and items {item.shape[1]}; they must be equal")
+        )
+    return Tables(users, items, user, item)
+
+
+# Parquet
+
+
+def _frame(path: Path) -> pl.DataFrame:
+    import polars as pl  # noqa: PLC0415 - imported where it is used
+
+    try:
+        return pl.read_parquet(path)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise DataError(problem(f"{path} cannot be read as Parquet", str(error).splitlines()[0])) from None
+
+
+def _pairs_of_frame(path: Path) -> Pairs:
+    import polars as pl  # noqa: PLC0415
+
+    frame = _frame(path)
+    names = _columns(path, frame.columns, _PAIR_NAMES, needed=("user", "item"))
+    frame = frame.select(**{role: pl.col(name) for role, name in names.items()})
+    if isinstance(frame.schema["item"], pl.List):
+        if "rank" in names:
+            raise DataError(problem(f"{path}: a list column is in order already; drop the column {names['rank']!r}"))
+        if "score" in names and not (frame["item"].list.len() == frame["score"].list.len()).all():
+            raise DataError(
+                problem(
+                    f"{path}: lists of items and of scores have unequal lengths",
+                    remedy="Write one score for each item of a list",
+                )
+            )
+        frame = frame.explode([role for role in ("item", "score") if role in names]).filter(
+            pl.col("item").is_not_null()
+        )
+    if len(frame) == 0:
+        raise DataError(problem(f"{path} has no rows"))
+    (users, user), (items, item) = (_numbered(path, names[r], frame[r]) for r in ("user", "item"))
+    score = _scores(path, frame["score"].to_numpy()) if "score" in names else None
+    rank = _ranks(path, names["rank"], frame["rank"], user) if "rank" in names else None
+    return Pairs(users, items, user, item, score, rank)
+
+
+def _numbered(path: Path, name: str, column: pl.Series) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """A column of ids -> its distinct ids, and the place of each row's among them."""
+    import polars as pl  # noqa: PLC0415
+
+    ids = _ids(path, name, column)
+    distinct = ids.unique(maintain_order=True)
+    place = pl.DataFrame({"id": distinct, "place": np.arange(len(distinct))})
+    found = ids.to_frame("id").join(place, on="id", how="left", maintain_order="left")["place"].to_numpy()
+    return _external(distinct), found.astype(np.int64, copy=False)
+
+
+def _ids(path: Path, name: str, column: pl.Series) -> pl.Series:
+    import polars as pl  # noqa: PLC0415
+
+    if isinstance(column.dtype, pl.Categorical | pl.Enum):
+        column = column.cast(pl.String)
+    if not (column.dtype.is_integer() or column.dtype == pl.String):
+        raise DataError(
+            problem(
+                f"{path}: the ids in column {name!r} are of type {column.dtype}",
+                allowed="integers or text",
+                remedy="Write them as they stand in the interaction log; a float id is often an integer with gaps",
+            )
+        )
+    if column.null_count():
+        raise DataError(problem(f"{path}: {column.null_count():,} rows have no id in column {name!r}"))
+    return column
+
+
+def _external(column: pl.Series) -> NDArray[Any]:
+    return column.to_numpy() if column.dtype.is_integer() else np.array(column.to_list(), dtype=object)
+
+
+def _vectors_of_frame(path: Path, frame: pl.DataFrame) -> tuple[NDArray[Any], NDArray[Any]]:
+    """A table of one side: an id column, and a list column or one number column for each dimension."""
+    import polars as pl  # noqa: PLC0415
+
+    ids = [name for name in frame.columns if canonical(name) in {canonical(alias) for alias in _ID_NAMES}]
+    if len(ids) != 1:
+        raise DataError(
+            problem(f"{path} needs one column of ids", ids or list(frame.columns)[:10], allowed=", ".join(_ID_NAMES))
+        )
+    rest = [name for name in frame.columns if name != ids[0]]
+    nested = [name for name in rest if isinstance(frame.schema[name], pl.List | pl.Array)]
+    if nested:
+        named = [n for n in nested if canonical(n) in _VECTOR_NAMES] or nested
+        if len(named) != 1:
+            raise DataError(problem(f"{path}: {len(named)} columns could be the vector: {', '.join(named)}"))
+        column = frame[named[0]]
+        if isinstance(column.dtype, pl.List):
+            lengths = column.list.len()
+            if column.null_count() or lengths.n_unique() != 1:
+                raise DataError(
+                    problem(
+                        f"{path}: the vectors in column {named[0]!r} have unequal lengths or gaps",
+                        lengths.unique().to_list()[:5],
+                    )
+                )
+            column = column.list.to_array(int(cast("int", lengths[0])))
+        vectors = column.to_numpy()
+    else:
+        wrong = [name for name in rest if not frame.schema[name].is_numeric()]
+        if wrong or not rest:
+            what = f"{path}: column {wrong[0]!r} is no number" if wrong else f"{path} has no columns of numbers"
+            raise DataError(problem(what, remedy="Keep the ids and one column for each dimension, or one list column"))
+        vectors = frame.select(rest).to_numpy()
+    vectors = np.asarray(vectors)
+    if vectors.dtype.kind != "f":
+        vectors = vectors.astype(np.float32)
+    return _external(_ids(path, ids[0], frame[ids[0]])), vectors
+
+
+def _side_file(folder: Path, side: str) -> Path:
+    path = folder / f"{side}.parquet"
+    if not path.is_file():
+        raise DataError(
+            problem(
+                f"{folder} has no {side}.parquet",
+                allowed="a folder of users.parquet and items.parquet, each of an id and its vector",
+            )
+        )
+    return path
+
+
+def _both_sides(path: Path) -> tuple[tuple[NDArray[Any], NDArray[Any]], tuple[NDArray[Any], NDArray[Any]]]:
+    import polars as pl  # noqa: PLC0415
+
+    frame = _frame(path)
+    side = next((name for name in frame.columns if canonical(name) == "side"), None)
+    if side is None:
+        raise DataError(
+            problem(
+                f"{path} has no column 'side' that says which rows are users and which are items",
+                list(frame.columns)[:10],
+                remedy="Add it ('user' or 'item'), or give a folder of users.parquet and items.parquet",
+            )
+        )
+    parts = [frame.filter(pl.col(side).cast(pl.String).str.to_lowercase() == s).drop(side) for s in ("user", "item")]
+    if len(parts[0]) + len(parts[1]) != len(frame) or not len(parts[0]) or not len(parts[1]):
+        raise DataError(
+            problem(
+                f"{path}: column {side!r} must say 'user' or 'item', and both must occur",
+                frame[side].unique().to_list()[:5],
+            )
+        )
+    return _vectors_of_frame(path, parts[0]), _vectors_of_frame(path, parts[1])
+
+
+# npz and safetensors
+
+
+def _arrays(path: Path) -> dict[str, NDArray[Any]]:
+    if _suffix(path) == ".safetensors":
+        try:
+            return _with_text(path, read_tensors(path).arrays())
+        except BundleError as error:
+            raise DataError(str(error)) from None
+    if not zipfile.is_zipfile(path):
+        raise DataError(problem(f"{path} cannot be read as npz: it is no archive", remedy="Write it with numpy.savez"))
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except ValueError as error:
+        if "allow_pickle" in str(error) or "pickle" in str(error):
+            raise DataError(
+                problem(
+                    f"{path} holds Python objects, which are never loaded: they can run code",
+                    remedy="Write ids as an array of str (np.array(ids, dtype=str)) and pad lists of unequal length "
+                    "with -1, or with '' where ids are text",
+                )
+            ) from None
+        raise DataError(problem(f"{path} cannot be read as npz", str(error))) from None
+    except (zipfile.BadZipFile, EOFError, OSError) as error:
+        raise DataError(problem(f"{path} cannot be read as npz", str(error))) from None
+
+
+def _with_text(path: Path, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Text ids in safetensors, `users.bytes` and `users.offsets`, become `users`."""
+    found = dict(arrays)
+    for name in [n.removesuffix(".bytes") for n in arrays if n.endswith(".bytes")]:
+        text, offsets = found.pop(f"{name}.bytes"), found.pop(f"{name}.offsets", None)
+        if offsets is None or text.dtype != np.uint8 or offsets.dtype.kind not in "iu" or offsets.ndim != 1:
+            raise DataError(problem(f"{path}: text ids are {name}.bytes (uint8) and {name}.offsets (integers)"))
+        cuts = offsets.astype(np.int64)
+        if len(cuts) == 0 or cuts[0] != 0 or cuts[-1] != len(text) or (np.diff(cuts) < 0).any():
+            raise DataError(problem(f"{path}: {name}.offsets must ascend from 0 to {len(text)}"))
+        whole, ends = text.tobytes(), cuts.tolist()
+        try:
+            ids = [whole[a:b].decode() for a, b in pairwise(ends)]
+        except UnicodeDecodeError as error:
+            raise DataError(problem(f"{path}: {name}.bytes is not utf-8", str(error))) from None
+        found[name] = np.array(ids, dtype=object)
+    return found
+
+
+def _named(
+    path: Path, arrays: Mapping[str, NDArray[Any]], wanted: Mapping[str, Sequence[str]]
+) -> dict[str, NDArray[Any]]:
+    found = {key: value for key, value in arrays.items() if key in ("scores", "score")}
+    for role, names in wanted.items():
+        name = next((n for n in names if n in arrays), None)
+        if name is None:
+            raise DataError(
+                problem(
+                    f"{path} has no array {role!r}",
+                    sorted(arrays),
+                    allowed=", ".join(names),
+                    near=nearest(role, arrays),
+                )
+            )
+        found[role] = arrays[name]
+    return found
+
+
+def _pairs_of_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> Pairs:
+    users, items = arrays["users"], arrays["items"]
+    scores = arrays.get("scores", arrays.get("score"))
+    for name, ids in (("users", users), ("items", items)):
+        if ids.dtype.kind not in "iuUTO":
+            raise DataError(problem(f"{path}: the ids in {name!r} are of type {ids.dtype}", allowed="integers or text"))
+    if users.ndim != 1 or items.ndim != 2 or len(items) != len(users):
+        raise DataError(
+            problem(
+                f"{path}: lists are users (U,) and items (U, R), best first, padded with -1 or ''",
+                f"users {users.shape}, items {items.shape}",
+            )
+        )
+    if scores is not None and scores.shape != items.shape:
+        raise DataError(problem(f"{path}: scores must have the shape of items, {items.shape}", scores.shape))
+    there = items >= 0 if items.dtype.kind in "iu" else items.astype(object) != ""
+    row, column = np.nonzero(there)
+    if len(row) == 0:
+        raise DataError(problem(f"{path} has no rows"))
+    distinct, place = np.unique(items[there], return_inverse=True)
+    score = None if scores is None else _scores(path, scores[there])
+    return Pairs(
+        users,
+        distinct,
+        row,
+        place.reshape(-1).astype(np.int64),
+        score,
+        column.astype(np.int64) if score is None else None,
+    )
+
+
+# what both share
+
+
+def _scores(path: Path, values: NDArray[Any]) -> NDArray[np.float32]:
+    if values.dtype.kind not in "iuf":
+        raise DataError(problem(f"{path}: scores must be numbers", str(values.dtype)))
+    wrong = np.flatnonzero(~np.isfinite(values))
+    if len(wrong):
+        raise DataError(
+            problem(
+                f"{path}: {len(wrong):,} of {len(values):,} scores are not finite; the first is in row {wrong[0]}",
+                float(values[wrong[0]]),
+                remedy="Leave such rows out: an item that is not listed is below all that are",
+            )
+        )
+    return values.astype(np.float32)
+
+
+def _ranks(path: Path, name: str, column: pl.Series, user: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Ranks from 0, after checking that each user's are 0, 1, 2, ... or 1, 2, 3, ..."""
+    if not column.dtype.is_integer() or column.null_count():
+        raise DataError(
+            problem(f"{path}: the ranks in column {name!r} must be integers without gaps", str(column.dtype))
+        )
+    rank = column.to_numpy().astype(np.int64)
+    first = int(rank.min())
+    if first not in (0, 1):
+        raise DataError(problem(f"{path}: ranks count from 0 or from 1", first))
+    order = np.lexsort((rank, user))
+    line, ranked = user[order], rank[order]
+    new = np.ones(len(line), np.bool_)
+    new[1:] = line[1:] != line[:-1]
+    expected = np.where(new, first, np.concatenate([[0], ranked[:-1] + 1]))
+    wrong = np.flatnonzero(ranked != expected)
+    if len(wrong):
+        at = int(wrong[0])
+        if new[at]:
+            what = f"begins at rank {ranked[at]}, others at {first}"
+        else:
+            what = (
+                f"{'repeats' if ranked[at] < expected[at] else 'skips'} a rank: {ranked[at]} follows {ranked[at - 1]}"
+            )
+        raise DataError(
+            problem(
+                f"{path}: the list in which row {order[at]} stands {what}",
+                remedy=f"Number each user's list {first}, {first + 1}, {first + 2}, ..., or drop the column {name!r} "
+                "and keep the scores",
+            )
+        )
+    return rank - first
+
+
+def _columns(
+    path: Path, names: Sequence[str], wanted: Mapping[str, Sequence[str]], needed: Sequence[str]
+) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for role, aliases in wanted.items():
+        by_alias = {canonical(alias): place for place, alias in reversed(list(enumerate(aliases)))}
+        fitting = sorted((by_alias[canonical(name)], name) for name in names if canonical(name) in by_alias)
+        if fitting:
+            found[role] = fitting[0][1]
+        elif role in needed:
+            left = [name for name in names if name not in found.values()]
+            near = next((n for alias in aliases if (n := nearest(alias, left))), None)
+            raise DataError(
+                problem(
+                    f"{path}: no column is recognised as the {role}", list(names), allowed=", ".join(aliases), near=near
+                )
+            )
+    return found
+
+
+def _suffix(path: Path) -> str:
+    suffix = path.suffix.lower()
+    if suffix not in (".parquet", ".npz", ".safetensors"):
+        remedy = None
+        if suffix in (".pt", ".pth", ".pkl", ".pickle", ".joblib", ".npy"):
+            remedy = "Pickles are never read; write the arrays as safetensors or npz"
+        raise DataError(
+            problem(
+                f"{path} has a format that a teacher is not read from",
+                allowed=".parquet, .npz, .safetensors",
+                remedy=remedy,
+            )
+        )
+    if not path.is_file():
+        near = nearest(path.name, [p.name for p in path.parent.iterdir()]) if path.parent.is_dir() else None
+        raise DataError(problem(f"There is no file {path}", near=near))
+    return suffix
