@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recdistill.errors import DataError
-from recdistill.ids import IdTable
+from recdistill.ids import IdTable, _packed
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 int64s = st.integers(-(2**63), 2**63 - 1)
@@ -102,6 +102,20 @@ def test_questions_of_many_ids_are_answered_in_chunks(monkeypatch):
     monkeypatch.setattr("recdistill.ids._CHUNK_BYTES", 64)
     assert (table.rows(ids * 3) == whole).all()
     assert whole.tolist() == list(range(500)) * 3
+
+
+def test_ids_that_share_a_hash_are_told_apart(monkeypatch):
+    ids = [f"u{i}" for i in range(40)]
+    table = IdTable.from_ids(ids)
+    monkeypatch.setattr("recdistill.ids._hashes", lambda _, offsets: np.zeros(len(offsets) - 1, np.uint64))
+    assert table.rows([*ids, "u40", ""]).tolist() == [*range(40), -1, -1]
+
+
+@given(st.lists(texts, unique=True, min_size=1, max_size=40), st.lists(texts, max_size=40))
+def test_matching_and_bisecting_agree(ids, strangers):
+    table = IdTable.from_ids(ids)
+    asked = ids + strangers
+    assert table.rows(asked).tolist() == [int(table._bisect(*_packed(np.array([name], object)))[0]) for name in asked]
 
 
 def test_a_mixture_of_numbers_and_text_is_text():

@@ -29,6 +29,7 @@ __all__ = ["CANONICAL", "IdKind", "IdTable"]
 IdKind = Literal["int", "str"]
 
 _INT64 = np.iinfo(np.int64)
+_ODD = np.uint64(0x9E3779B97F4A7C15)
 _CHUNK_BYTES = 1 << 24  # of a block of padded ids while searching
 _DENSE_BYTES = 1 << 28  # above it, ids are sorted as Python bytes instead of a padded matrix
 CANONICAL = re.compile(r"0|-?[1-9][0-9]{0,18}")
@@ -134,7 +135,10 @@ class IdTable:
     __hash__ = None  # pyright: ignore[reportAssignmentType] - compared by content
 
     def rows(self, external: ExternalIds) -> NDArray[np.int64]:
-        """(m,) external ids -> (m,) int64 rows, -1 = unknown. O(m log n); nothing of size n is made.
+        """(m,) external ids -> (m,) int64 rows, -1 = unknown.
+
+        Few ids are bisected, O(m log n), and nothing of size n is made or read; many text ids, against m log n > n,
+        are matched by 64-bit hashes and compared in full, O((m + n) log n).
 
         A table of ints accepts "12" too ("012" and "x" are unknown); a table of strings accepts 12 as "12".
 
@@ -155,7 +159,9 @@ class IdTable:
             return np.where(known & (stored[row] == ids), row, -1)
         if ids.dtype == np.int64:
             ids = np.array([str(i) for i in ids.tolist()], dtype=object)
-        return self._bisect(*_packed(ids))
+        text, offsets = _packed(ids)
+        many = len(ids) * len(self).bit_length() > len(self)
+        return self._matched(text, offsets) if many else self._bisect(text, offsets)
 
     def external(self, rows: NDArray[np.int64] | Sequence[int]) -> NDArray[Any]:
         """Rows of any shape -> external ids of that shape: int64, or an object array of str.
@@ -201,6 +207,32 @@ class IdTable:
         text = np.concatenate([self._arrays["bytes"], text])
         offsets = np.concatenate([self._arrays["offsets"], self._arrays["offsets"][-1] + offsets[1:]])
         return IdTable("str", {"bytes": text, "offsets": offsets, "order": _sorted(text, offsets)})
+
+    def _matched(self, text: NDArray[np.uint8], offsets: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Packed strings -> (m,) rows, by hashes; where a hash is shared, by bisection."""
+        own_text, own_offsets = self._arrays["bytes"], self._arrays["offsets"]
+        own, asked = _hashes(own_text, own_offsets), _hashes(text, offsets)
+        order = np.argsort(own, kind="stable")  # (n,)
+        place = np.minimum(np.searchsorted(own, asked, sorter=order), len(order) - 1)
+        row = order[place]
+        meant = np.flatnonzero(own[row] == asked)  # the other ids are unknown
+        lengths = np.diff(offsets)
+        same = np.zeros(len(meant), np.bool_)
+        step = max(1, _CHUNK_BYTES // max(1, int(lengths.max(initial=1))))
+        for start in range(0, len(meant), step):
+            part = meant[start : start + step]
+            padded = _padded(text, offsets[part], lengths[part], int(lengths[part].max()))
+            same[start : start + step] = _compare(own_text, own_offsets, row[part], padded, lengths[part]) == 0
+        found = np.full(len(asked), -1, np.int64)
+        found[meant[same]] = row[meant[same]]
+        clash = meant[~same]  # another id of the same hash
+        if len(clash):
+            names = np.array(
+                [text[s:e].tobytes().decode() for s, e in zip(offsets[clash], offsets[clash + 1], strict=True)],
+                dtype=object,
+            )
+            found[clash] = self._bisect(*_packed(names))
+        return found
 
     def _bisect(self, text: NDArray[np.uint8], offsets: NDArray[np.int64]) -> NDArray[np.int64]:
         """M packed strings -> (m,) rows, all bisections at once, in chunks of `_CHUNK_BYTES`."""
@@ -263,6 +295,24 @@ def _compare(
     return np.where(difference != 0, difference, size - lengths)  # equal as far as it goes: the shorter comes first
 
 
+def _hashes(text: NDArray[np.uint8], offsets: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Packed strings -> (n,) hashes of length and bytes, eight bytes at a time."""
+    lengths = np.diff(offsets)
+    hashes = np.empty(len(lengths), np.uint64)
+    step = max(1, _CHUNK_BYTES // (int(lengths.max(initial=1)) + 8))
+    for start in range(0, len(lengths), step):
+        size = lengths[start : start + step]
+        width = max(8, -(-int(size.max()) // 8) * 8)
+        words = _padded(text, offsets[start : start + len(size)], size, width).view(np.uint64)  # (chunk, width / 8)
+        mixed = size.astype(np.uint64)
+        for column in range(words.shape[1]):
+            next_ = (mixed ^ words[:, column]) * _ODD
+            next_ ^= next_ >> np.uint64(29)
+            mixed = np.where(size > 8 * column, next_, mixed)  # padding does not count
+        hashes[start : start + len(size)] = mixed
+    return hashes
+
+
 def _padded(
     text: NDArray[np.uint8], starts: NDArray[np.int64], lengths: NDArray[np.int64], width: int
 ) -> NDArray[np.uint8]:
@@ -270,6 +320,11 @@ def _padded(
     if len(text) == 0 or width == 0:
         return np.zeros((len(starts), width), np.uint8)
     column = np.arange(width)
+    if len(starts) * width > len(text):  # a copy of the text with room at its end, cut in rows, is cheaper
+        roomy = np.concatenate([text, np.zeros(width, np.uint8)])
+        cut = np.lib.stride_tricks.sliding_window_view(roomy, width)[starts]  # (m, width)
+        cut[column[None, :] >= lengths[:, None]] = 0
+        return cut
     inside = column[None, :] < lengths[:, None]  # (m, width)
     place = np.where(inside, starts[:, None] + column[None, :], 0)
     return np.where(inside, text[place], 0).astype(np.uint8, copy=False)

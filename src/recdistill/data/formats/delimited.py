@@ -105,7 +105,7 @@ def _fast(
             schema=schema,
             low_memory=True,
         )
-    except (pl.exceptions.PolarsError, OSError):
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError):
         return None
     frame = frame.select([pl.col(name).alias(role) for role, name in names.items()])
     if not frame.height or any(frame[role].null_count() for role in names):
@@ -128,18 +128,18 @@ def _careful(path: Path, layout: Layout, names: dict[Role, str], notes: tuple[st
     """The rows of the right width as text, with their lines; the others as faults."""
     import polars as pl  # noqa: PLC0415
 
-    place = {role: layout.names.index(name) for role, name in names.items()}
+    place: dict[Role, int] = {role: layout.names.index(name) for role, name in names.items()}
     values: dict[Role, list[str]] = {role: [] for role in names}
     lines: list[int] = []
     faults: list[Fault] = []
-    width = len(layout.names)
+    width, needed = len(layout.names), max(place.values()) + 1
     records = _records(path, layout)
     if layout.header:
         next(records, None)
     for number, fields in records:
         if isinstance(fields, str):
             faults.append(Fault(-1, number, "", None, fields))
-        elif len(fields) != width:
+        elif not needed <= len(fields) <= width:  # polars, too, fills up columns missing at the end
             plural = "s" if len(fields) != 1 else ""
             why = f"has {len(fields)} field{plural} where {width} are meant"
             faults.append(Fault(-1, number, "", layout.separator.join(fields), why))
@@ -217,7 +217,7 @@ def _whole(layout: Layout, name: str, sample: list[str]) -> bool:
             schema={name: pl.String() for name in layout.names},
             truncate_ragged_lines=True,
         )
-    except pl.exceptions.PolarsError:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
         return False
     column = read.to_series(at).drop_nulls().str.strip_chars()
     return column.cast(pl.Int64, strict=False).null_count() == 0
