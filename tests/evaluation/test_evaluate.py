@@ -13,7 +13,7 @@ from recdistill.data.candidates import draw
 from recdistill.data.csr import Csr
 from recdistill.data.split import split
 from recdistill.errors import DataError, UnknownName, UsageError
-from recdistill.evaluation.evaluate import Evaluation, evaluate
+from recdistill.evaluation.evaluate import Evaluation, evaluate, evaluate_parts
 from recdistill.evaluation.ranking import VectorRanker
 
 
@@ -143,6 +143,20 @@ def test_threads_change_no_metric(protocol):
     for name, values in one.per_user.items():
         assert (values == two.per_user[name]).all()
     assert one.fingerprint == two.fingerprint
+
+
+@pytest.mark.parametrize("protocol", ["full", "sampled(99)"])
+@pytest.mark.parametrize("same_users", [True, False])
+def test_parts_measured_at_once_equal_parts_measured_alone(protocol, same_users):
+    vectors, held, drawn = planted()
+    users = held.queries if same_users else held.queries[7:]
+    moved = Csr.from_pairs(users, (users * 5 + 1) % 900, 300, 900)
+    drawn.items[np.isin(drawn.items, [*moved.indices])] = -1
+    parts = (held, Held(moved, held.seen, "valid"))
+    made = VectorRanker(*vectors)
+    both = evaluate_parts(made, parts, ("hr@5", "ndcg@9"), protocol=protocol, candidates=drawn)
+    alone = [evaluate(made, part, ("hr@5", "ndcg@9"), protocol=protocol, candidates=drawn) for part in parts]
+    assert [e.to_json() for e in both] == [e.to_json() for e in alone]
 
 
 def test_permuting_users_permutes_their_values():

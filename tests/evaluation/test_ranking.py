@@ -110,6 +110,27 @@ def test_ranks_count_greater_and_half_of_equal(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_several_targets_are_each_ranked_by_themselves(kind):
+    made = make(kind)
+    users = np.array([3, 0, 36])
+    target = np.array([[0, 9], [5, 7], [699, 1]])
+    others = np.tile(np.arange(10, 410), (3, 1))
+    both = made.ranks_among(users, target, others)
+    assert both.shape == (3, 2)
+    assert (both == np.stack([made.ranks_among(users, t, others) for t in target.T], axis=1)).all()
+
+
+@pytest.mark.parametrize(("d", "n"), [(1, 1), (20, 499), (200, 499), (9000, 7), (20_000, 3)])
+def test_many_and_wide_candidates_are_cut_for_the_product_and_rank_the_same(d, n):
+    rng = np.random.default_rng(0)
+    user, item = rng.normal(size=(2, d)).astype(np.float32), rng.normal(size=(n + 1, d)).astype(np.float32)
+    others = np.tile(np.arange(1, n + 1), (2, 1))
+    scores = (user.astype(np.float64) @ item.astype(np.float64).T).astype(np.float32)
+    found = VectorRanker(user, item).ranks_among(np.arange(2), np.zeros(2, np.int64), others)
+    assert (found == 1 + (scores[:, 1:] > scores[:, :1]).sum(axis=1)).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_neither_batch_nor_block_nor_threads_change_an_answer(kind, monkeypatch):
     sizes = {"n_users": 90, "n_items": 2500}
     users = np.arange(90)
@@ -252,7 +273,7 @@ def test_mistakes_are_named():
         made.ranks_among(np.array([0]), np.array([700]), np.array([[1]]))
     with pytest.raises(UsageError, match="A candidate is not an item row; got -2"):
         made.ranks_among(np.array([0]), np.array([7]), np.array([[-2]]))
-    with pytest.raises(UsageError, match=r"\(Q,\) targets and \(Q, n\) others"):
+    with pytest.raises(UsageError, match=r"\(Q,\) or \(Q, t\) targets and \(Q, n\) others"):
         made.ranks_among(np.array([0]), np.array([7]), np.array([1]))
     with pytest.raises(UsageError, match="at least one thread; got 0"):
         make("vectors", threads=0)

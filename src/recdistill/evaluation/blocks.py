@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from recdistill.data.csr import Csr
 
-__all__ = ["BlockRanker", "Scratch", "default_threads"]
+__all__ = ["BlockRanker", "Scratch", "Work", "default_threads"]
 
 _ROWS = (1, 8, 32)  # block heights: one user, a small request, a whole table
 _SCORES = 1 << 22  # floats of one block's scores that a thread may hold (16 MiB), down to 8 rows
@@ -58,6 +58,14 @@ class Scratch:
         self.best = np.empty((rows, groups * width), np.float32)  # (m, G)
 
 
+class Work:
+    """The buffers of one thread that ranks targets."""
+
+    def __init__(self, rows: int, n: int, floats: int) -> None:
+        self.items = np.zeros((rows, n), np.int64)
+        self.floats = np.empty(rows * n * floats, np.float32)
+
+
 class BlockRanker(ABC):
     """What every ranker of this house shares: blocks, threads, exclusions, ties; a subclass scores.
 
@@ -76,7 +84,7 @@ class BlockRanker(ABC):
             raise UsageError(problem("A ranker needs at least one thread", threads, remedy="Leave `threads` out"))
         self.threads = default_threads() if threads is None else threads
         self._idle: dict[tuple[int, int], list[Scratch]] = {}
-        self._work: list[NDArray[np.float32]] = []
+        self._work: list[Work] = []
 
     # what a subclass knows
 
@@ -92,10 +100,14 @@ class BlockRanker(ABC):
     def _gathered(
         self, queries: NDArray[np.int64], items: NDArray[np.int64], work: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """Approximate scores of (m,) users and their own items (m, n), -1 = any score -> (m, n), maybe in `work`.
+        """Approximate scores of (m,) users and their own items (m, n), -1 = any score -> (m, n), in `work`.
 
         `work` holds `_floats` numbers for each of the m x n pairs.
         """
+
+    def _padded(self, n: int) -> int:
+        """The least number of items, at least n, that `_gathered` takes at once for each user."""
+        return n
 
     @property
     @abstractmethod
@@ -168,43 +180,60 @@ class BlockRanker(ABC):
 
         Args:
             queries: (Q,) user rows; a row the ranker does not have gets rank infinity.
-            target: (Q,) item rows.
-            others: (Q, n) item rows, the target not among them; -1 = none.
+            target: (Q,) item rows; or (Q, t), each ranked by itself among the same others, which are scored once.
+            others: (Q, n) item rows, no target among them; -1 = none.
 
         Returns:
-            (Q,) float64 ranks in [1, n + 1], in halves; infinity for an unknown user.
+            Float64 of the shape of `target`: ranks in [1, n + 1], in halves; infinity for an unknown user.
 
         Raises:
             UsageError: shapes differ, or an item row does not exist.
             DataError: a score is not a finite number.
         """
         queries = self._asked(queries)
-        if target.shape != queries.shape or others.ndim != 2 or len(others) != len(queries):
+        target = np.asarray(target)
+        if target.shape[:1] != queries.shape or target.ndim > 2 or others.ndim != 2 or len(others) != len(queries):
             shapes = (queries.shape, target.shape, others.shape)
-            raise UsageError(problem("Ranks need (Q,) queries, (Q,) targets and (Q, n) others", shapes))
+            raise UsageError(problem("Ranks need (Q,) queries, (Q,) or (Q, t) targets and (Q, n) others", shapes))
         last = self.n_items - 1
         for what, items, least in (("target", target, 0), ("candidate", others, -1)):
-            if items.size and (items.min() < least or items.max() >= self.n_items):
+            if items.size and (items.min() < least or items.max() > last):
                 wrong = int(items.min()) if items.min() < least else int(items.max())
                 raise UsageError(problem(f"A {what} is not an item row", wrong, allowed=f"{least} to {last}"))
-        ranks = np.full(len(queries), np.inf)
+        ranks = np.full(target.shape, np.inf)
         places = np.flatnonzero((queries >= 0) & (queries < self.n_users))
-        self._check(queries[places])
-
-        if len(places) == 0:
+        if target.size == 0 or len(places) == 0:
             return ranks
-        size = max(others.shape[1], 1) * self._floats
-        rows = max(1, min(_WORK // size, -(-len(places) // self.threads)))
+        asked = queries[places]
+        self._check(asked)
+        goals = target.reshape(len(queries), -1)[places].astype(np.int64)  # (q, t)
+        score = self._in_parts(np.repeat(asked, goals.shape[1]), goals.ravel()).reshape(goals.shape)
+        margin = np.maximum(2 * self._margin(asked), 0)[:, None]
+        low = np.nextafter((score - margin).astype(np.float32), np.float32(-np.inf))
+        high = np.nextafter((score + margin).astype(np.float32), np.float32(np.inf))
+        n = self._padded(max(others.shape[1], 1))
+        rows = max(1, min(_WORK // (n * self._floats), -(-len(places) // self.threads)))
+        holes = bool((others < 0).any())
+        found = np.empty(goals.shape)  # (q, t)
 
         def block(start: int) -> None:
-            at = places[start : start + rows]
-            work = self._workspace(rows * size)
+            at = slice(start, start + rows)
+            work = self._workspace(rows, n)
             try:
-                ranks[at] = self._among(queries[at], target[at].astype(np.int64), others[at], work)
+                mine = others[places[at]] if len(places) < len(queries) else others[at]
+                items = work.items[: len(mine)]
+                items[:, : mine.shape[1]] = mine
+                near = self._gathered(asked[at], items, work.floats)[:, : mine.shape[1]]
+                if holes:
+                    near[mine < 0] = -np.inf
+                for j in range(goals.shape[1]):
+                    place = (asked[at], items, score[at, j])
+                    found[at, j] = 1 + self._above(near, low[at, j, None], high[at, j, None], place)
             finally:
                 self._work.append(work)
 
         self._each(block, range(0, len(places), rows))
+        ranks[places] = found.reshape(len(places), *target.shape[1:])
         return ranks
 
     def scores_of(self, queries: NDArray[np.int64], items: NDArray[np.integer]) -> NDArray[np.float32]:
@@ -238,12 +267,12 @@ class BlockRanker(ABC):
         except IndexError:
             return Scratch(rows, self.tiles, self.width, depth)
 
-    def _workspace(self, size: int) -> NDArray[np.float32]:
+    def _workspace(self, rows: int, n: int) -> Work:
         try:
-            work = self._work.pop()
+            work = self._work.pop()  # atomic, as above
         except IndexError:
-            work = np.empty(0, np.float32)
-        return work if len(work) >= size else np.empty(size, np.float32)
+            return Work(rows, n, self._floats)
+        return work if work.items.shape == (rows, n) else Work(rows, n, self._floats)
 
     def _each(self, work: Callable[[int], None], starts: range) -> None:
         threads = min(self.threads, len(starts))
@@ -311,31 +340,26 @@ class BlockRanker(ABC):
             out[place, : len(free)] = free
         return out
 
-    def _among(
+    def _above(
         self,
-        queries: NDArray[np.int64],
-        target: NDArray[np.int64],
-        others: NDArray[np.integer],
-        work: NDArray[np.float32],
+        near: NDArray[np.float32],
+        low: NDArray[np.float32],
+        high: NDArray[np.float32],
+        place: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]],
     ) -> NDArray[np.float64]:
-        """One block of `ranks_among`, all users known."""
-        items = others.astype(np.int64, copy=False)
-        score = self._in_parts(queries, target)[:, None]  # (q, 1)
-        near = self._gathered(queries, items, work)  # (q, n)
-        absent = items < 0
-        if absent.any():
-            near[absent] = -np.inf
-        margin = np.maximum(2 * self._margin(queries), 0)[:, None]
-        low = np.nextafter((score - margin).astype(np.float32), np.float32(-np.inf))
-        high = np.nextafter((score + margin).astype(np.float32), np.float32(np.inf))
-        above = np.count_nonzero(near > high, axis=1)
-        reach = near >= low
-        if np.count_nonzero(reach) == above.sum():  # nobody is near the target: nothing to decide
-            return 1.0 + above
-        row, column = np.nonzero(reach & (near <= high))
+        """(q, n) approximate scores -> (q,) how many are above the target, equal ones by half.
+
+        Scores beyond `high` are above for sure, those below `low` are not; the few between are computed exactly.
+        """
+        queries, items, score = place
+        sure, reach = near > high, near >= low  # (q, n)
+        above = np.add.reduce(sure.view(np.uint8), axis=1, dtype=np.int32).astype(np.float64)
+        if np.count_nonzero(reach) == np.count_nonzero(sure):
+            return above
+        row, column = np.divmod(np.flatnonzero(reach != sure), near.shape[1])  # reach includes sure
         exact = self._in_parts(queries[row], items[row, column])
-        half = (exact > score[row, 0]).astype(np.float64) + 0.5 * (exact == score[row, 0])
-        return 1 + above + np.bincount(row, weights=half, minlength=len(queries))
+        half = (exact > score[row]).astype(np.float64) + 0.5 * (exact == score[row])
+        return above + np.bincount(row, weights=half, minlength=len(above))
 
 
 def _pairs(rows: Csr, wanted: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from recdistill.data.csr import Csr
     from recdistill.evaluation.ranking import Ranker
 
-__all__ = ["Cold", "Evaluation", "Held", "Negatives", "evaluate"]
+__all__ = ["Cold", "Evaluation", "Held", "Negatives", "evaluate", "evaluate_parts"]
 
 Cold = Literal["zero", "drop"]
 _LISTED = 1 << 22  # items of lists held at a time
@@ -216,12 +216,52 @@ def evaluate(
         UsageError: a protocol that does not exist or does not fit the candidates or the targets.
         DataError: nothing to measure: no user has a target (or none is served, with `cold="drop"`).
     """
+    return evaluate_parts(ranker, (held,), metrics, protocol=protocol, candidates=candidates, cold=cold)[0]
+
+
+def evaluate_parts(
+    ranker: Ranker,
+    parts: Sequence[Held],
+    metrics: Sequence[str | Metric] = ("recall@10", "ndcg@10"),
+    *,
+    protocol: str = "full",
+    candidates: Negatives | None = None,
+    cold: Cold = "zero",
+) -> list[Evaluation]:
+    """`evaluate` for several parts at once, valid and test: a sampled protocol scores their common candidates once.
+
+    Arguments and errors are those of `evaluate`; one evaluation a part comes back, equal to its own call's.
+    """
     wanted = [m if isinstance(m, Metric) else parse(m) for m in metrics]
     if not wanted:
         raise UsageError(problem("Nothing to measure: no metric was named", remedy="Name one: metrics=('ndcg@10',)"))
     if cold not in ("zero", "drop"):
         raise UsageError(problem("Unknown rule for users without an answer", cold, allowed=["zero", "drop"]))
     negatives = _negatives(protocol, candidates)
+    asked = [_asked(ranker, held) for held in parts]
+    if negatives is None:
+        measured = [_full(ranker, held, rows, wanted) for held, rows in zip(parts, asked, strict=True)]
+    else:
+        alike = all(np.array_equal(held.queries, parts[0].queries) for held in parts)
+        alike = alike and all(np.array_equal(rows, asked[0]) for rows in asked)
+        groups = [list(parts)] if alike else [[held] for held in parts]
+        ranks = [
+            rank
+            for group, rows in zip(groups, asked, strict=False)
+            for rank in _sampled(ranker, group, rows, negatives)
+        ]
+        measured = [(np.isfinite(rank), [from_rank(metric, rank) for metric in wanted]) for rank in ranks]
+    return [_evaluation(held, wanted, m, negatives, cold) for held, m in zip(parts, measured, strict=True)]
+
+
+# helpers
+
+_Measured = tuple["NDArray[np.bool_]", "list[NDArray[np.float64]]"]
+"""(m,) who got an answer, and for each metric (m,) values."""
+
+
+def _asked(ranker: Ranker, held: Held) -> NDArray[np.int64]:
+    """(m,) the users with a target, -1 for those the ranker has no row for or nothing to go by."""
     queries = np.asarray(held.queries, np.int64)
     if len(queries) == 0:
         remedy = "Hold more out: a larger share, or a shorter minimum history"
@@ -231,30 +271,7 @@ def evaluate(
         remedy = "Evaluate on the split the ranker was made for"
         raise UsageError(problem("Ranker and held-out data must have the same items", sizes, remedy=remedy))
     able = (queries < ranker.n_users) & (held.seen.degrees[queries] > 0)
-    asked = np.where(able, queries, -1)
-    if negatives is None:
-        served, values = _full(ranker, held, asked, wanted)
-    else:
-        served, values = _sampled(ranker, held, asked, wanted, negatives)
-    kept = served if cold == "drop" else np.ones_like(served)
-    if not kept.any():
-        remedy = "Use cold='zero', or a ranker that knows these users"
-        raise DataError(problem(f"No user of the {held.name} part can be served", remedy=remedy))
-    return Evaluation(
-        name=held.name,
-        protocol="full" if negatives is None else f"sampled({negatives.n})",
-        cold=cold,
-        queries=queries[kept],
-        per_user={str(metric): value[kept] for metric, value in zip(wanted, values, strict=True)},
-        unserved=int((~served).sum()),
-        fingerprint=_fingerprint(held, negatives, cold),
-    )
-
-
-# helpers
-
-_Measured = tuple["NDArray[np.bool_]", "list[NDArray[np.float64]]"]
-"""(m,) who got an answer, and for each metric (m,) values."""
+    return np.where(able, queries, -1)
 
 
 def _negatives(protocol: str, candidates: Negatives | None) -> Negatives | None:
@@ -289,23 +306,48 @@ def _full(ranker: Ranker, held: Held, asked: NDArray[np.int64], metrics: list[Me
 
 
 def _sampled(
-    ranker: Ranker, held: Held, asked: NDArray[np.int64], metrics: list[Metric], negatives: Negatives
-) -> _Measured:
-    queries = np.asarray(held.queries, np.int64)
-    several = int((held.targets.degrees[queries] > 1).sum())
-    if several:
-        remedy = "Use protocol='full', or a split that holds one item out for each user"
-        raise UsageError(
-            problem(f"A sampled protocol ranks one target a user; {several:,} users have more", remedy=remedy)
-        )
+    ranker: Ranker, parts: list[Held], asked: NDArray[np.int64], negatives: Negatives
+) -> list[NDArray[np.float64]]:
+    """Parts of the same users -> for each (m,) ranks of its targets."""
+    queries = np.asarray(parts[0].queries, np.int64)
+    for held in parts:
+        several = int((held.targets.degrees[queries] > 1).sum())
+        if several:
+            what = f"A sampled protocol ranks one target a user; {several:,} users have more"
+            remedy = "Use protocol='full', or a split that holds one item out for each user"
+            raise UsageError(problem(what, remedy=remedy))
     if len(negatives.items) <= queries.max():
         shape = negatives.items.shape
         raise UsageError(problem("The candidates do not have a row for every user", shape, remedy="Draw them again"))
-    target = held.targets.indices[held.targets.indptr[queries]].astype(np.int64)
+    targets = [held.targets.indices[held.targets.indptr[queries]].astype(np.int64) for held in parts]
     everyone = len(queries) == len(negatives.items) and bool((queries == np.arange(len(queries))).all())
     others = negatives.items if everyone else negatives.items[queries]  # (m, n)
-    rank = ranker.ranks_among(asked, target, others)  # (m,)
-    return np.isfinite(rank), [from_rank(metric, rank) for metric in metrics]
+    if len(targets) == 1:
+        return [ranker.ranks_among(asked, targets[0], others)]
+    return list(ranker.ranks_among(asked, np.stack(targets, axis=1), others).T)  # (m, parts)
+
+
+def _evaluation(
+    held: Held,
+    metrics: list[Metric],
+    measured: _Measured,
+    negatives: Negatives | None,
+    cold: Cold,
+) -> Evaluation:
+    served, values = measured
+    kept = served if cold == "drop" else np.ones_like(served)
+    if not kept.any():
+        remedy = "Use cold='zero', or a ranker that knows these users"
+        raise DataError(problem(f"No user of the {held.name} part can be served", remedy=remedy))
+    return Evaluation(
+        name=held.name,
+        protocol="full" if negatives is None else f"sampled({negatives.n})",
+        cold=cold,
+        queries=np.asarray(held.queries, np.int64)[kept],
+        per_user={str(metric): value[kept] for metric, value in zip(metrics, values, strict=True)},
+        unserved=int((~served).sum()),
+        fingerprint=_fingerprint(held, negatives, cold),
+    )
 
 
 _digests: WeakKeyDictionary[object, str] = WeakKeyDictionary()  # the same objects come every epoch

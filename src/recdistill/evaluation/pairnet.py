@@ -64,6 +64,7 @@ class PairNetRanker(BlockRanker):
         self.tiles = -(-max(self.n_items, 1) // self.width)
         self._wide = wide
         self._peaks = _greatest(self.arrays["item_mf"]), _greatest(self.arrays["item_mlp"])
+        self._hidden: list[NDArray[np.float32]] = []
         self._made: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
 
     def _shaped(self, name: str, *shape: int | None) -> NDArray[np.float32]:
@@ -102,14 +103,16 @@ class PairNetRanker(BlockRanker):
         mine = self._user_half(queries)  # (m, h)
         items = half[first * self.width : last * self.width]  # (t * n, h)
         step = max(1, _STEP // items.size)
-        work = self._workspace(step * items.size)
+        work = self._hidden.pop() if self._hidden else np.empty(0, np.float32)
+        if len(work) < step * items.size:
+            work = np.empty(step * items.size, np.float32)
         for a in range(0, len(queries), step):
             some = mine[a : a + step]
             hidden = work[: len(some) * items.size].reshape(len(some), *items.shape)
             np.add(items, some[:, None, :], out=hidden)  # (s, t * n, h)
             deep = self._deep(hidden).reshape(len(some), last - first, self.width)
             out[:, a : a + step] += deep.transpose(1, 0, 2)
-        self._work.append(work)
+        self._hidden.append(work)
 
     def _gathered(
         self, queries: NDArray[np.int64], items: NDArray[np.int64], work: NDArray[np.float32]

@@ -48,7 +48,7 @@ class Ranker(Protocol):
     def ranks_among(
         self, queries: NDArray[np.int64], target: NDArray[np.int64], others: NDArray[np.integer]
     ) -> NDArray[np.float64]:
-        """(Q,), (Q,), (Q, n) with -1 = none -> (Q,) rank of the target: 1 + how many greater + how many equal / 2."""
+        """(Q,), (Q,) or (Q, t), (Q, n; -1 = none) -> rank of each target: 1 + #greater + #equal / 2."""
         ...
 
     def scores_of(self, queries: NDArray[np.int64], items: NDArray[np.integer]) -> NDArray[np.float32]:

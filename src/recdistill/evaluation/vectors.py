@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["VectorRanker"]
 
 _SMALL = 1_000_000  # multiply-adds of one tile product: below it OpenBLAS neither packs nor starts threads
+_VECTOR = 9000  # numbers of one matrix-vector product: OpenBLAS starts threads from 9,216
 _UNIT = 2.0**-24  # half a unit in the last place of float32, relative
 
 
@@ -64,11 +65,22 @@ class VectorRanker(BlockRanker):
     def _gathered(
         self, queries: NDArray[np.int64], items: NDArray[np.int64], work: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        pairs = items.size
-        mine = work[: pairs * self.d].reshape(*items.shape, self.d)
-        near = work[pairs * self.d : pairs * (self.d + 1)].reshape(*items.shape, 1)
-        np.take(self.item, items, axis=0, out=mine, mode="clip")  # (m, n, d); "clip" writes without a buffer
-        return np.matmul(mine, self._rows(queries)[:, :, None], out=near)[:, :, 0]  # (m, n)
+        (m, n), d = items.shape, self.d
+        mine = work[: m * n * d].reshape(m, n, d)
+        np.take(self.item, items, axis=0, out=mine, mode="clip")  # "clip" writes without a buffer of its own
+        pieces = self._pieces(n)
+        near = work[m * n * d : m * n * (d + 1)].reshape(m, pieces, n // pieces, 1)
+        # (m, s, n / s, d) x (m, 1, d, 1)
+        np.matmul(mine.reshape(m, pieces, n // pieces, d), self._rows(queries)[:, None, :, None], out=near)
+        return near.reshape(m, n)
+
+    def _padded(self, n: int) -> int:
+        pieces = self._pieces(n)
+        return -(-n // pieces) * pieces
+
+    def _pieces(self, n: int) -> int:
+        """Into how many products of at most _VECTOR numbers n items are cut; the same for n and for `_padded(n)`."""
+        return -(-n // max(1, _VECTOR // self.d))
 
     @property
     def _floats(self) -> int:
