@@ -191,8 +191,8 @@ SAVER = """
     from recdistill.bundle import folder
     if {fallback}:
         folder._exchange = lambda a, b: False
-    print("ready", flush=True)
-    for seed in itertools.count(1):
+    for seed in itertools.count({first}):
+        print(seed, flush=True)
         bundle.save(Path({path!r}), **contents(seed, n_users=500, n_items=300, dim=16), overwrite=True)
 """
 
@@ -203,13 +203,14 @@ def test_a_save_killed_at_any_moment_leaves_a_whole_bundle(tmp_path: Path, fallb
     bundle.save(path, **contents(n_users=500, n_items=300, dim=16))
     chance = np.random.default_rng(0)
     here = str(Path(__file__).parent)
-    code = textwrap.dedent(SAVER.format(here=here, path=str(path), fallback=fallback))
     seeds: set[object] = set()
-    for _ in range(8):
+    for first in range(100, 900, 100):
+        code = textwrap.dedent(SAVER.format(here=here, path=str(path), fallback=fallback, first=first))
         saver = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
         assert saver.stdout is not None
-        saver.stdout.readline()
-        time.sleep(chance.uniform(0.02, 0.12))
+        for _ in range(chance.integers(1, 4)):  # when the second seed is printed, the first is saved
+            saver.stdout.readline()
+        time.sleep(chance.uniform(0, 0.03))
         saver.send_signal(signal.SIGKILL)
         saver.wait()
         saver.stdout.close()
@@ -218,7 +219,7 @@ def test_a_save_killed_at_any_moment_leaves_a_whole_bundle(tmp_path: Path, fallb
         seeds.add(seed)
         expected = contents(int(str(seed)), n_users=500, n_items=300, dim=16)["arrays"]["user"]
         np.testing.assert_array_equal(opened.arrays["user"], expected)
-    assert len(seeds) > 1, "no save was ever finished: the test kills too early"
+    assert len(seeds) > 1
     bundle.save(path, **contents(), overwrite=True)
     assert [p.name for p in tmp_path.iterdir()] == ["b"], "what killed saves left behind is swept by the next"
 

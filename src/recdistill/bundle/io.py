@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from recdistill.bundle import checks
 from recdistill.bundle.folder import find, replaced, write_whole
 from recdistill.bundle.manifest import MANIFEST_LIMIT, FileEntry, Manifest, TensorEntry, plain
 from recdistill.bundle.tensors import DTYPES, Tensors, open_regular, read, write
@@ -47,11 +48,6 @@ FILES = (
 """What stands in the folder beside `manifest.json`."""
 
 _MANIFEST = "manifest.json"
-_TABLES: dict[str, dict[str, Literal["users", "items"]]] = {
-    "vectors": {"user": "users", "item": "items"},
-    "neumf": {"user_mf": "users", "item_mf": "items", "user_mlp": "users", "item_mlp": "items"},
-}
-_CHUNK = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +119,9 @@ def save(
     if seen.n_columns != len(items):
         raise BundleError(problem(f"'seen' has {seen.n_columns:,} columns for {len(items):,} items"))
     specs = {f: {n: (a.dtype, a.shape) for n, a in part.items()} for f, part in contents.items()}
-    _check_shapes("The bundle to save", specs, kind, (users.kind, len(users)), (items.kind, len(items)))
-    _check_rows("The bundle to save", seen, np.asarray(popular, np.int64), len(items))
-    _check_contents("The bundle to save", seen, np.asarray(popular, np.int64))
+    checks.shapes("The bundle to save", specs, kind, (users.kind, len(users)), (items.kind, len(items)))
+    checks.rows("The bundle to save", seen, np.asarray(popular, np.int64), len(items))
+    checks.contents("The bundle to save", seen, np.asarray(popular, np.int64))
     with replaced(path) as folder:
         files: dict[str, FileEntry] = {}
         for name in FILES:
@@ -226,7 +222,7 @@ def _opened(folder: Path, *, full: bool) -> Bundle:
         for file, tensors in opened.items()
     }
     users, items = (manifest.user_ids, manifest.n_users), (manifest.item_ids, manifest.n_items)
-    _check_shapes(f"{folder}", specs, manifest.kind, users, items)
+    checks.shapes(f"{folder}", specs, manifest.kind, users, items)
     if full:
         for name, entry in manifest.files.items():
             if opened[name].sha256() != entry.sha256:
@@ -247,11 +243,11 @@ def _opened(folder: Path, *, full: bool) -> Bundle:
         seen,
         popular,
     )
-    _check_rows(f"{folder}", seen, popular, manifest.n_items)
+    checks.rows(f"{folder}", seen, popular, manifest.n_items)
     if full:
-        _check_contents(f"{folder}", seen, popular)
-        _check_ids(folder / "users.safetensors", bundle.users)
-        _check_ids(folder / "items.safetensors", bundle.items)
+        checks.contents(f"{folder}", seen, popular)
+        checks.ids(folder / "users.safetensors", bundle.users)
+        checks.ids(folder / "items.safetensors", bundle.items)
     return bundle
 
 
@@ -295,125 +291,3 @@ def _ids(path: Path, kind: str, tensors: Tensors) -> IdTable:
         return IdTable.from_arrays(kind, tensors.arrays())
     except DataError as error:
         raise BundleError(problem(f"The id table {path} is broken: {error}")) from None
-
-
-Spec = tuple[np.dtype[Any], tuple[int, ...]]
-_Ids = tuple[str, int]  # kind, length
-
-
-def _check_shapes(where: str, specs: Mapping[str, Mapping[str, Spec]], kind: str, users: _Ids, items: _Ids) -> None:
-    """Types and shapes of everything, from headers alone."""
-    sizes = {"users": users[1], "items": items[1]}
-    expected: dict[str, dict[str, Spec]] = {
-        "users.safetensors": _id_specs(specs["users.safetensors"], users),
-        "items.safetensors": _id_specs(specs["items.safetensors"], items),
-        "popular.safetensors": {"items": (np.dtype(np.int64), _first(specs["popular.safetensors"], "items"))},
-        "seen.safetensors": {
-            "indptr": (np.dtype(np.int64), (sizes["users"] + 1,)),
-            "indices": (np.dtype(np.int32), _first(specs["seen.safetensors"], "indices")),
-        },
-    }
-    for file, wanted in expected.items():
-        if specs[file] != wanted:
-            raise BundleError(
-                problem(
-                    f"{where}: {file} must hold {_listed(wanted)}", _listed(specs[file]), remedy="Save the bundle again"
-                )
-            )
-    if _first(specs["popular.safetensors"], "items")[0] > sizes["items"]:
-        raise BundleError(problem(f"{where}: the popular list is longer than the {sizes['items']:,} items"))
-    tensors = specs["tensors.safetensors"]
-    for name, side in _TABLES.get(kind, {}).items():
-        dtype, shape = tensors.get(name, (None, ()))
-        if dtype is None or dtype.kind != "f" or len(shape) != 2 or shape[0] != sizes[side]:
-            raise BundleError(
-                problem(
-                    f"{where}: the array {name!r} of kind {kind!r} must be floats of shape ({sizes[side]}, d)",
-                    f"{dtype} {list(shape)}" if dtype is not None else "absent",
-                )
-            )
-    if kind == "vectors" and tensors["user"][1][1] != tensors["item"][1][1]:
-        raise BundleError(
-            problem(f"{where}: 'user' has {tensors['user'][1][1]} dimensions and 'item' has {tensors['item'][1][1]}")
-        )
-
-
-def _id_specs(found: Mapping[str, Spec], ids: _Ids) -> dict[str, Spec]:
-    kind, n = ids
-    integers = np.dtype(np.int64)
-    if kind == "int":
-        return {"ids": (integers, (n,)), "order": (integers, (n,))}
-    return {
-        "bytes": (np.dtype(np.uint8), _first(found, "bytes")),
-        "offsets": (integers, (n + 1,)),
-        "order": (integers, (n,)),
-    }
-
-
-def _first(found: Mapping[str, Spec], name: str) -> tuple[int]:
-    """Whatever length an array of free length has; 0 where it is absent or not one-dimensional."""
-    shape = found[name][1] if name in found else ()
-    return (shape[0],) if len(shape) == 1 else (0,)
-
-
-def _listed(specs: Mapping[str, Spec]) -> str:
-    return ", ".join(f"{name} {dtype} {list(shape)}" for name, (dtype, shape) in sorted(specs.items()))
-
-
-def _check_rows(where: str, seen: Csr, popular: NDArray[np.int64], n_items: int) -> None:
-    """Where rows begin, and the popular list: cheap enough for every opening. O(U + P), no array of that size."""
-    indptr = seen.indptr
-    ascending = all(
-        bool((indptr[at + 1 : at + 1 + _CHUNK] >= indptr[at : at + _CHUNK][: len(indptr) - at - 1]).all())
-        for at in range(0, len(indptr) - 1, _CHUNK)
-    )
-    if not ascending or indptr[0] != 0 or indptr[-1] != len(seen.indices):
-        raise BundleError(
-            problem(
-                f"{where}: the rows of 'seen' are not in order",
-                f"{int(indptr[0])} ... {int(indptr[-1])}",
-                allowed=f"0 ascending to {len(seen.indices)}",
-            )
-        )
-    for at in range(0, len(popular), _CHUNK):
-        part = popular[at : at + _CHUNK]
-        if part.min() < 0 or part.max() >= n_items:
-            raise BundleError(
-                problem(f"{where}: the popular list holds a row that is no item", allowed=f"0 to {n_items - 1}")
-            )
-
-
-def _check_contents(where: str, seen: Csr, popular: NDArray[np.int64]) -> None:
-    """Every stored item. O(n)."""
-    starts = np.zeros(len(seen.indices) + 1, np.bool_)
-    starts[seen.indptr] = True
-    for at in range(0, len(seen.indices), _CHUNK):
-        part = seen.indices[at : at + _CHUNK + 1]
-        if part.min() < 0 or part.max() >= seen.n_columns:
-            raise BundleError(
-                problem(f"{where}: 'seen' holds a row that is no item", allowed=f"0 to {seen.n_columns - 1}")
-            )
-        if not ((part[1:] > part[:-1]) | starts[at + 1 : at + len(part)]).all():
-            raise BundleError(problem(f"{where}: the items of a row of 'seen' are not ascending and distinct"))
-    if len(np.unique(popular)) != len(popular):
-        raise BundleError(problem(f"{where}: the popular list names an item twice"))
-
-
-def _check_ids(path: Path, ids: IdTable) -> None:
-    """Every id is found at its own row: so bytes, offsets and the sort permutation are sound."""
-    broken = BundleError(problem(f"The id table {path} does not find its own ids", remedy="Install the bundle again"))
-    if ids.kind == "str":
-        offsets = ids.arrays()["offsets"]
-        if (np.diff(offsets) < 0).any():
-            raise broken
-    order = ids.arrays()["order"]
-    if len(order) and (order.min() < 0 or order.max() >= len(order)):
-        raise broken
-    for at in range(0, len(ids), _CHUNK):
-        rows = np.arange(at, min(at + _CHUNK, len(ids)))
-        try:
-            found = ids.rows(ids.external(rows))
-        except UnicodeDecodeError:
-            raise broken from None
-        if not np.array_equal(found, rows):
-            raise broken

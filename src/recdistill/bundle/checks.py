@@ -1,0 +1,150 @@
+"""What has to be true of a bundle's parts, before it is written and whenever it is opened.
+
+Letters: U users, I items, n stored interactions, P popular items.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from recdistill.errors import BundleError, problem
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from recdistill.data.csr import Csr
+    from recdistill.ids import IdTable
+
+__all__ = ["Spec", "contents", "ids", "rows", "shapes"]
+
+_TABLES: dict[str, dict[str, Literal["users", "items"]]] = {
+    "vectors": {"user": "users", "item": "items"},
+    "neumf": {"user_mf": "users", "item_mf": "items", "user_mlp": "users", "item_mlp": "items"},
+}
+_CHUNK = 1 << 16
+
+Spec = tuple[np.dtype[Any], tuple[int, ...]]
+_Ids = tuple[str, int]  # kind, length
+
+
+def shapes(where: str, specs: Mapping[str, Mapping[str, Spec]], kind: str, users: _Ids, items: _Ids) -> None:
+    """Types and shapes of everything, from headers alone."""
+    sizes = {"users": users[1], "items": items[1]}
+    expected: dict[str, dict[str, Spec]] = {
+        "users.safetensors": _id_specs(specs["users.safetensors"], users),
+        "items.safetensors": _id_specs(specs["items.safetensors"], items),
+        "popular.safetensors": {"items": (np.dtype(np.int64), _first(specs["popular.safetensors"], "items"))},
+        "seen.safetensors": {
+            "indptr": (np.dtype(np.int64), (sizes["users"] + 1,)),
+            "indices": (np.dtype(np.int32), _first(specs["seen.safetensors"], "indices")),
+        },
+    }
+    for file, wanted in expected.items():
+        if specs[file] != wanted:
+            raise BundleError(
+                problem(
+                    f"{where}: {file} must hold {_listed(wanted)}", _listed(specs[file]), remedy="Save the bundle again"
+                )
+            )
+    if _first(specs["popular.safetensors"], "items")[0] > sizes["items"]:
+        raise BundleError(problem(f"{where}: the popular list is longer than the {sizes['items']:,} items"))
+    tensors = specs["tensors.safetensors"]
+    for name, side in _TABLES.get(kind, {}).items():
+        dtype, shape = tensors.get(name, (None, ()))
+        if dtype is None or dtype.kind != "f" or len(shape) != 2 or shape[0] != sizes[side]:
+            raise BundleError(
+                problem(
+                    f"{where}: the array {name!r} of kind {kind!r} must be floats of shape ({sizes[side]}, d)",
+                    f"{dtype} {list(shape)}" if dtype is not None else "absent",
+                )
+            )
+    if kind == "vectors" and tensors["user"][1][1] != tensors["item"][1][1]:
+        raise BundleError(
+            problem(f"{where}: 'user' has {tensors['user'][1][1]} dimensions and 'item' has {tensors['item'][1][1]}")
+        )
+
+
+def _id_specs(found: Mapping[str, Spec], ids: _Ids) -> dict[str, Spec]:
+    kind, n = ids
+    integers = np.dtype(np.int64)
+    if kind == "int":
+        return {"ids": (integers, (n,)), "order": (integers, (n,))}
+    return {
+        "bytes": (np.dtype(np.uint8), _first(found, "bytes")),
+        "offsets": (integers, (n + 1,)),
+        "order": (integers, (n,)),
+    }
+
+
+def _first(found: Mapping[str, Spec], name: str) -> tuple[int]:
+    """Whatever length an array of free length has; 0 where it is absent or not one-dimensional."""
+    shape = found[name][1] if name in found else ()
+    return (shape[0],) if len(shape) == 1 else (0,)
+
+
+def _listed(specs: Mapping[str, Spec]) -> str:
+    return ", ".join(f"{name} {dtype} {list(shape)}" for name, (dtype, shape) in sorted(specs.items()))
+
+
+def rows(where: str, seen: Csr, popular: NDArray[np.int64], n_items: int) -> None:
+    """Where rows begin, and the popular list: cheap enough for every opening. O(U + P), no array of that size."""
+    indptr = seen.indptr
+    ascending = all(
+        bool((indptr[at + 1 : at + 1 + _CHUNK] >= indptr[at : at + _CHUNK][: len(indptr) - at - 1]).all())
+        for at in range(0, len(indptr) - 1, _CHUNK)
+    )
+    if not ascending or indptr[0] != 0 or indptr[-1] != len(seen.indices):
+        raise BundleError(
+            problem(
+                f"{where}: the rows of 'seen' are not in order",
+                f"{int(indptr[0])} ... {int(indptr[-1])}",
+                allowed=f"0 ascending to {len(seen.indices)}",
+            )
+        )
+    for at in range(0, len(popular), _CHUNK):
+        part = popular[at : at + _CHUNK]
+        if part.min() < 0 or part.max() >= n_items:
+            raise BundleError(
+                problem(f"{where}: the popular list holds a row that is no item", allowed=f"0 to {n_items - 1}")
+            )
+
+
+def contents(where: str, seen: Csr, popular: NDArray[np.int64]) -> None:
+    """Every stored item. O(n)."""
+    starts = np.zeros(len(seen.indices) + 1, np.bool_)
+    starts[seen.indptr] = True
+    for at in range(0, len(seen.indices), _CHUNK):
+        part = seen.indices[at : at + _CHUNK + 1]
+        if part.min() < 0 or part.max() >= seen.n_columns:
+            raise BundleError(
+                problem(f"{where}: 'seen' holds a row that is no item", allowed=f"0 to {seen.n_columns - 1}")
+            )
+        if not ((part[1:] > part[:-1]) | starts[at + 1 : at + len(part)]).all():
+            raise BundleError(problem(f"{where}: the items of a row of 'seen' are not ascending and distinct"))
+    if len(np.unique(popular)) != len(popular):
+        raise BundleError(problem(f"{where}: the popular list names an item twice"))
+
+
+def ids(path: Path, ids: IdTable) -> None:
+    """Every id is found at its own row: so bytes, offsets and the sort permutation are sound."""
+    broken = BundleError(problem(f"The id table {path} does not find its own ids", remedy="Install the bundle again"))
+    if ids.kind == "str":
+        offsets = ids.arrays()["offsets"]
+        if (np.diff(offsets) < 0).any():
+            raise broken
+    order = ids.arrays()["order"]
+    if len(order) and (order.min() < 0 or order.max() >= len(order)):
+        raise broken
+    for at in range(0, len(ids), _CHUNK):
+        rows = np.arange(at, min(at + _CHUNK, len(ids)))
+        try:
+            found = ids.rows(ids.external(rows))
+        except UnicodeDecodeError:
+            raise broken from None
+        if not np.array_equal(found, rows):
+            raise broken
