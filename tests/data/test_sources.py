@@ -606,6 +606,7 @@ def test_the_careful_reading_agrees_with_the_fast_one(tmp_path, rows):
     fast = read(tmp_path / "a.csv", echo=None)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(delimited, "_fast", lambda *_: None)
+        patch.setattr(delimited, "_CHUNK", 3)
         careful = read(tmp_path / "a.csv", echo=None)
     assert rows_of(fast) == rows_of(careful)
     assert fast.users == careful.users

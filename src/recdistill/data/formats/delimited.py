@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import io
 import mmap
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,7 @@ import numpy as np
 from recdistill.data.formats.frames import opened_lists
 from recdistill.data.formats.roles import recognised
 from recdistill.data.formats.table import Fault, Table
-from recdistill.data.formats.text import content, is_packed
+from recdistill.data.formats.text import content, is_packed, lines_of
 from recdistill.errors import DataError, problem
 
 if TYPE_CHECKING:
@@ -33,6 +32,7 @@ __all__ = ["read_delimited", "read_lists"]
 
 _UNIT_SEPARATOR = "\x1f"  # stands in for "::", which polars does not take
 _SAMPLE = 200
+_CHUNK = 200_000
 
 
 def read_delimited(path: Path, layout: Layout, columns: Mapping[str, str] | None, sample: list[str]) -> Table:
@@ -130,6 +130,7 @@ def _careful(path: Path, layout: Layout, names: dict[Role, str], notes: tuple[st
 
     place: dict[Role, int] = {role: layout.names.index(name) for role, name in names.items()}
     values: dict[Role, list[str]] = {role: [] for role in names}
+    chunks: list[pl.DataFrame] = []  # a Python string takes five times the room of polars'
     lines: list[int] = []
     faults: list[Fault] = []
     width, needed = len(layout.names), max(place.values()) + 1
@@ -147,9 +148,12 @@ def _careful(path: Path, layout: Layout, names: dict[Role, str], notes: tuple[st
             lines.append(number)
             for role, at in place.items():
                 values[role].append(fields[at])
-    frame = pl.DataFrame(values, schema=dict.fromkeys(names, pl.String))
+            if len(lines) % _CHUNK == 0:
+                chunks.append(pl.DataFrame(values, schema=dict.fromkeys(names, pl.String)))
+                values = {role: [] for role in names}
+    chunks.append(pl.DataFrame(values, schema=dict.fromkeys(names, pl.String)))
     return Table(
-        frame,
+        pl.concat(chunks),
         names,
         path.name,
         text=True,
@@ -162,13 +166,12 @@ def _careful(path: Path, layout: Layout, names: dict[Role, str], notes: tuple[st
 
 def _records(path: Path, layout: Layout) -> Iterator[tuple[int, list[str] | str]]:
     """The line each record begins at, and its fields, or what is wrong with it; blank lines are passed over."""
-    text = content(path)
     if not layout.quoted:
-        for number, line in enumerate(io.StringIO(text, newline=None), 1):
+        for number, line in enumerate(lines_of(path, None), 1):
             if line.strip():
                 yield number, line.rstrip("\n").split(layout.separator)
         return
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=layout.separator, strict=True)
+    reader = csv.reader(lines_of(path, ""), delimiter=layout.separator, strict=True)
     while True:
         start = reader.line_num + 1
         try:

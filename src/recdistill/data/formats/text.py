@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import gzip
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from recdistill.errors import DataError, problem
 
-__all__ = ["SUFFIXES", "content", "first_lines", "is_packed", "kind_of"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["SUFFIXES", "content", "first_lines", "is_packed", "kind_of", "lines_of"]
 
 SUFFIXES = {
     ".csv": "table",
@@ -95,6 +99,20 @@ def content(path: Path) -> str:
         return "\n".join(_unpacked_lines(path, None))
     raw = gzip.decompress(path.read_bytes()) if path.suffix.lower() == ".gz" else path.read_bytes()
     return decoded(path, raw).removeprefix("\ufeff")
+
+
+def lines_of(path: Path, newline: str | None) -> Iterator[str]:
+    """The lines with their ends, one at a time; `newline` as `open` takes it."""
+    if path.suffix.lower() == ".zst":
+        yield from (f"{line}\n" for line in _unpacked_lines(path, None))
+        return
+    opened = gzip.open if path.suffix.lower() == ".gz" else open
+    try:
+        with opened(path, "rt", encoding="utf-8-sig", newline=newline) as file:
+            yield from file
+    except UnicodeDecodeError:
+        content(path)  # names the line
+        raise
 
 
 def decoded(path: Path, raw: bytes) -> str:
