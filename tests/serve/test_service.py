@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import sys
 import textwrap
@@ -339,3 +340,11 @@ def test_a_batch_job_that_fails_leaves_the_old_file(tmp_path: Path, service: Ser
     assert [p.name for p in tmp_path.iterdir()] == ["lists.parquet"]
     with pytest.raises(UsageError, match="'recommend' has no argument 'N'"):
         service.recommend_all(out, N=2)  # pyright: ignore
+
+
+def test_the_page_on_bundles_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    page = Path(__file__).parents[2] / "docs" / "bundle.md"
+    monkeypatch.chdir(tmp_path)
+    code = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    assert len(code) == 3
+    exec("\n".join(code), {})  # noqa: S102 - our own page

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tracemalloc
 from pathlib import Path
 
@@ -532,3 +533,11 @@ def test_fingerprints_follow_the_content(tmp_path: Path, scored: Path):
     other = pl.read_parquet(scored).with_columns(pl.col("score") + 1)
     other.write_parquet(tmp_path / "other.parquet")
     assert one != stored(scores=tmp_path / "other.parquet", **OURS).fingerprint
+
+
+def test_the_page_on_teachers_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    page = Path(__file__).parents[2] / "docs" / "teachers.md"
+    monkeypatch.chdir(tmp_path)
+    code = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    assert len(code) == 2
+    exec("\n".join(code), {})  # noqa: S102 - our own page
