@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from recdistill.recipes.train import Trained, TrainSettings, distill, fit
     from recdistill.serve.recommendations import Recommendations
     from recdistill.serve.service import Service
-    from recdistill.teachers.stored import stored as teacher
+    from recdistill.teachers.stored import teacher
 
 __all__ = [
     "Card",
@@ -76,14 +76,13 @@ _HOMES = {
     "split": "data.split",
     "teacher": "teachers.stored",
 }
-_RENAMED = {"teacher": "stored"}
 
 
 def __getattr__(name: str) -> object:
     if name not in _HOMES:
         msg = f"module 'recdistill' has no attribute {name!r}"
         raise AttributeError(msg)
-    return getattr(import_module(f"recdistill.{_HOMES[name]}"), _RENAMED.get(name, name))
+    return getattr(import_module(f"recdistill.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:

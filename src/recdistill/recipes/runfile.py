@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from recdistill.recipes.train import TrainSettings
 
-__all__ = ["TEMPLATE", "Plan", "RunSettings", "read", "resolve"]
+__all__ = ["TEMPLATE", "Plan", "RunSettings", "read", "resolve", "written"]
 
 S = TypeVar("S", bound=Settings)
 Column = Literal["user", "item", "timestamp", "weight", "split"]
@@ -168,6 +168,12 @@ def read(path: Path, assign: Sequence[str] = ()) -> RunSettings:
         SettingsError: the file is missing or not TOML, or a key or value is wrong.
     """
     return parse(RunSettings, overlay(load(path), assign))
+
+
+def written(path: Path, assign: Sequence[str] = ()) -> str:
+    """The run file as it was written, with the assignments of this run below it as comments."""
+    text = path.read_text(encoding="utf-8")
+    return text if not assign else text.rstrip("\n") + "\n\n# and --set " + "\n# and --set ".join(assign) + "\n"
 
 
 def resolve(run: RunSettings) -> Plan:

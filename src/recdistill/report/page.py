@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from markupsafe import Markup
 
+    from recdistill.evaluation.card import Card
     from recdistill.evaluation.compare import Interval
 
 __all__ = ["Curve", "Entry", "Page", "Role"]
@@ -37,39 +38,43 @@ class Curve:
     """Training time up to the end of each."""
     losses: Mapping[str, Sequence[float]]
     """Each term's weighted mean per step."""
+    checked: Sequence[int]
+    """The epochs that ended with a validation."""
     metrics: Mapping[str, Sequence[float]]
-    """On validation data."""
+    """On validation data, one value for each of `checked`."""
     best: Mapping[str, int] = field(default_factory=dict[str, int])
     """The best epoch of each metric."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Entry:
     """One system of the table."""
 
-    name: str
+    card: Card
     role: Role
-    model: str
-    metrics: Mapping[str, Interval]
-    """On test data."""
-    parameters: int | None
-    size: int
-    """Bytes of what is served."""
-    p50: float | None = None
-    """Milliseconds for one user's top-10."""
-    p95: float | None = None
-    p99: float | None = None
-    per_second: float | None = None
-    """Users a second, in batches."""
-    overlap: float | None = None
-    """Share of the teacher's top-10 that it has too."""
-    retention: Mapping[str, Interval] = field(default_factory=dict[str, "Interval"])
-    """Per cent of the teacher's metric, by metric."""
-    seconds: float | None = None
-    """Training."""
     curve: Curve | None = None
     best: bool = False
     """The student the page is about."""
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return self.card.name
+
+    @property
+    def metrics(self) -> Mapping[str, Interval]:
+        """Of the last evaluation on the card: the test."""
+        return self.card.metrics[-1].values
+
+    @property
+    def size(self) -> int:
+        """Bytes of its bundle; 0 where it has none."""
+        return self.card.bytes or 0
+
+    @property
+    def p50(self) -> float | None:
+        """Median milliseconds for one user's top-10."""
+        return None if self.card.latency is None else self.card.latency.p50_ms
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,6 @@ class Page:
     validation_metric: str | None = None
     data: Sequence[str] = ()
     """What was read and how it was divided, a sentence each."""
-    protocol: str = "full"
     settings: str = ""
     """The run file."""
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -144,15 +148,22 @@ class Page:
         return charts.SHAPES[self.style(entry)]
 
     @property
+    def protocol(self) -> str:
+        """How it was measured."""
+        return ", ".join(dict.fromkeys(entry.card.metrics[-1].protocol for entry in self.entries))
+
+    @property
     def users(self) -> str:
         """How many users the means run over."""
-        counts = sorted({value.n for entry in self.entries for value in entry.metrics.values()})
+        counts = sorted({entry.card.metrics[-1].users for entry in self.entries})
         return " to ".join(f"{n:,}" for n in dict.fromkeys([counts[0], counts[-1]])) if counts else "0"
 
     @property
-    def against_bytes(self) -> Markup:
-        """Quality against bytes."""
+    def against_bytes(self) -> Markup | None:
+        """Quality against bytes, where there is something to weigh."""
         points = [self._point(entry, entry.size) for entry in self.entries if entry.size > 0]
+        if not points:
+            return None
         title = f"{self.main_metric} on test data against bytes"
         return charts.scatter(points, title=title, x_label="bytes (log scale)", y_label=self.main_metric, x_unit=_BYTES)
 
@@ -174,21 +185,15 @@ class Page:
         runs = [(entry, curve) for entry, curve in runs if metric is not None and curve.metrics.get(metric)]
         if metric is None or not runs:
             return []
-        best = [entry.best.get(metric) for _, entry in runs]
-        by_epoch = [
-            charts.Line(entry.name, curve.epochs, curve.metrics[metric], self.style(entry), mark)
-            for (entry, curve), mark in zip(runs, best, strict=True)
-        ]
-        by_time = [
-            charts.Line(
-                entry.name,
-                curve.seconds,
-                curve.metrics[metric],
-                self.style(entry),
-                None if mark is None else curve.seconds[list(curve.epochs).index(mark)],
+        by_epoch: list[charts.Line] = []
+        by_time: list[charts.Line] = []
+        for entry, curve in runs:
+            spent = dict(zip(curve.epochs, curve.seconds, strict=True))
+            values, style, best = curve.metrics[metric], self.style(entry), curve.best.get(metric)
+            by_epoch.append(charts.Line(entry.name, curve.checked, values, style, best))
+            by_time.append(
+                charts.Line(entry.name, [spent[e] for e in curve.checked], values, style, spent.get(best or 0))
             )
-            for (entry, curve), mark in zip(runs, best, strict=True)
-        ]
         title = f"{metric} on validation data by"
         return [
             charts.lines(by_epoch, title=f"{title} epoch", x_label="epoch", y_label=metric),

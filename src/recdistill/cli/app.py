@@ -1,0 +1,60 @@
+"""The list of commands, and what they share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+from typing_extensions import override
+
+from recdistill.cli import about, train, use
+from recdistill.errors import UnknownName
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["app"]
+
+
+class _Group(TyperGroup):
+    """An unknown command is a user error like any other: it names its neighbour."""
+
+    @override
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in self.commands and not ctx.resilient_parsing:
+            raise UnknownName("command", cmd_name, self.commands)
+        return self.commands.get(cmd_name)
+
+
+app = typer.Typer(
+    cls=_Group,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def recdistill(
+    *,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+) -> None:
+    """Distil a recommender into a student a tenth of the size that ranks as well; measure it, ship it."""
+    if version:
+        from recdistill import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+_COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
+    "Start": (train.demo, train.init),
+    "Train": (train.distill, train.compare),
+    "Use": (use.evaluate, use.recommend),
+    "About": (about.doctor, about.cite),
+}
+for _panel, _functions in _COMMANDS.items():
+    for _function in _functions:
+        app.command(rich_help_panel=_panel)(_function)

@@ -1,0 +1,98 @@
+"""Commands that train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from recdistill.recipes.distill import Outcome
+
+__all__ = ["compare", "demo", "distill", "init"]
+
+Assign = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Set a key of the run file for this run: --set student.dim=32"),
+]
+RunFile = Annotated[Path, typer.Argument(help="A run file, as `recdistill init` writes it.", show_default=False)]
+
+
+def demo(
+    *,
+    data: Annotated[Path | None, typer.Option(help="A log of yours instead of the made-up one.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for bundles, logs and report.html.")] = Path("runs/demo"),
+    seed: Annotated[int, typer.Option(min=0, help="Of the made-up log and of training.")] = 7,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Train again what an earlier demo has finished.")] = False,
+) -> None:
+    """Teacher, plain student, DE, RRD and DE-RRD on a made-up log: a table and a page, in under a minute."""
+    from recdistill.cli.screen import Screen
+    from recdistill.recipes.demo import demo as run
+
+    if fresh:
+        _forget(out)
+    _show(run(data=data, out=out, seed=seed, listener=Screen()))
+
+
+def init(
+    path: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("run.toml"),
+    *,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+) -> None:
+    """Write a run file with every setting explained."""
+    from recdistill.errors import UsageError, problem
+    from recdistill.recipes.cells import write_text
+    from recdistill.recipes.runfile import TEMPLATE
+
+    if path.exists() and not force:
+        raise UsageError(problem(f"There is a file at {str(path)!r} already", remedy="Use --force, or another name"))
+    write_text(path, TEMPLATE)
+    typer.echo(f"Wrote {path}. Set data.path, then: recdistill distill {path}")
+
+
+def distill(run: RunFile, assign: Assign = None) -> None:
+    """Run a run file: log, teacher, student, card, bundle, report. The same command again resumes it."""
+    from recdistill.cli.screen import Screen
+    from recdistill.recipes.runfile import read, written
+
+    settings = read(run, assign or ())
+    from recdistill.recipes.distill import distill as execute
+
+    _show(execute(settings, text=written(run, assign or ()), listener=Screen()))
+
+
+def compare(
+    run: RunFile,
+    *,
+    methods: Annotated[str, typer.Option(help="Methods by name, with commas between.")] = "plain,de,rrd,de-rrd",
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from train.seed upwards.")] = 1,
+    assign: Assign = None,
+) -> None:
+    """Several methods and seeds on one split: a table with paired tests, corrected for their number."""
+    from recdistill.cli.screen import Screen, console
+    from recdistill.recipes.runfile import read
+
+    settings = read(run, assign or ())
+    from recdistill.recipes.seeds import over_seeds
+
+    wanted = [name.strip() for name in methods.split(",") if name.strip()]
+    found = over_seeds(settings, methods=wanted, seeds=seeds, listener=Screen())
+    console().print(found)
+    typer.echo(f"Written: {settings.output.dir / 'compare.json'}")
+
+
+def _show(outcome: Outcome) -> None:
+    from recdistill.cli.screen import console
+
+    console().print(outcome.comparison)
+    typer.echo(f"Report:  {outcome.page}")
+    typer.echo(f"Student: {outcome.bundle}   (recdistill recommend {outcome.bundle} --users ...)")
+
+
+def _forget(out: Path) -> None:
+    """Remove what a demo left; nothing but the folder it works in."""
+    import shutil
+
+    for name in ("work", "bundles", "log"):
+        shutil.rmtree(out / name, ignore_errors=True)

@@ -1,0 +1,79 @@
+"""Commands that use what was trained; none of them imports torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["evaluate", "recommend"]
+
+BundlePath = Annotated[Path, typer.Argument(help="A bundle, as `recdistill distill` writes it.", show_default=False)]
+
+
+def evaluate(
+    bundle: BundlePath,
+    *,
+    data: Annotated[Path, typer.Option(help="The log that holds what is to be found.", show_default=False)],
+    split: Annotated[
+        str, typer.Option(help="given, leave-last-out, leave-random-out, ratio or time.")
+    ] = "leave-last-out",
+    part: Annotated[str, typer.Option(help="test or valid.")] = "test",
+    metrics: Annotated[str, typer.Option(help="With commas between.")] = "recall@10,ndcg@10",
+    protocol: Annotated[str, typer.Option(help="full, or sampled(499).")] = "full",
+    seed: Annotated[int, typer.Option(min=0, help="Of a random split and of sampled items.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON with the values of every user.")] = False,
+) -> None:
+    """Measure a bundle on held-out data."""
+    from recdistill.cli.screen import Screen, console
+    from recdistill.recipes.evaluate import evaluate_bundle
+
+    names = [name.strip() for name in metrics.split(",") if name.strip()]
+    found = evaluate_bundle(
+        bundle, data, split=split, part=part, metrics=names, protocol=protocol, seed=seed, listener=Screen()
+    )
+    if as_json:
+        typer.echo(found.evaluations[bundle.name].to_json())
+    else:
+        console().print(found)
+
+
+def recommend(
+    bundle: BundlePath,
+    *,
+    users: Annotated[str | None, typer.Option(help="External ids with commas between, or @file, one a line.")] = None,
+    everybody: Annotated[bool, typer.Option("--all", help="Every user of the bundle; needs --out.")] = False,
+    k: Annotated[int, typer.Option(min=1, help="Items each.")] = 10,
+    exclude: Annotated[str | None, typer.Option(help="Item ids to leave out: commas, or @file.")] = None,
+    candidates: Annotated[str | None, typer.Option(help="Only these item ids: commas, or @file.")] = None,
+    keep_seen: Annotated[bool, typer.Option("--keep-seen", help="Do not leave out what a user has already.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="lists.parquet, .csv or .jsonl; a table on screen if left out.")
+    ] = None,
+) -> None:
+    """Recommend from a bundle: external ids in, external ids out. Unknown users get the popular list, marked so."""
+    from recdistill.cli.lists import ids, write
+    from recdistill.cli.screen import console
+    from recdistill.errors import UsageError, problem
+    from recdistill.serve.service import Service
+
+    if everybody == (users is not None):
+        raise UsageError(problem("Say for whom: either --users u7,u9 (or --users @file), or --all"))
+    if everybody and (out is None or out.suffix != ".parquet"):
+        remedy = "For example --out lists.parquet"
+        raise UsageError(problem("--all writes a Parquet file", None if out is None else str(out), remedy=remedy))
+    service = Service.from_bundle(bundle)
+    left_out = None if exclude is None else ids(exclude, "--exclude")
+    only = None if candidates is None else ids(candidates, "--candidates")
+    if everybody and out is not None:
+        rows = service.recommend_all(out, k, filter_seen=not keep_seen, exclude=left_out, candidates=only)
+        typer.echo(f"Wrote {rows:,} rows for {len(service.users):,} users to {out}")
+        return
+    asked = ids(users or "", "--users")
+    found = service.recommend(asked, k, filter_seen=not keep_seen, exclude=left_out, candidates=only)
+    if out is None:
+        console().print(found)
+    else:
+        write(found, out)
+        typer.echo(f"Wrote {found.n_rows:,} rows for {len(asked):,} users to {out}")

@@ -1,0 +1,142 @@
+"""`recdistill distill run.toml`: from a log to a measured, shipped student, with a page that tells it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from recdistill.methods import METHODS
+from recdistill.recipes.cells import write_text
+from recdistill.recipes.compare import Comparison, paired
+from recdistill.recipes.listener import Silent
+from recdistill.recipes.study import Result, Study, load_log
+from recdistill.report.page import Entry, Page
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from recdistill.recipes.listener import Listener
+    from recdistill.recipes.runfile import RunSettings
+
+__all__ = ["Outcome", "distill", "students"]
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """A finished run."""
+
+    comparison: Comparison
+    """Cards, evaluations with the values of every user, paired tests against the plain student."""
+    page: Path
+    """`report.html`."""
+    bundle: Path
+    """The student to ship."""
+
+
+def distill(run: RunSettings, *, text: str = "", listener: Listener | None = None) -> Outcome:
+    """Everything a run file asks for. A finished stage is not repeated; a killed run goes on where it was.
+
+    Args:
+        run: as `runfile.read` gives it.
+        text: the run file, to be kept beside the results.
+        listener: told of what goes on.
+
+    Raises:
+        RecdistillError: what the user can mend, from any stage; nothing half-written is left behind.
+    """
+    listener = listener if listener is not None else Silent()
+    method = run.method.name
+    listener.begin(f"Reading {run.data.path}")
+    study = Study(run, load_log(run.data, listener), listener, run.train.seed)
+    wanted = dict.fromkeys(["plain", method] if run.student.baseline else [method])
+    return students(study, dict.fromkeys(wanted), best=method, text=text, command="recdistill distill")
+
+
+def students(
+    study: Study,
+    methods: Mapping[str, Mapping[str, object] | None],
+    *,
+    best: str | None,
+    text: str,
+    command: str,
+    title: str | None = None,
+) -> Outcome:
+    """A teacher and students by several methods: measured, compared, saved, told on a page.
+
+    Args:
+        study: the run, its log and its seed.
+        methods: name -> settings, None for those of the run file.
+        best: the student the page and the bundle are about; the best on validation data when None.
+        text: the run file as written.
+        command: named at the foot of the page.
+        title: of the page; the name of the data when None.
+    """
+    results: dict[str, Result] = {}
+    teacher = study.teacher()
+    if teacher is not None:
+        results["teacher"] = teacher
+    for method, settings in methods.items():
+        results[method] = study.student(method, settings)
+    main = study.run.evaluate.metrics[-1]
+    if best is None:
+        distilled = [name for name in methods if name != "plain"] or list(methods)
+        best = max(distilled, key=lambda name: results[name].valid.means[main])
+    out = study.run.output.dir
+    study.listener.begin("Comparing and writing the report")
+    found = {name: result.test for name, result in results.items()}
+    tests, corrected = paired(found, "plain" if "plain" in found else None, skip="teacher")
+    comparison = Comparison(
+        {name: result.card for name, result in results.items()},
+        found,
+        "teacher" if teacher is not None else None,
+        "plain" if "plain" in found else None,
+        tests,
+        corrected,
+    )
+    write_text(out / "results.json", comparison.to_json() + "\n")
+    if text:
+        write_text(out / "run.toml", text)
+    page = _page(study, results, best, text=text, command=command, title=title)
+    write_text(out / "report.html", page.render())
+    return Outcome(comparison, out / "report.html", out / "bundles" / best)
+
+
+def _page(
+    study: Study, results: Mapping[str, Result], best: str, *, text: str, command: str, title: str | None
+) -> Page:
+    run, card = study.run, results[best].card
+    entries = [
+        Entry(result.card, "teacher" if name == "teacher" else "plain" if name == "plain" else "student", result.curve)
+        for name, result in results.items()
+    ]
+    entries = [
+        entry if entry.name != best else Entry(entry.card, entry.role, entry.curve, best=True) for entry in entries
+    ]
+    env = card.environment
+    environment = {
+        "recdistill": env.recdistill,
+        "python": env.python,
+        "torch": env.torch or "\u2013",
+        "numpy": env.numpy,
+        "processor": env.cpu,
+        "threads": f"{env.threads} of {env.cpus}",
+        "platform": env.platform,
+        "seed": str(study.seed),
+    }
+    return Page(
+        title=title or run.data.path.stem,
+        subtitle=f"{results['teacher'].card.model if 'teacher' in results else 'teacher'} \u2192 {card.model}",
+        entries=entries,
+        main_metric=run.evaluate.metrics[-1],
+        validation_metric=next(iter(study.plan.train.metrics), None),
+        data=[*study.log.notes, *study.split.notes],
+        settings=text,
+        environment=environment,
+        citations=_papers(results),
+        command=command,
+    )
+
+
+def _papers(results: Mapping[str, Result]) -> Sequence[str]:
+    return list(dict.fromkeys(METHODS[name].paper.bibtex() for name in results if name in METHODS))

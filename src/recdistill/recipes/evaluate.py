@@ -1,0 +1,168 @@
+"""A bundle measured on a log: ids are matched, nothing of torch is imported.
+
+Letters: U users, I items of the log; Q queries, K list, n others.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from recdistill import bundle as bundles
+from recdistill.data.candidates import draw
+from recdistill.data.csr import Csr
+from recdistill.data.sources import read
+from recdistill.data.split import split as divide
+from recdistill.errors import DataError, UnknownName, problem
+from recdistill.evaluation.card import bytes_on_disk
+from recdistill.evaluation.metrics import parse
+from recdistill.evaluation.ranking import ranker
+from recdistill.recipes.compare import Comparison, System, compare, label
+from recdistill.recipes.listener import Silent
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from recdistill.evaluation.ranking import Ranker
+    from recdistill.ids import IdTable
+    from recdistill.recipes.listener import Listener
+
+__all__ = ["Matched", "evaluate_bundle"]
+
+
+class Matched:
+    """A ranker asked in the rows of a log: users and items are matched by external id.
+
+    A user the model does not know gets no list; an item it does not know is never ranked.
+    """
+
+    def __init__(self, inner: Ranker, user: NDArray[np.int64], item: NDArray[np.int64]) -> None:
+        """Match rows.
+
+        Args:
+            inner: the model's ranker, in its own rows.
+            user: (U,) the model's row of each user of the log, -1 = unknown to it.
+            item: (I,) the same of items.
+        """
+        self._inner, self._user, self._item = inner, user, item
+        self._ours = np.full(inner.n_items, -1, np.int64)
+        self._ours[item[item >= 0]] = np.flatnonzero(item >= 0)
+        self.n_users, self.n_items, self.threads = len(user), len(item), inner.threads
+
+    def top_k(self, queries: NDArray[np.int64], k: int, exclude: Csr | None = None) -> NDArray[np.int64]:
+        """(Q,) rows of the log -> (Q, k) items of the log, best first, -1 past the end."""
+        theirs = self._users(queries)
+        foreign = int((self._ours < 0).sum())  # as many more are asked for, so that k of ours remain
+        best = self._inner.top_k(theirs, min(k + foreign, self._inner.n_items), self._excluded(exclude))
+        rows = np.where(best >= 0, self._ours[np.maximum(best, 0)], -1)  # (Q, k + foreign)
+        order = np.argsort(rows < 0, axis=1, kind="stable")[:, :k]
+        out = np.full((len(queries), k), -1, np.int64)
+        out[:, : order.shape[1]] = np.take_along_axis(rows, order, 1)
+        return out
+
+    def ranks_among(
+        self, queries: NDArray[np.int64], target: NDArray[np.int64], others: NDArray[np.integer]
+    ) -> NDArray[np.float64]:
+        """(Q,) users, (Q,) targets, (Q, n) others -> (Q,) rank of the target; an unknown target has no rank."""
+        theirs, wanted = self._users(queries), self._item[target]
+        rank = self._inner.ranks_among(np.where(wanted >= 0, theirs, -1), np.maximum(wanted, 0), self._items(others))
+        return np.where(wanted >= 0, rank, np.inf)
+
+    def scores_of(self, queries: NDArray[np.int64], items: NDArray[np.integer]) -> NDArray[np.float32]:
+        """(Q,) users, (Q, n) items -> (Q, n) scores."""
+        return self._inner.scores_of(self._users(queries), self._items(items))
+
+    def _users(self, queries: NDArray[np.int64]) -> NDArray[np.int64]:
+        known = (queries >= 0) & (queries < self.n_users)
+        return np.where(known, self._user[np.where(known, queries, 0)], -1)
+
+    def _items(self, items: NDArray[np.integer]) -> NDArray[np.int64]:
+        return np.where(items >= 0, self._item[np.maximum(items, 0)], -1)
+
+    def _excluded(self, exclude: Csr | None) -> Csr | None:
+        if exclude is None:
+            return None
+        user = self._user[np.repeat(np.arange(exclude.n_rows), exclude.degrees)]
+        item = self._item[exclude.indices]
+        both = (user >= 0) & (item >= 0)
+        return Csr.from_pairs(user[both], item[both], self._inner.n_users, self._inner.n_items)
+
+
+def evaluate_bundle(
+    bundle: Path,
+    data: Path,
+    *,
+    split: str = "leave-last-out",
+    part: str = "test",
+    metrics: Sequence[str] = ("recall@10", "ndcg@10"),
+    protocol: str = "full",
+    seed: int = 0,
+    latency: bool = True,
+    listener: Listener | None = None,
+) -> Comparison:
+    """Measure a bundle on held-out data of a log.
+
+    Args:
+        bundle: the bundle's folder.
+        data: a log that `read` understands.
+        split: how the log is divided; "given" for its split column.
+        part: "test" or "valid".
+        metrics: names with a cut-off.
+        protocol: "full" or "sampled(n)".
+        seed: of a random split and of sampled items.
+        latency: whether to time it.
+        listener: told what was read and how much matched.
+
+    Raises:
+        BundleError: the bundle is broken.
+        UnknownName: no such metric, split or part.
+        DataError: the log cannot be read, or has no user or item in common with the bundle.
+    """
+    listener = listener if listener is not None else Silent()
+    if part not in ("test", "valid"):
+        raise UnknownName("part", part, ["test", "valid"])
+    for metric in metrics:
+        parse(metric)
+    opened = bundles.open(bundle)
+    listener.begin(f"Reading {data}")
+    log = read(data, echo=None)
+    parts = divide(log, split, seed=seed)
+    held = parts.test if part == "test" else parts.valid
+    for note in (*log.notes, *parts.notes):
+        listener.say(note)
+    inner = ranker(opened.manifest.kind, opened.arrays)
+    user, item = _rows(opened.users, log.users), _rows(opened.items, log.items)
+    for what, rows in (("users", user), ("items", item)):
+        known = int((rows >= 0).sum())
+        listener.say(f"The bundle knows {known:,} of the log's {len(rows):,} {what}.")
+        if not known:
+            remedy = "Evaluate on a log of the users and items the bundle was trained on"
+            raise DataError(problem(f"The bundle and the log have no {what} in common", remedy=remedy))
+    candidates = None
+    if protocol != "full" and protocol.startswith("sampled(") and protocol[8:-1].isdigit():
+        candidates = draw(parts, int(protocol[8:-1]), seed=seed)
+    system = System(
+        bundle.name,
+        Matched(inner, user, item),
+        model=label(opened.manifest.model, _model_settings(opened.manifest.settings)),
+        parameters=opened.manifest.n_parameters,
+        bytes=bytes_on_disk(bundle),
+        citations=tuple(opened.manifest.citations),
+    )
+    return compare(
+        {bundle.name: system}, held, metrics=metrics, protocol=protocol, candidates=candidates, latency=latency
+    )
+
+
+def _rows(table: IdTable, of: IdTable) -> NDArray[np.int64]:
+    """The table's row of every id of another table, -1 = not there."""
+    return table.rows(of.external(np.arange(len(of))))
+
+
+def _model_settings(settings: object) -> dict[str, object]:
+    inner = settings.get("model") if isinstance(settings, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    return dict(inner) if isinstance(inner, dict) else {}  # pyright: ignore[reportUnknownArgumentType]
