@@ -30,7 +30,9 @@ class Csr:
     @classmethod
     def from_pairs(cls, rows: ArrayLike, columns: ArrayLike, n_rows: int, n_columns: int) -> Csr:
         """Pairs in any order, repeats allowed -> sorted rows without repeats. O(n log n)."""
-        keys = np.unique(np.asarray(rows, np.int64) * n_columns + np.asarray(columns, np.int64))  # (n,)
+        keys = np.asarray(rows, np.int64) * n_columns + np.asarray(columns, np.int64)  # (n,)
+        keys.sort()  # np.unique would hash: 20 times slower here
+        keys = keys[np.append(True, keys[1:] != keys[:-1])] if len(keys) else keys
         row, column = np.divmod(keys, max(n_columns, 1))
         indptr = np.zeros(n_rows + 1, np.int64)
         np.cumsum(np.bincount(row, minlength=n_rows), out=indptr[1:])

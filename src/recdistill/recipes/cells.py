@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
     from pathlib import Path
 
 __all__ = ["Cells", "digest", "write_text"]
@@ -57,7 +57,7 @@ class Cells:
         write_text(self.path(name, about), json.dumps(result, indent=1, sort_keys=True) + "\n")
 
     @contextmanager
-    def claim(self, name: str, about: object) -> Iterator[bool]:
+    def claim(self, name: str, about: object) -> Generator[bool]:
         """Hold a cell while it is worked on; False when another process holds it."""
         lock = self.path(name, about, ".lock")
         with lock.open("w") as held:

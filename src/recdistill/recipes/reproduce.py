@@ -1,244 +1,256 @@
-"""`recdistill reproduce de-rrd`: a paper's table beside ours, on the paper's split, cell by cell.
-
-The protocol is that of DE-RRD's official code: CiteULike as its authors split it, one validation and one test item a
-user, 499 negatives a user drawn once with a recorded seed and used for both. Seed s trains its own teacher and students.
-The settings are those of the code, so nothing is tuned on the test part.
-"""
+"""`recdistill reproduce NAME`: compute a paper's cells, or read them, and print its figures beside ours."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+import json
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recdistill.data.candidates import Candidates, draw
-from recdistill.data.sources import read
-from recdistill.data.split import split
 from recdistill.errors import UnknownName
-from recdistill.evaluation.evaluate import evaluate
-from recdistill.recipes.cells import Cells
-from recdistill.recipes.train import Trained, TrainSettings, distill, fit
-from recdistill.training.watch import JsonLines
+from recdistill.evaluation.compare import bootstrap_interval, holm, paired_test, retention
+from recdistill.recipes.cells import write_text
+from recdistill.recipes.derrd import CUTS, TABLES, Experiment, Table, cells_of, run_cell, unpack
+from recdistill.recipes.published import DE_RRD_LOG, DE_RRD_PAPER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from recdistill.data.interactions import Split
+    from numpy.typing import NDArray
+
     from recdistill.training.watch import Watch
 
-__all__ = ["CUTS", "TABLES", "Cell", "Experiment", "Table", "cells_of", "run"]
+__all__ = ["PAPERS", "collect", "markdown", "reproduce"]
 
-CUTS = (5, 10, 20)
-_CANDIDATES_SEED = 0
-_TRAINING = {"metrics": ("hr@5", "hr@10", "hr@20"), "protocol": "sampled(499)", "device": "cpu"}
+PAPERS = ("de-rrd",)
+_WAIT = 10.0
+_ORDER = (("plain", "rrd"), ("rrd", "de"), ("de", "de-rrd"))
+_NAMES = tuple(f"{metric}@{cut}" for cut in CUTS for metric in ("H", "M", "N"))
 
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """One run: a teacher or a student, with everything that was set."""
-
-    name: str
-    """The row: "teacher", "plain", "de", "rrd", "rrd-top", ..."""
-    base: str
-    """ "bpr" or "neumf"."""
-    dim: int
-    method: str = "plain"
-    settings: dict[str, Any] = field(default_factory=dict[str, Any])
+Found = dict[str, dict[int, dict[str, Any]]]
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
-    """The cells of one table: a base model at one size ratio."""
-
-    name: str
-    title: str
-    model: str
-    training: dict[str, Any]
-    teacher: Cell
-    students: tuple[Cell, ...]
-
-
-def _students(base: str, dim: int, e: dict[str, Any], r: dict[str, Any]) -> tuple[Cell, ...]:
-    top = r | {"draw": "top"}
-    return (
-        Cell("plain", base, dim),
-        Cell("de", base, dim, "de", e),
-        Cell("rrd", base, dim, "rrd", r),
-        Cell("rrd-top", base, dim, "rrd", top),
-        Cell("de-rrd", base, dim, "de-rrd", {"de": e, "rrd": r}),
-        Cell("de-rrd-top", base, dim, "de-rrd", {"de": e, "rrd": top}),
-    )
-
-
-TABLES: dict[str, Table] = {
-    table.name: table
-    for table in (
-        Table(
-            "bpr",
-            "CiteULike, BPR 200 -> 20",
-            "mf",
-            {},
-            Cell("teacher", "bpr", 200),
-            _students("bpr", 20, {"weight": 1e-2}, {"weight": 1e-3}),
-        ),
-        Table(
-            "neumf",
-            "CiteULike, NeuMF 250 -> 25",
-            "neumf",
-            {"loss": "bce"},
-            Cell("teacher", "neumf", 250),
-            _students("neumf", 25, {"weight": 1e-4, "layer": 0}, {"weight": 1e-1}),
-        ),
-        Table(
-            "bpr-half",
-            "CiteULike, BPR 200 -> 100 (phi = 0.5)",
-            "mf",
-            {},
-            Cell("teacher", "bpr", 200),
-            _students("bpr", 100, {"weight": 1e-2}, {"weight": 1e-3}),
-        ),
-    )
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Experiment:
-    """The data and the places of a reproduction."""
-
-    split: Split
-    candidates: Candidates
-    cells: Cells
-    out: Path
-
-    @classmethod
-    def open(cls, data: Path, out: Path) -> Experiment:
-        """Read the split, draw the candidates or read those of an earlier call."""
-        parts = split(read(data, echo=None), "given")
-        path = out / "candidates.npz"
-        if path.exists():
-            candidates = Candidates.load(path)
-        else:
-            out.mkdir(parents=True, exist_ok=True)
-            candidates = draw(parts, 499, seed=_CANDIDATES_SEED)
-            candidates.save(path)
-        return cls(parts, candidates, Cells(out / "cells"), out)
-
-    def about(self, table: Table, cell: Cell, seed: int) -> dict[str, Any]:
-        """Everything the result of a cell depends on."""
-        about = {
-            "cell": asdict(cell),
-            "training": {**_TRAINING, **table.training},
-            "model": table.model,
-            "seed": seed,
-            "candidates": self.candidates.digest,
-            "interactions": len(self.split.train),
-        }
-        return about if cell.method == "plain" else about | {"teacher": self.about(table, table.teacher, seed)}
-
-
-def cells_of(
-    tables: Sequence[str], seeds: Sequence[int], only: Sequence[str] = ()
-) -> Iterator[tuple[Table, Cell, int]]:
-    """The cells of a reproduction, seed by seed, the teacher before its students."""
-    for name in tables:
-        if name not in TABLES:
-            raise UnknownName("table", name, TABLES)
-        known = {cell.name for cell in (TABLES[name].teacher, *TABLES[name].students)}
-        for wanted in only:
-            if wanted not in known:
-                raise UnknownName("row", wanted, known)
-    for seed in seeds:
-        for name in tables:
-            table = TABLES[name]
-            for cell in (table.teacher, *table.students):
-                if not only or cell.name in only:
-                    yield table, cell, seed
-
-
-def run(
-    experiment: Experiment,
-    table: Table,
-    cell: Cell,
-    seed: int,
+def reproduce(
+    name: str,
     *,
+    data: Path,
+    out: Path,
+    work: Path,
+    seeds: Sequence[int] = (1, 2, 3, 4, 5),
+    tables: Sequence[str] = ("bpr",),
+    only: Sequence[str] = (),
     watch: Callable[[str], Sequence[Watch]] = lambda _: (),
-) -> dict[str, Any] | None:
-    """The result of one cell: computed, gone on with, or read; None when another process is at it.
+    say: Callable[[str], object] = print,
+) -> dict[str, Any]:
+    """Finish the cells that are missing, then write `<name>.json` and `<name>.md` beside their directory.
 
-    The result holds, for validation and test, each cut-off at its own best epoch (`own`, as published) and all at the
-    best epoch of validation H@5 (`one`), and the test ranks of every user at the latter.
+    Args:
+        name: "de-rrd".
+        data: the folder of the paper's split, with its `interactions.parquet`.
+        out: where finished cells are kept: small, worth committing. Several processes may work on one directory.
+        work: checkpoints and logs; a killed run goes on from them.
+        seeds: each trains its own teacher and students.
+        tables: which of the paper's tables; see `derrd.TABLES`.
+        only: rows to compute; all of them when empty.
+        watch: watches for a cell, given its label.
+        say: told of every finished cell.
+
+    Raises:
+        UnknownName: no such paper, table or row.
+        DataError: the data is not there, or is another split.
     """
-    about = experiment.about(table, cell, seed)
-    label = f"{table.name}-{cell.name}-seed{seed}"
-    if (done := experiment.cells.get(label, about)) is not None:
-        return done
-    if cell.method != "plain" and run(experiment, table, table.teacher, seed, watch=watch) is None:
-        return None
-    with experiment.cells.claim(label, about) as mine:
-        if not mine:
-            return None
-        if (done := experiment.cells.get(label, about)) is not None:
-            return done
-        trained = _train(experiment, table, cell, seed, [*watch(label), JsonLines(experiment.out / f"{label}.jsonl")])
-        result = {"about": about, **_measure(experiment, trained)}
-        experiment.cells.put(label, about, result)
-        if cell.name != "teacher":
-            experiment.cells.path(label, about, ".safetensors").unlink(missing_ok=True)
-        return result
+    if name not in PAPERS:
+        raise UnknownName("paper", name, PAPERS)
+    todo = list(cells_of(tables, seeds, only))
+    experiment = Experiment.open(data, out, work)
+    while todo:
+        left: list[Any] = []
+        for table, cell, seed in todo:
+            result = run_cell(experiment, table, cell, seed, watch=watch)
+            if result is None:  # another process is at it
+                left.append((table, cell, seed))
+                continue
+            figures = ", ".join(f"{key} {result['own'][f'test.{key}']:.4f}" for key in ("H@5", "N@10"))
+            say(f"{table.name} {cell.name} seed {seed}: test {figures}, {result['epochs']} epochs")
+        if len(left) == len(todo):
+            time.sleep(_WAIT)
+        todo = left
+    found = collect(experiment)
+    write_text(out.with_name(f"{name}.json"), json.dumps(found, indent=1) + "\n")
+    write_text(out.with_name(f"{name}.md"), markdown(found))
+    return found
 
 
-def _train(experiment: Experiment, table: Table, cell: Cell, seed: int, watch: Sequence[Watch]) -> Trained:
-    label = f"{table.name}-{cell.name}-seed{seed}"
-    checkpoint = experiment.cells.path(label, experiment.about(table, cell, seed), ".safetensors")
-    common: dict[str, Any] = {
-        "dim": cell.dim,
-        "valid": experiment.split.valid,
-        "candidates": experiment.candidates,
-        "seed": seed,
-        "training": TrainSettings.model_validate({**_TRAINING, **table.training}),
-        "checkpoint": checkpoint,
-        "watch": watch,
-    }
-    if cell.name == "teacher":
-        return fit(table.model, experiment.split.train, **common)
-    teacher = _train(experiment, table, table.teacher, seed, ()) if cell.method != "plain" else None
-    return distill(teacher, table.model, experiment.split.train, method=cell.method, settings=cell.settings, **common)
-
-
-def _measure(experiment: Experiment, trained: Trained) -> dict[str, Any]:
-    own: dict[str, float] = {}
-    one: dict[str, float] = {}
-    parts = {"valid": experiment.split.valid, "test": experiment.split.test}
-    values: dict[str, list[float]] = {}
-    for cut in CUTS:
-        ranker = trained.at_best(f"hr@{cut}")
-        for part, held in parts.items():
-            found = evaluate(
-                ranker,
-                held,
-                [f"{metric}@{k}" for metric in ("hr", "mrr", "ndcg") for k in CUTS],
-                protocol=trained.settings["train"]["protocol"],
-                candidates=experiment.candidates,
-            )
-            own |= {f"{part}.{_short(m)}@{cut}": found.means[f"{m}@{cut}"] for m in ("hr", "mrr", "ndcg")}
-            if cut == CUTS[0]:
-                one |= {f"{part}.{_short(m)}@{k}": found.means[f"{m}@{k}"] for m in ("hr", "mrr", "ndcg") for k in CUTS}
-            if part == "test":
-                each = {m: found.per_user[f"{m}@{cut}"] for m in ("hr", "ndcg")}
-                values |= {f"{_short(m)}@{cut}": np.round(value, 6).tolist() for m, value in each.items()}
+def collect(experiment: Experiment, seeds: Sequence[int] = range(1, 101)) -> dict[str, Any]:
+    """Every finished cell under its table and row: per seed, means, intervals, tests. What is not there is left out."""
+    tables: dict[str, Any] = {}
+    for table in TABLES.values():
+        rows: Found = {}
+        for cell in (table.teacher, *table.students):
+            label = f"{table.name}-{cell.name}-seed"
+            done = {s: experiment.cells.get(f"{label}{s}", experiment.about(table, cell, s)) for s in seeds}
+            rows[cell.name] = {s: each for s, each in done.items() if each is not None}
+        tables[table.name] = _table(table, rows)
     return {
-        "own": own,
-        "one": one,
-        "best_epochs": {metric: best.epoch for metric, best in trained.report.best.items()},
-        "epochs": len(trained.report.history),
-        "seconds": trained.report.seconds,
-        "parameters": trained.model.n_parameters,
-        "per_user": values,
-        "stopped": trained.report.stopped,
+        "paper": "DE-RRD, CIKM 2020, arXiv:2012.04357",
+        "protocol": f"leave-one-out, {experiment.candidates.n} sampled negatives a user",
+        "users": len(experiment.split.test.queries),
+        "candidates": {"seed": experiment.candidates.seed, "sha256": experiment.candidates.digest},
+        "command": "recdistill reproduce de-rrd",
+        "tables": tables,
     }
 
 
-def _short(metric: str) -> str:
-    return {"hr": "H", "mrr": "M", "ndcg": "N"}[metric]
+def _table(table: Table, rows: Found) -> dict[str, Any]:
+    methods: dict[str, Any] = {}
+    for name, done in rows.items():
+        seeds = {
+            str(s): {**each["own"], "epochs": each["epochs"], "seconds": each["seconds"]} for s, each in done.items()
+        }
+        methods[name] = {"seeds": seeds}
+        if not done:
+            continue
+        keys = next(iter(done.values()))["own"]
+        methods[name]["mean"] = {key: _mean(done, "own", key) for key in keys}
+        methods[name]["one_epoch_for_all"] = {key: _mean(done, "one", key) for key in keys}
+        methods[name]["parameters"] = next(iter(done.values()))["parameters"]
+        methods[name]["interval"] = {}
+        methods[name]["retention"] = {}
+        for metric in _NAMES:
+            values = _values(done, metric)
+            interval = bootstrap_interval(values)
+            methods[name]["interval"][f"test.{metric}"] = [interval.low, interval.high]
+            teachers = rows["teacher"]
+            if name != "teacher" and (both := sorted(done.keys() & teachers.keys())):
+                kept = retention(
+                    _values({s: done[s] for s in both}, metric), _values({s: teachers[s] for s in both}, metric)
+                )
+                methods[name]["retention"][f"test.{metric}"] = [kept.mean, kept.low, kept.high]
+    return {"title": table.title, "base": table.teacher.base, "methods": methods, "order": _order(rows)}
+
+
+def _order(rows: Found) -> list[dict[str, Any]]:
+    """Paired tests of neighbours in the published order, each with its better variant, Holm-corrected over all."""
+    tests: list[dict[str, Any]] = []
+    for metric in ("H@5", "N@10"):
+        for below, above in _ORDER:
+            low, high = _better(rows, below, metric), _better(rows, above, metric)
+            both = sorted(rows[low].keys() & rows[high].keys())
+            if not both:
+                continue
+            test = paired_test(
+                _values({s: rows[high][s] for s in both}, metric), _values({s: rows[low][s] for s in both}, metric)
+            )
+            tests.append(
+                {
+                    "metric": metric,
+                    "below": low,
+                    "above": high,
+                    "seeds": len(both),
+                    "difference": [test.difference.mean, test.difference.low, test.difference.high],
+                    "p": test.p_permutation,
+                }
+            )
+    for test, adjusted in zip(tests, holm([test["p"] for test in tests]) if tests else [], strict=True):
+        test["p_holm"] = float(adjusted)
+    return tests
+
+
+def _better(rows: Found, name: str, metric: str) -> str:
+    """The variant of a row that is better on validation data."""
+    variants = [each for each in (name, f"{name}-top") if rows.get(each)]
+    return max(variants, key=lambda each: _mean(rows[each], "own", f"valid.{metric}"), default=name)
+
+
+def _mean(done: dict[int, dict[str, Any]], rule: str, key: str) -> float:
+    return float(np.mean([each[rule][key] for each in done.values()]))
+
+
+def _values(done: dict[int, dict[str, Any]], metric: str) -> NDArray[np.float64]:
+    """(S, m) each seed's value for each user, at the epoch that is best for the metric's own cut-off."""
+    kind, cut = metric[0], int(metric[2:])
+    ranks = np.stack([unpack(each["ranks"][str(cut)]) for _, each in sorted(done.items())])  # (S, m)
+    inside = (ranks <= cut).astype(np.float64)
+    return {"H": inside, "M": inside / ranks, "N": inside / np.log2(ranks + 1)}[kind]
+
+
+def markdown(found: dict[str, Any]) -> str:
+    """The tables as a page."""
+    lines = [
+        "# DE-RRD, reproduced",
+        "",
+        f"{found['paper']}. {found['protocol']}, {found['users']:,} users, negatives drawn with seed "
+        f"{found['candidates']['seed']} (sha256 `{found['candidates']['sha256'][:16]}`). Every cut-off is reported at "
+        "its own best validation epoch, as the authors do; the second table takes all of them at the best epoch of "
+        "validation H@5. Intervals: 95 % bootstrap over users and seeds. This page and `de-rrd.json` are printed by "
+        f"`{found['command']}`.",
+        "",
+    ]
+    for table in found["tables"].values():
+        lines += _page(table)
+    lines += [
+        "Not run here: the paper's Foursquare tables (Table 2's second half, Tables 4 and 5): missing.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _page(table: dict[str, Any]) -> list[str]:
+    done = {name: row for name, row in table["methods"].items() if row["seeds"]}
+    lines = [f"## {table['title']}", ""]
+    if not done:
+        return [*lines, "Not run yet: missing.", ""]
+    half = "0.5" in table["title"]
+    paper = {} if half else DE_RRD_PAPER[table["base"]]
+    log = {} if half else DE_RRD_LOG[table["base"]]
+    lines += [
+        "| row | seeds | H@5 (95 %) | N@5 | H@10 | N@10 (95 %) | H@20 | N@20 | H@5 kept (95 %) | paper H@5, N@10 "
+        "| log H@5, N@10 |",
+        "|" + "---|" * 11,
+    ]
+    for name, row in table["methods"].items():
+        if name not in done:
+            lines.append(f"| {name} | missing |" + " |" * 9)
+            continue
+        mean, spread = row["mean"], row["interval"]
+        kept = row["retention"].get("test.H@5")
+        cells = [
+            name,
+            str(len(row["seeds"])),
+            _with(mean["test.H@5"], spread["test.H@5"]),
+            *(f"{mean[f'test.{metric}']:.4f}" for metric in ("N@5", "H@10")),
+            _with(mean["test.N@10"], spread["test.N@10"]),
+            *(f"{mean[f'test.{metric}']:.4f}" for metric in ("H@20", "N@20")),
+            f"{kept[0]:.1f} % ({kept[1]:.1f}-{kept[2]:.1f})" if kept else "",
+            *(_published(source.get(name.removesuffix("-top"))) for source in (paper, log)),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += [
+        "",
+        "All cut-offs at one epoch (best validation H@5):",
+        "",
+        "| row | H@5 | H@10 | N@10 | H@20 |",
+        "|---|---|---|---|---|",
+    ]
+    for name, row in done.items():
+        one = row["one_epoch_for_all"]
+        lines.append(
+            f"| {name} | " + " | ".join(f"{one[f'test.{m}']:.4f}" for m in ("H@5", "H@10", "N@10", "H@20")) + " |"
+        )
+    lines += ["", "Neighbours in the published order, paired over users (sign flips, Holm over all rows):", ""]
+    lines += ["| metric | above | below | seeds | difference (95 %) | p |", "|---|---|---|---|---|---|"]
+    for test in table["order"]:
+        difference = "{:+.4f} ({:+.4f} to {:+.4f})".format(*test["difference"])
+        cells = [test["metric"], test["above"], test["below"], str(test["seeds"]), difference, f"{test['p_holm']:.3g}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return [*lines, ""]
+
+
+def _with(mean: float, interval: list[float]) -> str:
+    return f"**{mean:.4f}** ({interval[0]:.4f}-{interval[1]:.4f})"
+
+
+def _published(row: dict[str, float] | None) -> str:
+    return f"{row['H@5']:.4f}, {row['N@10']:.4f}" if row else ""

@@ -1,0 +1,162 @@
+"""A run that is killed at any moment and started again ends as if it had never been killed, bit for bit."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+import recdistill.training.trainer as trainer
+from recdistill.errors import CheckpointError
+from recdistill.recipes.train import TrainSettings, distill, fit
+
+FAST = TrainSettings(epochs=8, batch=64, metrics=("ndcg@5", "hr@5"), device="cpu")
+
+
+@pytest.fixture(autouse=True)
+def always_save(monkeypatch):
+    monkeypatch.setattr(trainer.Keep.__init__, "__defaults__", (0.0,))
+
+
+@pytest.fixture(scope="module")
+def teacher(parts):
+    return fit("mf", parts.train, dim=8, valid=parts.valid, training=FAST, seed=5)
+
+
+class Interrupt(Exception):
+    pass
+
+
+class StopAt:
+    def __init__(self, epoch):
+        self.epoch = epoch
+
+    def on_start(self, report):
+        pass
+
+    def on_epoch(self, record, report):
+        if record.epoch == self.epoch:
+            raise Interrupt
+
+    def on_end(self, report):
+        pass
+
+
+@pytest.mark.parametrize("method", ["plain", "de", "rrd", "de-rrd"])
+def test_a_run_stopped_after_any_epoch_ends_as_the_whole_one(parts, teacher, method, tmp_path):
+    settings = {"rrd": {"depth": 20, "reach": 20, "near": 5, "far": 5}}
+    settings = {
+        "rrd": settings["rrd"],
+        "de-rrd": settings | {"de": {"experts": 3}},
+        "de": {"experts": 3},
+        "plain": {},
+    }[method]
+    common = {"method": method, "dim": 4, "valid": parts.valid, "settings": settings, "training": FAST, "seed": 2}
+    whole = distill(teacher, "mf", parts.train, **common)
+    for stop in (0, 3):
+        path = tmp_path / f"{stop}.safetensors"
+        with pytest.raises(Interrupt):
+            distill(teacher, "mf", parts.train, checkpoint=path, watch=[StopAt(stop)], **common)
+        again = distill(teacher, "mf", parts.train, checkpoint=path, **common)
+        for name, value in whole.model.arrays().items():
+            np.testing.assert_array_equal(again.model.arrays()[name], value, strict=True)
+        assert [r.losses for r in again.report.history] == [r.losses for r in whole.report.history]
+        assert [r.metrics for r in again.report.history] == [r.metrics for r in whole.report.history]
+        assert again.report.best == whole.report.best
+
+
+def test_a_finished_run_is_read_and_not_repeated(parts, tmp_path):
+    path = tmp_path / "run.safetensors"
+    first = fit("mf", parts.train, dim=4, valid=parts.valid, training=FAST, checkpoint=path)
+    written = path.stat().st_mtime_ns
+    second = fit("mf", parts.train, dim=4, valid=parts.valid, training=FAST, checkpoint=path)
+    assert path.stat().st_mtime_ns == written
+    assert second.report.history == first.report.history
+    np.testing.assert_array_equal(second.model.arrays()["user"], first.model.arrays()["user"])
+
+
+def test_the_checkpoint_of_another_run_is_refused(parts, tmp_path):
+    path = tmp_path / "run.safetensors"
+    fit("mf", parts.train, dim=4, training=FAST, checkpoint=path)
+    with pytest.raises(CheckpointError, match="other settings or data.*Delete"):
+        fit("mf", parts.train, dim=5, training=FAST, checkpoint=path)
+    with pytest.raises(CheckpointError, match="other settings or data"):
+        fit("mf", parts.train, dim=4, training=FAST, checkpoint=path, seed=8)
+
+
+def test_a_broken_checkpoint_is_refused(parts, tmp_path):
+    path = tmp_path / "run.safetensors"
+    fit("mf", parts.train, dim=4, training=FAST, checkpoint=path)
+    whole = path.read_bytes()
+    for broken in (b"", whole[:100], whole[: len(whole) // 2], b"\x80\x04" + whole[2:]):
+        path.write_bytes(broken)
+        with pytest.raises(CheckpointError, match="cannot be read.*Delete"):
+            fit("mf", parts.train, dim=4, training=FAST, checkpoint=path)
+
+
+SCRIPT = """
+import os, random, signal, sys, time
+from pathlib import Path
+import numpy as np
+import torch
+torch.set_num_threads(1)
+import recdistill.training.trainer as trainer
+trainer.Keep.__init__.__defaults__ = (0.02,)
+from recdistill.data.interactions import Interactions
+from recdistill.data.split import split
+from recdistill.ids import IdTable
+from recdistill.recipes.train import TrainSettings, distill, fit
+from safetensors.numpy import load_file, save_file
+
+draw = np.random.default_rng(0)
+pairs = np.unique(draw.integers(0, 50, (600, 2)), axis=0)
+log = Interactions(users=IdTable.from_ids(np.arange(50)), items=IdTable.from_ids(np.arange(50)),
+    user=pairs[:, 0].astype(np.int32), item=pairs[:, 1].astype(np.int32), timestamp=None, weight=None, split=None)
+parts = split(log, "leave-random-out", seed=1)
+how = TrainSettings(epochs=6, batch=32, metrics=("ndcg@5",), patience=50, device="cpu")
+small = {"de": {"experts": 3}, "rrd": {"near": 4, "far": 4, "reach": 10, "depth": 10}}
+
+def work(out):
+    out.mkdir(exist_ok=True)
+    teacher = fit("mf", parts.train, dim=8, valid=parts.valid, training=how, checkpoint=out / "teacher.safetensors")
+    student = distill(teacher, "mf", parts.train, dim=3, valid=parts.valid, training=how, settings=small,
+        checkpoint=out / "student.safetensors")
+    save_file({k: np.ascontiguousarray(v) for k, v in student.model.arrays().items()}, out / "end.safetensors")
+
+def start(out):  # a fork: the same process, without the seconds that imports take
+    child = os.fork()
+    if child == 0:
+        work(out)
+        os._exit(0)
+    return child
+
+whole, killed = Path(sys.argv[1]) / "whole", Path(sys.argv[1]) / "killed"
+began = time.monotonic()
+assert os.waitpid(start(whole), 0)[1] == 0
+seconds = time.monotonic() - began
+kills = 0
+while not (killed / "end.safetensors").exists():
+    child = start(killed)
+    if kills < 8:
+        time.sleep(random.uniform(0.05, 0.4) * seconds)
+        os.kill(child, signal.SIGKILL)
+    kills += os.WIFSIGNALED(os.waitpid(child, 0)[1])
+one, other = load_file(whole / "end.safetensors"), load_file(killed / "end.safetensors")
+assert one.keys() == other.keys()
+for name in one:
+    np.testing.assert_array_equal(one[name], other[name], strict=True)
+print("killed", kills)
+"""
+
+
+def test_a_run_killed_at_random_moments_ends_bit_identical(tmp_path):
+    script = tmp_path / "run.py"
+    script.write_text(SCRIPT)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, script, tmp_path], env=environment, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[-1]) >= 3, "the run must have been killed for this test to say anything"
