@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 from typing_extensions import override
 
-from recdistill.cli import about, train, use
+from recdistill.cli import about, papers, train, use
 from recdistill.errors import UnknownName
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def recdistill(
 
 _COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Start": (train.demo, train.init),
-    "Train": (train.distill, train.compare),
+    "Train": (train.distill, train.compare, papers.reproduce),
     "Use": (use.evaluate, use.recommend),
     "About": (about.doctor, about.cite),
 }
