@@ -36,7 +36,7 @@ def reproduce(
     wanted = [part.strip() for part in seeds.split(",") if part.strip()]
     if not wanted or not all(part.isdigit() for part in wanted):
         raise UsageError(
-            problem("--seeds takes a number of seeds or their list", seeds, remedy="For example 5, or 1,3")
+            problem("--seeds takes a number or a list", seeds, remedy="For example 5, or 1,3")
         )
     numbers = [int(part) for part in wanted]
 

@@ -69,13 +69,14 @@ class Csr:
 
     def select(self, rows: NDArray[np.int64]) -> Csr:
         """The rows at `rows` (m,), in that order; -1 gives an empty row."""
-        known = rows >= 0
-        safe = np.where(known, rows, 0)
-        degrees = np.where(known, self.degrees[safe], 0) if self.n_rows else np.zeros(len(rows), np.int64)
+        if self.n_rows == 0:
+            return Csr.empty(len(rows), self.n_columns)
+        safe = np.maximum(rows, 0)
+        start = self.indptr[safe]  # (m,)
+        degrees = np.where(rows >= 0, self.indptr[safe + 1] - start, 0)
         indptr = np.zeros(len(rows) + 1, np.int64)
         np.cumsum(degrees, out=indptr[1:])
         within = np.arange(indptr[-1]) - np.repeat(indptr[:-1], degrees)
-        start = self.indptr[safe] if self.n_rows else np.zeros(len(rows), np.int64)
         return Csr(indptr, self.indices[np.repeat(start, degrees) + within], self.n_columns)
 
     def contains(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.bool_]:

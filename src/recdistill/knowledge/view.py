@@ -42,6 +42,11 @@ class View:
         """(Q,) bool: which queries this recommender can answer at all."""
         raise self._missing("which queries it knows")
 
+    def has(self, side: Side, ids: Tensor) -> Tensor | None:
+        """(m,) rows -> (m,) bool, whose vectors this recommender has; None = everybody's."""
+        del side, ids
+        return None
+
     def select(self, index: Tensor) -> View:
         """The view of the queries at `index` (m,); what is already computed is shared."""
         raise self._missing("a part of its queries")

@@ -23,7 +23,9 @@ from recdistill.methods import METHODS, Setting
 from recdistill.models import MODELS
 from recdistill.runtime import Runtime
 from recdistill.settings import Settings, parse
+from recdistill.teachers.joined import Joined
 from recdistill.teachers.live import Live
+from recdistill.teachers.stored import Files, Stored
 from recdistill.terms.base import FromInteractions
 from recdistill.training.optim import optimiser
 from recdistill.training.stop import Stop
@@ -152,7 +154,7 @@ def fit(
 
 
 def distill(
-    teacher: Trained | Knows | None,
+    teacher: Trained | Files | Knows | None,
     model: str,
     train: Interactions,
     *,
@@ -201,7 +203,7 @@ def distill(
         "train": training.model_dump(mode="json"),
         "seed": seed,
     }
-    knows = Live(teacher.model, seen=train.csr()) if isinstance(teacher, Trained) else teacher
+    knows = _known(teacher, train)
     runtime = Runtime.of(training.device)
     learner = entry.build(built_with, train.n_users, train.n_items, rng.key(seed, "weights"), train.csr())
     learner.to(runtime.device)
@@ -248,6 +250,14 @@ def distill(
     return Trained(learner, model, method, train, report, everything, stop)
 
 
+def _known(teacher: Trained | Files | Knows | None, train: Interactions) -> Knows | None:
+    if isinstance(teacher, Trained):
+        return Live(teacher.model, seen=train.csr())
+    if isinstance(teacher, Files):
+        return teacher.matched(users=train.users, items=train.items, seen=train.csr())
+    return teacher
+
+
 def _check_data(train: Interactions, valid: HeldOut | None) -> None:
     if isinstance(train, HeldOut) or not isinstance(train, Interactions):  # pyright: ignore[reportUnnecessaryIsInstance]
         msg = problem("Training takes Interactions", type(train).__name__, remedy="Give `split(log).train`")
@@ -273,8 +283,8 @@ def _fingerprint(
         arrays += [valid.targets.indptr, valid.targets.indices]
     if candidates is not None:
         arrays.append(candidates.items)
-    if isinstance(teacher, Live):
-        arrays += [value for _, value in sorted(teacher.model.arrays().items())]
+    if isinstance(teacher, (Live, Stored, Joined)):  # a teacher of the user's own kind has no digest we know of
+        digest.update(teacher.fingerprint.encode())
     for array in arrays:
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()

@@ -86,6 +86,10 @@ class _JoinedView(View):
         return reduce(lambda a, b: a & b, (view.known() for view in distinct.values()))
 
     @override
+    def has(self, side: Side, ids: Tensor) -> Tensor | None:
+        return self._of(Kind.VECTORS).has(side, ids)
+
+    @override
     def select(self, index: Tensor) -> View:
         distinct = {id(view): view.select(index) for view in self._views.values()}
         return _JoinedView({kind: distinct[id(view)] for kind, view in self._views.items()})

@@ -5,8 +5,10 @@ Letters: Q queries, K list.
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from typing_extensions import override
 
@@ -41,6 +43,14 @@ class Live:
     def view(self, query: Query) -> View:
         """What the model knows of a batch of queries."""
         return _LiveView(self.model.view(query), self, query)
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of its weights."""
+        digest = hashlib.blake2b(digest_size=16)
+        for name, value in sorted(self.model.arrays().items()):
+            digest.update(name.encode() + np.ascontiguousarray(value).tobytes())
+        return digest.hexdigest()
 
     def ranked(self, users: Tensor, k: int) -> Tensor:
         """(Q,) user rows -> (Q, k) items, best first, without training items; -1 past the end."""

@@ -36,7 +36,8 @@ class ExpertMatch(Term):
 
     The weights `s_e = softmax((log(softmax(W t_e + b) + 1e-10) + g) / tau)` see the teacher's vector alone and are
     always soft: no arg-max and no straight-through step, they only approach one expert as tau falls. `g` is Gumbel
-    noise, a function of (seed, side, epoch, step, entity). An item counts 1/2 for each role it plays in the batch.
+    noise, a function of (seed, side, epoch, step, entity). An item counts 1/2 for each role it plays in the batch;
+    what the teacher has no vector of counts 0.
     """
 
     of_teacher: ClassVar[frozenset[Kind]] = frozenset({Kind.VECTORS})
@@ -111,7 +112,9 @@ class ExpertMatch(Term):
         rebuilt = mixture(
             x, weights, experts, dropped=self._dropped, precision=self._precision, scratch=self._scratch
         )  # (n, t)
-        return Rows(who.share * self._distance(target, rebuilt), of="users" if self._side == "user" else "items")
+        there = teacher.has(self._side, who.ids)
+        share = who.share if there is None else who.share * there
+        return Rows(share * self._distance(target, rebuilt), of="users" if self._side == "user" else "items")
 
     def weights(self, target: Tensor, ids: Tensor, clock: Clock) -> Tensor:
         """(n, t) teacher vectors, (n,) their rows -> (n, M) how much each expert counts; rows sum to 1."""
