@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from recdistill.evaluation.evaluate import Evaluation, evaluate
     from recdistill.recipes.cite import cite
     from recdistill.recipes.compare import Comparison, compare
-    from recdistill.recipes.train import Trained, TrainSettings, distill, fit
+    from recdistill.recipes.train import TrainSettings, distill, fit
+    from recdistill.recipes.trained import Trained
     from recdistill.serve.recommendations import Recommendations
     from recdistill.serve.service import Service
     from recdistill.teachers.stored import teacher
@@ -66,7 +67,7 @@ _HOMES = {
     "Service": "serve.service",
     "Split": "data.interactions",
     "TrainSettings": "recipes.train",
-    "Trained": "recipes.train",
+    "Trained": "recipes.trained",
     "cite": "recipes.cite",
     "compare": "recipes.compare",
     "distill": "recipes.train",

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from recdistill.data.interactions import HeldOut
     from recdistill.evaluation.compare import PairedTest
     from recdistill.evaluation.ranking import Ranker
-    from recdistill.recipes.train import Trained
+    from recdistill.recipes.trained import Trained
 
 __all__ = ["Comparison", "System", "card", "compare"]
 
@@ -55,7 +55,7 @@ class System:
     @classmethod
     def of(cls, name: str, thing: Trained | Ranker) -> System:
         """What was trained here, or any ranker."""
-        from recdistill.recipes.train import Trained  # noqa: PLC0415 - rankers from files need no torch
+        from recdistill.recipes.trained import Trained  # noqa: PLC0415 - rankers from files need no torch
 
         if not isinstance(thing, Trained):
             return cls(name, thing, model=type(thing).__name__)
@@ -73,7 +73,7 @@ class System:
                 epochs=len(thing.report.history),
                 best_epoch=None if best is None else best.epoch,
             ),
-            citations=papers(thing),
+            citations=thing.citations,
         )
 
 
@@ -246,14 +246,6 @@ def paired(
 def label(model: str, settings: Mapping[str, Any]) -> str:
     """How a model is called in tables: "mf, 20 dims"."""
     return f"{model}, {settings['dim']} dims" if "dim" in settings else model
-
-
-def papers(trained: Trained) -> tuple[str, ...]:
-    """What to cite: the model's paper and the method's."""
-    from recdistill.methods import METHODS  # noqa: PLC0415
-    from recdistill.models import MODELS  # noqa: PLC0415 - rankers from files need no torch
-
-    return tuple(dict.fromkeys([MODELS[trained.name].paper, METHODS[trained.method].paper.bibtex()]))
 
 
 def _among(name: str | None, systems: Mapping[str, object], what: str, default: str) -> str | None:

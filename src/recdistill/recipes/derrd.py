@@ -20,7 +20,7 @@ from recdistill.data.split import split
 from recdistill.errors import UnknownName
 from recdistill.evaluation.evaluate import evaluate
 from recdistill.recipes.cells import Cells
-from recdistill.recipes.train import Trained, TrainSettings, distill, fit
+from recdistill.recipes.train import TrainSettings, distill, fit
 from recdistill.training.watch import JsonLines
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from recdistill.data.interactions import Split
+    from recdistill.recipes.trained import Trained
     from recdistill.training.watch import Watch
 
 __all__ = ["CUTS", "TABLES", "Cell", "Experiment", "Table", "cells_of", "pack", "run_cell", "unpack"]

@@ -15,6 +15,7 @@ from recdistill.data.csr import Csr
 from recdistill.data.sources import read
 from recdistill.data.split import split as divide
 from recdistill.errors import DataError, UnknownName, problem
+from recdistill.evaluation.blocks import default_threads
 from recdistill.evaluation.card import bytes_on_disk
 from recdistill.evaluation.metrics import parse
 from recdistill.evaluation.ranking import ranker
@@ -51,7 +52,7 @@ class Matched:
         self._inner, self._user, self._item = inner, user, item
         self._ours = np.full(inner.n_items, -1, np.int64)
         self._ours[item[item >= 0]] = np.flatnonzero(item >= 0)
-        self.n_users, self.n_items, self.threads = len(user), len(item), inner.threads
+        self.n_users, self.n_items, self.threads = len(user), len(item), default_threads()
 
     def top_k(self, queries: NDArray[np.int64], k: int, exclude: Csr | None = None) -> NDArray[np.int64]:
         """(Q,) rows of the log -> (Q, k) items of the log, best first, -1 past the end."""

@@ -31,7 +31,7 @@ from recdistill.recipes.cells import Cells, digest
 from recdistill.recipes.compare import System, card
 from recdistill.recipes.known import KnownRanker
 from recdistill.recipes.runfile import Plan, RunSettings, resolve
-from recdistill.recipes.train import Trained, distill, fit
+from recdistill.recipes.train import distill, fit
 from recdistill.report.page import Curve
 from recdistill.settings import parse
 from recdistill.teachers.stored import stored
@@ -48,12 +48,13 @@ if TYPE_CHECKING:
     from recdistill.recipes.listener import Listener
     from recdistill.recipes.runfile import Data
     from recdistill.recipes.train import TrainSettings
+    from recdistill.recipes.trained import Trained
     from recdistill.teachers.joined import Joined
     from recdistill.teachers.stored import Stored
 
 __all__ = ["Result", "Study", "load_log"]
 
-_POPULAR = 1000  # items kept for users nobody knows
+_TIMED = 1.0  # seconds for single answers, and again for tables
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,7 +235,13 @@ class Study:
         trained = train()
         system = System.of(name, trained)
         valid, test = self._evaluate(system)
-        self._save(path, trained, about, test)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        trained.save(
+            path,
+            lineage={"run": digest(about), "data": self._data_digest},
+            metrics={f"{test.name} {metric}": mean for metric, mean in test.means.items()},
+            overwrite=True,
+        )
         whole_system = replace(system, bytes=bytes_on_disk(path))
         return self._measured(whole_system, about, teacher, _curve(trained), (valid, test))
 
@@ -278,7 +285,7 @@ class Study:
             [valid, test],
             teacher=against,
             held=held,
-            latency=measure(system.ranker, users=held.queries, exclude=held.seen) if timed else None,
+            latency=measure(system.ranker, users=held.queries, exclude=held.seen, seconds=_TIMED) if timed else None,
             seed=self.seed,
         )
         cell = {
@@ -297,27 +304,6 @@ class Study:
         train = self.split.train
         ranker = KnownRanker(self._files, n_users=train.n_users, n_items=train.n_items)
         return System("teacher", ranker, model=", ".join(self.run.teacher.files), timed=False)
-
-    def _save(self, path: Path, trained: Trained, about: dict[str, Any], test: Evaluation) -> None:
-        train = trained.train
-        often = np.bincount(train.item, minlength=train.n_items)
-        popular = np.argsort(-often, kind="stable")[:_POPULAR].astype(np.int64)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        bundle.save(
-            path,
-            kind=trained.model.kind,
-            arrays=trained.model.arrays(),
-            users=train.users,
-            items=train.items,
-            seen=train.csr(),
-            popular=popular[often[popular] > 0],
-            model=trained.name,
-            settings=dict(trained.settings),
-            lineage={"method": trained.method, "run": digest(about), "data": self._data_digest, "seed": self.seed},
-            metrics={f"{test.name} {name}": mean for name, mean in test.means.items()},
-            citations=System.of("", trained).citations,
-            overwrite=True,
-        )
 
 
 def load_log(data: Data, listener: Listener) -> Interactions:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from recdistill.errors import UsageError, problem
 from recdistill.evaluation.evaluate import evaluate
 from recdistill.methods import METHODS, Setting
 from recdistill.models import MODELS
+from recdistill.recipes.trained import Trained
 from recdistill.runtime import Runtime
 from recdistill.settings import Settings, parse
 from recdistill.teachers.joined import Joined
@@ -37,12 +37,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from recdistill.data.candidates import Candidates
-    from recdistill.evaluation.ranking import Ranker
     from recdistill.knowledge.view import Knows
-    from recdistill.models.base import Recommender
-    from recdistill.training.watch import Report, Watch
+    from recdistill.training.watch import Watch
 
-__all__ = ["TrainSettings", "Trained", "distill", "fit"]
+__all__ = ["TrainSettings", "distill", "fit"]
 
 
 class TrainSettings(Settings):
@@ -72,38 +70,6 @@ class TrainSettings(Settings):
     """Epochs between validations."""
     device: str = "auto"
     """ "auto", "cpu", "cuda" or "cuda:<index>"."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Trained:
-    """A trained model and how it came to be."""
-
-    model: Recommender
-    name: str
-    """The model's registered name."""
-    method: str
-    train: Interactions
-    report: Report
-    settings: Mapping[str, Any]
-    """Everything that was set, as plain values: what makes the run repeatable."""
-    stop: Stop
-
-    def ranker(self) -> Ranker:
-        """What is evaluated and served."""
-        return self.model.ranker()
-
-    def at_best(self, metric: str) -> Ranker:
-        """The ranker of the best epoch of one validation metric (DE-RRD reports each cut-off at its own best epoch)."""
-        state = self.stop.state_of(metric)
-        if state is None:
-            raise UsageError(problem("There is no best epoch of that metric", metric, allowed=self.stop.metrics))
-        now = {name: value.clone() for name, value in self.model.state_dict().items()}
-        self.model.load_state_dict(state)
-        arrays = {name: value.copy() for name, value in self.model.arrays().items()}
-        self.model.load_state_dict(now)
-        from recdistill.evaluation.ranking import ranker  # noqa: PLC0415
-
-        return ranker(self.model.kind, arrays)
 
 
 def fit(
