@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from pydantic import Field
-from torch import nn
 from typing_extensions import override
 
+from recdistill.knowledge.table import Table
 from recdistill.knowledge.vectors import VectorView
 from recdistill.knowledge.view import Kind
 from recdistill.models.base import Recommender, model
@@ -60,9 +60,9 @@ class MF(Recommender):
         return {"user": self.user.detach().cpu().numpy(), "item": self.item.detach().cpu().numpy()}
 
 
-def table(rows: int, dim: int, *, std: float, generator: torch.Generator) -> nn.Parameter:
+def table(rows: int, dim: int, *, std: float, generator: torch.Generator) -> Table:
     """(rows, dim) vectors drawn from N(0, std^2)."""
-    return nn.Parameter(torch.empty(rows, dim).normal_(0, std, generator=generator))
+    return Table(torch.empty(rows, dim).normal_(0, std, generator=generator))
 
 
 @model("mf", settings=MFSettings, paper=PAPER)
