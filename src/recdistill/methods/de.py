@@ -13,6 +13,7 @@ import torch
 from pydantic import Field
 
 from recdistill.clock import exponential
+from recdistill.knowledge.view import Kind
 from recdistill.methods.base import Paper, Setting, method
 from recdistill.objective import Objective, Pass
 from recdistill.query import Query
@@ -20,6 +21,8 @@ from recdistill.settings import Settings
 from recdistill.terms.expert_match import ExpertMatch
 
 if TYPE_CHECKING:
+    from recdistill.knowledge.view import Knows, Layer
+    from recdistill.models.base import Recommender
     from recdistill.objective import Term
     from recdistill.query import Side
 
@@ -61,15 +64,19 @@ class DE(Settings):
 def expert_terms(c: DE, s: Setting) -> dict[str, tuple[float, Term]]:
     """DE's two terms, users and items, with their weight."""
     teacher = s.need_teacher("de")
-    nobody = Query(torch.zeros(0, dtype=torch.int64))
-    first = torch.zeros(1, dtype=torch.int64)
+    device = next(s.student.parameters()).device  # the teacher is asked there too
+    nobody, first = (torch.zeros(n, dtype=torch.int64, device=device) for n in (0, 1))
+
+    def width(of: Recommender | Knows, side: Side, layer: Layer = "served") -> int:
+        if Kind.VECTORS not in of.provides:
+            return 1  # the loop refuses the pass before its first step, with all that is missing
+        return of.view(Query(nobody)).entities(side, first, layer).shape[1]
 
     def term(side: Side) -> ExpertMatch:
-        device = next(s.student.parameters()).device
         return ExpertMatch(
             side,
-            student_dim=s.student.view(nobody).entities(side, first.to(device), c.layer).shape[1],
-            teacher_dim=teacher.view(nobody).entities(side, first).shape[1],
+            student_dim=width(s.student, side, c.layer),
+            teacher_dim=width(teacher, side),
             temperature=exponential(c.tau_start, c.tau_end, c.tau_epochs, lag=1),
             experts=c.experts,
             layer=c.layer,

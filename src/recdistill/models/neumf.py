@@ -185,7 +185,7 @@ class _PairView(View):
         if not self._catalogue and flat.shape[0] >= net.n_items and not net.item_mlp.by_rows:
             self._catalogue.append(net.item_mlp @ weight)
         half = self._catalogue[0].index_select(0, flat) if self._catalogue else take(net.item_mlp, flat) @ weight
-        return half.view(*items.shape, -1)
+        return half.view(*items.shape, half.shape[1])
 
     def _all_known(self) -> bool:
         return bool(self.known().all())

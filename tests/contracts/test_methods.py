@@ -1,0 +1,216 @@
+"""What every registered method promises, with every model as its student and every teacher that has what it asks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import recdistill as rd
+from recdistill.clock import Clock
+from recdistill.data.batches import InteractionBatches
+from recdistill.errors import UsageError
+from recdistill.knowledge.view import Kind
+from recdistill.methods import METHODS, Setting
+from recdistill.models import MODELS
+from recdistill.query import Batch, Query
+from recdistill.recipes.train import TrainSettings, distill, fit
+from recdistill.serve.service import Service
+from recdistill.settings import parse
+from recdistill.terms.base import FromInteractions
+
+ONE = TrainSettings(epochs=1, batch=32, device="cpu")
+SMALL = {
+    "plain": {},
+    "de": {"experts": 3},
+    "rrd": {"near": 5, "far": 4, "depth": 12, "reach": 10},
+    "de-rrd": {"de": {"experts": 3}, "rrd": {"near": 5, "far": 4, "depth": 12, "reach": 10}},
+}
+TEACHERS = ["live mf", "live neumf", "live lightgcn", "lists", "scores", "vectors", "bundle", "joined"]
+DOCS = Path(__file__).parents[2] / "docs" / "methods.md"
+
+
+def small(name):
+    return SMALL.get(name, {})
+
+
+def passes(name, log, teacher, student, seed=5):
+    """The passes of a method over a model, as a run builds them."""
+    batches = InteractionBatches(log, size=40, seed=seed, device=torch.device("cpu"))
+    setting = Setting(
+        student=student,
+        batches=batches,
+        base=FromInteractions(),
+        taken=batches.taken,
+        n_users=log.n_users,
+        seed=seed,
+        teacher=teacher,
+    )
+    entry = METHODS[name]
+    return entry.build(parse(entry.settings, small(name)), setting), batches
+
+
+def asks(name, log, teachers, built):
+    """What the method's terms ask of a teacher."""
+    made, _ = passes(name, log, teachers["live mf"], built("mf"))
+    return frozenset().union(*(term.of_teacher for each in made for _, term in each.objective.named_terms()))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_default_settings_are_accepted_and_survive_json(method):
+    settings = parse(METHODS[method].settings, {})
+    assert type(settings).model_validate_json(settings.model_dump_json()) == settings
+    assert parse(METHODS[method].settings, settings.model_dump(mode="json")) == settings
+
+
+@pytest.mark.parametrize("student", MODELS)
+@pytest.mark.parametrize("method", METHODS)
+def test_default_settings_train_on_a_log_smaller_than_their_lists(method, student, log, teachers):
+    trained = distill(teachers["live mf"], student, log, method=method, dim=4, training=ONE)
+    assert np.isfinite(list(trained.report.history[0].losses.values())).all()
+
+
+@pytest.mark.parametrize("teacher", TEACHERS)
+@pytest.mark.parametrize("student", MODELS)
+@pytest.mark.parametrize("method", METHODS)
+def test_an_epoch_gives_finite_losses_or_says_all_that_is_missing(method, student, teacher, log, teachers, built):  # noqa: PLR0917
+    missing = asks(method, log, teachers, built) - teachers[teacher].provides
+    before = teachers[teacher].fingerprint
+    run = {"method": method, "dim": 4, "settings": small(method), "training": ONE}
+    if missing:
+        with pytest.raises(UsageError) as caught:
+            distill(teachers[teacher], student, log, **run)
+        for kind in missing:
+            assert f"cannot give {kind}" in str(caught.value)
+        return
+    trained = distill(teachers[teacher], student, log, **run)
+    losses = trained.report.history[0].losses
+    assert losses["base"] > 0
+    assert np.isfinite(list(losses.values())).all()
+    assert teachers[teacher].fingerprint == before, "a teacher does not learn"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_everything_a_teacher_lacks_is_said_at_once(method, log, teachers, built):
+    wanted = asks(method, log, teachers, built)
+    if not wanted:
+        pytest.skip("asks nothing")
+
+    class Deaf:
+        provides = frozenset()
+
+        def view(self, query):
+            raise AssertionError
+
+    with pytest.raises(UsageError) as caught:
+        distill(Deaf(), "mf", log, method=method, dim=4, training=ONE)
+    for kind in wanted:
+        assert f"cannot give {kind}" in str(caught.value)
+    with pytest.raises(UsageError, match=f"The method '{method}' needs a teacher"):
+        distill(None, "mf", log, method=method, dim=4, training=ONE)
+
+
+@pytest.mark.parametrize("student", MODELS)
+@pytest.mark.parametrize("method", METHODS)
+def test_a_students_state_and_bundle_hold_the_student_alone(method, student, log, teachers, saved, tmp_path):  # noqa: PLR0917
+    trained = distill(
+        teachers["live mf"], student, log, method=method, dim=4, settings=small(method), training=ONE, seed=2
+    )
+    alone = fit(student, log, dim=4, training=ONE, seed=2)
+    shapes = {name: value.shape for name, value in trained.model.state_dict().items()}
+    assert shapes == {name: value.shape for name, value in alone.model.state_dict().items()}
+    assert trained.model.n_parameters == alone.model.n_parameters
+    manifest = saved(trained.model, tmp_path / "bundle", student)
+    assert set(manifest.files["tensors.safetensors"].tensors) == set(alone.model.arrays())
+    lists = trained.ranker().top_k(np.arange(log.n_users), 5, log.csr())
+    served = Service.from_bundle(tmp_path / "bundle").recommend(["u0", "u5"], k=5)
+    assert [[item.id for item in items] for _, items in served] == [[f"i{i}" for i in lists[u]] for u in (0, 5)]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_same_seed_gives_the_same_student_and_another_seed_another(method, log, teachers):
+    run = {"method": method, "dim": 4, "settings": small(method), "training": ONE}
+    one, same, other = (distill(teachers["joined"], "mf", log, seed=s, **run).model.arrays() for s in (1, 1, 2))
+    assert all(np.array_equal(one[name], same[name]) for name in one)
+    assert not np.array_equal(one["user"], other["user"])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_row_does_not_know_what_else_is_in_its_batch(method, log, teachers, built):
+    """The rows of users and items come in ascending order whatever the batch's; those of queries in the batch's."""
+    student, order = built("mf"), torch.tensor([3, 0, 4, 2, 1])
+    user = torch.tensor([7, 2, 7, 11, 20])
+    positive, negatives = torch.tensor([1, 2, 3, 4, 5]), torch.tensor([[9], [8], [1], [9], [7]])
+    clock = Clock(2, 3)
+
+    def rows(place):
+        made, _ = passes(method, log, teachers["joined"], student)
+        batch = Batch(Query(user[place]), positive[place], negatives[place])
+        found = {}
+        for each in made:
+            teacher = None if each.teacher is None else each.teacher.view(batch.query)
+            for name, term in each.objective.named_terms():
+                if term.scope == "row":
+                    found[name] = term(student.view(batch.query), teacher, batch, clock)
+        return found
+
+    whole, turned, part = rows(torch.arange(5)), rows(order), rows(torch.tensor([0, 1]))
+    for name, value in whole.items():
+        if value.of == "queries":
+            torch.testing.assert_close(turned[name].value, value.value[order])
+            torch.testing.assert_close(part[name].value, value.value[:2])
+        elif value.of == "users":
+            torch.testing.assert_close(turned[name].value, value.value)
+            torch.testing.assert_close(part[name].value, value.value[:2])  # users 2 and 7 of 2, 7, 11, 20
+        else:
+            torch.testing.assert_close(turned[name].value, value.value)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_weight_zero_is_plain_training(method, log, teachers):
+    if method == "plain":
+        pytest.skip("is it")
+    settings = parse(METHODS[method].settings, small(method)).model_dump(mode="json")
+    for part in [settings, *(v for v in settings.values() if isinstance(v, dict))]:
+        if "weight" in part:
+            part["weight"] = 0.0
+    off = distill(teachers["joined"], "mf", log, method=method, dim=4, settings=settings, training=ONE).model.arrays()
+    plain = fit("mf", log, dim=4, training=ONE).model.arrays()
+    for name, value in plain.items():
+        np.testing.assert_allclose(off[name], value, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_page_on_methods_has_a_row_for_it(method, log, teachers, built):
+    entry = METHODS[method]
+    row = next((line for line in DOCS.read_text().splitlines() if line.startswith(f"| `{method}` |")), None)
+    assert row is not None, f"docs/methods.md has no row for {method!r}"
+    assert entry.paper.url in row
+    for kind in asks(method, log, teachers, built):
+        assert str(kind) in row
+    settings = entry.settings.model_fields
+    for setting in settings:
+        assert f"`{setting}`" in row, f"the row does not name the setting {setting!r}"
+    assert entry.summary
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_its_paper_can_be_cited(method):
+    text = rd.cite(method)
+    assert text.startswith(f"@inproceedings{{{METHODS[method].paper.key},")
+    assert METHODS[method].paper.title in text
+    assert text in rd.cite()
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_a_student_that_lacks_a_kind_is_refused_with_it(kind, log, teachers, built):
+    """`Pass.check` names what the student lacks as well."""
+    for method in METHODS:
+        made, _ = passes(method, log, teachers["live mf"], built("mf"))
+        for each in made:
+            needed = frozenset().union(*(term.of_student for _, term in each.objective.named_terms()))
+            missing = replace(each).check(frozenset(Kind) - {kind})
+            assert (kind in needed) == any(problem.kind == kind for problem in missing)
