@@ -62,16 +62,18 @@ def test_the_same_seed_gives_the_same_model_and_another_seed_another(parts):
 def test_held_out_data_is_refused_as_training_data(parts):
     with pytest.raises(UsageError, match=r"Training takes Interactions; got 'HeldOut'.*split\(log\).train"):
         fit("mf", parts.test, dim=4)
-    with pytest.raises(UsageError, match="takes the validation part of a split; got 'test'"):
+    with pytest.raises(UsageError, match=r"takes the validation part of a split; got 'test'"):
         fit("mf", parts.train, dim=4, valid=parts.test)
-    with pytest.raises(UsageError, match="takes the validation part"):
+    with pytest.raises(UsageError, match=r"takes the validation part"):
         fit("mf", parts.train, dim=4, valid=parts.train)
 
 
 def test_a_teacher_stays_as_it_is_while_the_student_trains(parts):
     teacher = fit("mf", parts.train, dim=8, training=CPU)
     before = {name: value.copy() for name, value in teacher.model.arrays().items()}
-    student = distill(teacher, "mf", parts.train, dim=4, training=CPU, settings={"de": {"experts": 2}, "rrd": {"near": 5}})
+    student = distill(
+        teacher, "mf", parts.train, dim=4, training=CPU, settings={"de": {"experts": 2}, "rrd": {"near": 5}}
+    )
     for name, value in teacher.model.arrays().items():
         np.testing.assert_array_equal(value, before[name])
     assert not teacher.model.training
@@ -80,18 +82,18 @@ def test_a_teacher_stays_as_it_is_while_the_student_trains(parts):
 
 
 def test_unknown_names_and_settings_get_their_neighbours(parts):
-    with pytest.raises(UnknownName, match="Unknown model 'fm'. Did you mean 'mf'"):
+    with pytest.raises(UnknownName, match=r"Unknown model 'fm'. Did you mean 'mf'"):
         fit("fm", parts.train)
-    with pytest.raises(UnknownName, match="Unknown method 'de-rdr'. Did you mean 'de-rrd'"):
+    with pytest.raises(UnknownName, match=r"Unknown method 'de-rdr'. Did you mean 'de-rrd'"):
         distill(None, "mf", parts.train, method="de-rdr")
-    with pytest.raises(UnknownName, match="Unknown base loss 'bprr'. Did you mean 'bpr'"):
+    with pytest.raises(UnknownName, match=r"Unknown base loss 'bprr'. Did you mean 'bpr'"):
         fit("mf", parts.train, training=TrainSettings(loss="bprr", device="cpu"))
-    with pytest.raises(SettingsError, match="experts"):
+    with pytest.raises(SettingsError, match=r"experts"):
         distill(None, "mf", parts.train, method="de", settings={"expert": 3})
 
 
 def test_a_method_without_its_teacher_says_so(parts):
-    with pytest.raises(UsageError, match="The method 'de' needs a teacher"):
+    with pytest.raises(UsageError, match=r"The method 'de' needs a teacher"):
         distill(None, "mf", parts.train, method="de")
 
 
@@ -107,7 +109,7 @@ def test_everything_a_teacher_lacks_is_said_at_once(parts):
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run(parts):
-    with pytest.raises(TrainingError, match="'base' is not finite in epoch 0.*Lower the learning rate"):
+    with pytest.raises(TrainingError, match=r"'base' is not finite in epoch 0.*Lower the learning rate"):
         fit("mf", parts.train, dim=4, training=CPU.model_copy(update={"lr": 1e30}))
 
 
@@ -175,7 +177,7 @@ def test_each_metric_keeps_its_own_best_epoch_and_state():
 
 
 def test_a_validation_metric_that_is_not_a_number_is_an_error():
-    with pytest.raises(TrainingError, match="'hr@5' is not a number"):
+    with pytest.raises(TrainingError, match=r"'hr@5' is not a number"):
         Stop(lambda: {}, ("hr@5",)).see(0, {"hr@5": float("nan")}, dict)
 
 
@@ -199,7 +201,7 @@ def test_the_log_has_one_line_an_epoch(parts, tmp_path):
 
 
 def test_a_device_that_is_not_there_is_named():
-    with pytest.raises(UsageError, match="Unknown device; got 'gpu'"):
+    with pytest.raises(UsageError, match=r"Unknown device; got 'gpu'"):
         Runtime.of("gpu")
     if not torch.cuda.is_available():
         with pytest.raises(UsageError, match=r"not there \(0 GPU\(s\) visible"):

@@ -102,8 +102,8 @@ def retention(
     shape = (max(len(top), len(bottom)), top.shape[1])
     top, bottom = np.broadcast_to(top, shape), np.broadcast_to(bottom, shape)
     means = _resampled_means(top + 1j * bottom, resamples, seed)  # both at once: the same users for both
-    ratio = np.divide(means.real, means.imag, out=np.full(resamples, np.inf), where=means.imag > 0)
-    low, high = _percentiles(100 * ratio, level)
+    defined = means[means.imag > 0]  # a resample in which the teacher gets nothing has no ratio
+    low, high = _percentiles(100 * (defined.real / defined.imag), level)
     return Interval(100 * float(top.mean() / bottom.mean()), low, high, shape[1])
 
 

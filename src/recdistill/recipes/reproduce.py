@@ -123,10 +123,10 @@ def _table(table: Table, rows: Found) -> dict[str, Any]:
             interval = bootstrap_interval(values)
             methods[name]["interval"][f"test.{metric}"] = [interval.low, interval.high]
             teachers = rows["teacher"]
-            if name != "teacher" and (both := sorted(done.keys() & teachers.keys())):
-                kept = retention(
-                    _values({s: done[s] for s in both}, metric), _values({s: teachers[s] for s in both}, metric)
-                )
+            both = sorted(done.keys() & teachers.keys()) if name != "teacher" else []
+            theirs = _values({s: teachers[s] for s in both}, metric) if both else None
+            if theirs is not None and theirs.mean() > 0:
+                kept = retention(_values({s: done[s] for s in both}, metric), theirs)
                 methods[name]["retention"][f"test.{metric}"] = [kept.mean, kept.low, kept.high]
     return {"title": table.title, "base": table.teacher.base, "methods": methods, "order": _order(rows)}
 
@@ -137,7 +137,7 @@ def _order(rows: Found) -> list[dict[str, Any]]:
     for metric in ("H@5", "N@10"):
         for below, above in _ORDER:
             low, high = _better(rows, below, metric), _better(rows, above, metric)
-            both = sorted(rows[low].keys() & rows[high].keys())
+            both = sorted(rows.get(low, {}).keys() & rows.get(high, {}).keys())
             if not both:
                 continue
             test = paired_test(
