@@ -9,31 +9,27 @@ Letters: n ids of the table, m ids asked, L bytes of the longest id asked.
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
 from recdistill.errors import DataError, problem
+from recdistill.external import as_ids, integers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    ExternalIds = Sequence[str] | Sequence[int] | Sequence[str | int] | NDArray[Any]
-    """What is accepted as ids from outside: a sequence, or a one-dimensional array, of str or int."""
+    from recdistill.external import ExternalIds
 
-__all__ = ["CANONICAL", "IdKind", "IdTable"]
+__all__ = ["IdKind", "IdTable"]
 
 IdKind = Literal["int", "str"]
 
-_INT64 = np.iinfo(np.int64)
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 _CHUNK_BYTES = 1 << 24  # of a block of padded ids while searching
 _DENSE_BYTES = 1 << 28  # above it, ids are sorted as Python bytes instead of a padded matrix
-CANONICAL = re.compile(r"0|-?[1-9][0-9]{0,18}")
-"""An integer as `str` writes it: no leading zeros, no plus, no blanks."""
 
 
 class IdTable:
@@ -61,7 +57,7 @@ class IdTable:
         Raises:
             DataError: an id occurs twice, is no integer or text, or does not fit int64.
         """
-        ids = _as_ids(values)
+        ids = as_ids(values)
         if ids.dtype == np.int64:
             order = np.argsort(ids, kind="stable")
             ranked = ids[order]
@@ -145,14 +141,14 @@ class IdTable:
         Raises:
             DataError: an id is no integer or text (a float, None, a bool).
         """
-        ids = _as_ids(external)
+        ids = as_ids(external)
         if len(self) == 0 or len(ids) == 0:
             return np.full(len(ids), -1, np.int64)
         order = self._arrays["order"]
         if self.kind == "int":
             known = np.ones(len(ids), np.bool_)
             if ids.dtype != np.int64:
-                ids, known = _integers(ids)
+                ids, known = integers(ids)
             stored = self._arrays["ids"]
             place = np.minimum(np.searchsorted(stored, ids, sorter=order), len(order) - 1)
             row = order[place]  # (m,)
@@ -188,9 +184,9 @@ class IdTable:
         Raises:
             DataError: text that is no integer, for a table of ints.
         """
-        ids = _as_ids(new)
+        ids = as_ids(new)
         if self.kind == "int" and ids.dtype != np.int64:
-            numbers, sound = _integers(ids)
+            numbers, sound = integers(ids)
             if not sound.all():
                 what = "A table of integer ids cannot take in text"
                 remedy = "Read the log with ids as text, so that the table holds strings from the start"
@@ -356,59 +352,6 @@ def _sorted(text: NDArray[np.uint8], offsets: NDArray[np.int64]) -> NDArray[np.i
     by_length = np.argsort(lengths, kind="stable")  # numpy drops trailing NULs when it compares: length breaks that tie
     fixed = _padded(text, offsets[:-1][by_length], lengths[by_length], width).view(f"S{width}")[:, 0]
     return by_length[np.argsort(fixed, kind="stable")]
-
-
-def _as_ids(values: ExternalIds) -> NDArray[Any]:
-    """Whatever came in -> (m,) int64, or (m,) object array of str."""
-    if isinstance(values, str | bytes):
-        raise DataError(problem("Ids come as a sequence", values, remedy="Put a single id into a list"))
-    array = values if isinstance(values, np.ndarray) else _array(values)
-    if array.ndim != 1:
-        raise DataError(problem("Ids come as one dimension", array.shape))
-    if array.dtype.kind in "iu":
-        if array.dtype == np.uint64 and array.size and array.max() > np.uint64(_INT64.max):
-            return np.array([str(i) for i in array.tolist()], dtype=object)
-        return array.astype(np.int64, copy=False)
-    if array.dtype.kind in "UT":
-        return array.astype(object)
-    if array.dtype.kind != "O" and array.size:
-        remedy = "Give ids as integers or text; a float id is often an integer column with missing values"
-        raise DataError(problem(f"An id is neither an integer nor text: {array.flat[0].item()!r}", remedy=remedy))
-    return _objects(cast("list[object]", array.tolist()))
-
-
-def _array(values: Sequence[Any]) -> NDArray[Any]:
-    """A sequence as an object array: numpy must not turn a mixture into strings, or ints into floats."""
-    array = np.empty(len(values), dtype=object)
-    array[:] = list(values)
-    return array
-
-
-def _objects(items: list[object]) -> NDArray[Any]:
-    kinds = set(map(type, items))
-    if kinds == {str}:
-        return _array(cast("list[str]", items))
-    wrong: list[type] = [
-        kind for kind in kinds if not issubclass(kind, str | int | np.integer) or issubclass(kind, bool)
-    ]
-    if wrong:
-        value = next(i for i in items if type(i) in wrong)
-        remedy = "Give ids as integers or text; a float id is often an integer column with missing values"
-        raise DataError(problem(f"An id is neither an integer nor text: {value!r}", remedy=remedy))
-    numbers = cast("list[Any]", items)
-    if not any(issubclass(kind, str) for kind in kinds) and all(_INT64.min <= i <= _INT64.max for i in numbers):
-        return np.array([int(i) for i in numbers], np.int64)
-    return _array([str(i) for i in items])
-
-
-def _integers(ids: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """(m,) strings -> (m,) int64 and whether each is an integer as `str` writes it and fits."""
-    known = np.zeros(len(ids), np.bool_)
-    numbers = np.zeros(len(ids), np.int64)
-    for at, text in enumerate(cast("list[str]", ids.tolist())):
-        if CANONICAL.fullmatch(text) and _INT64.min <= int(text) <= _INT64.max:
-            known[at], numbers[at] = True, int(text)
-    return numbers, known
 
 
 def _repeated(value: object) -> DataError:

@@ -5,17 +5,15 @@ Letters: n rows, U' users and I' items of the file, R list, d dims.
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from recdistill.bundle.tensors import read as read_tensors
 from recdistill.data.formats.roles import ALIASES, canonical
-from recdistill.errors import BundleError, DataError, nearest, problem
+from recdistill.errors import DataError, nearest, problem
+from recdistill.teachers.archives import read_arrays, suffix_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -78,9 +76,9 @@ def read_pairs(path: Path) -> Pairs:
     Raises:
         DataError: no such file, a format, column, id, score or rank that cannot be used.
     """
-    if _suffix(path) == ".parquet":
+    if suffix_of(path) == ".parquet":
         return _pairs_of_frame(path)
-    arrays = _named(path, _arrays(path), {"users": _TABLE_NAMES["users"], "items": _TABLE_NAMES["items"]})
+    arrays = _named(path, read_arrays(path), {"users": _TABLE_NAMES["users"], "items": _TABLE_NAMES["items"]})
     return _pairs_of_arrays(path, arrays)
 
 
@@ -93,10 +91,10 @@ def read_tables(path: Path) -> Tables:
     if path.is_dir():
         found = {side: _side_file(path, side) for side in ("users", "items")}
         (users, user), (items, item) = (_vectors_of_frame(found[s], _frame(found[s])) for s in ("users", "items"))
-    elif _suffix(path) == ".parquet":
+    elif suffix_of(path) == ".parquet":
         (users, user), (items, item) = _both_sides(path)
     else:
-        arrays = _named(path, _arrays(path), _TABLE_NAMES)
+        arrays = _named(path, read_arrays(path), _TABLE_NAMES)
         users, items = arrays["users"], arrays["items"]
         user, item = arrays["user_vectors"], arrays["item_vectors"]
     for what, ids, vectors in (("user", users, user), ("item", items, item)):
@@ -264,50 +262,6 @@ def _both_sides(path: Path) -> tuple[tuple[NDArray[Any], NDArray[Any]], tuple[ND
 # npz and safetensors
 
 
-def _arrays(path: Path) -> dict[str, NDArray[Any]]:
-    if _suffix(path) == ".safetensors":
-        try:
-            return _with_text(path, read_tensors(path).arrays())
-        except BundleError as error:
-            raise DataError(str(error)) from None
-    if not zipfile.is_zipfile(path):
-        raise DataError(problem(f"{path} cannot be read as npz: it is no archive", remedy="Write it with numpy.savez"))
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except ValueError as error:
-        if "allow_pickle" in str(error) or "pickle" in str(error):
-            raise DataError(
-                problem(
-                    f"{path} holds Python objects, which are never loaded: they can run code",
-                    remedy="Write ids as an array of str (np.array(ids, dtype=str)) and pad lists of unequal length "
-                    "with -1, or with '' where ids are text",
-                )
-            ) from None
-        raise DataError(problem(f"{path} cannot be read as npz", str(error))) from None
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
-        raise DataError(problem(f"{path} cannot be read as npz", str(error))) from None
-
-
-def _with_text(path: Path, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """Text ids in safetensors, `users.bytes` and `users.offsets`, become `users`."""
-    found = dict(arrays)
-    for name in [n.removesuffix(".bytes") for n in arrays if n.endswith(".bytes")]:
-        text, offsets = found.pop(f"{name}.bytes"), found.pop(f"{name}.offsets", None)
-        if offsets is None or text.dtype != np.uint8 or offsets.dtype.kind not in "iu" or offsets.ndim != 1:
-            raise DataError(problem(f"{path}: text ids are {name}.bytes (uint8) and {name}.offsets (integers)"))
-        cuts = offsets.astype(np.int64)
-        if len(cuts) == 0 or cuts[0] != 0 or cuts[-1] != len(text) or (np.diff(cuts) < 0).any():
-            raise DataError(problem(f"{path}: {name}.offsets must ascend from 0 to {len(text)}"))
-        whole, ends = text.tobytes(), cuts.tolist()
-        try:
-            ids = [whole[a:b].decode() for a, b in pairwise(ends)]
-        except UnicodeDecodeError as error:
-            raise DataError(problem(f"{path}: {name}.bytes is not utf-8", str(error))) from None
-        found[name] = np.array(ids, dtype=object)
-    return found
-
-
 def _named(
     path: Path, arrays: Mapping[str, NDArray[Any]], wanted: Mapping[str, Sequence[str]]
 ) -> dict[str, NDArray[Any]]:
@@ -428,22 +382,3 @@ def _columns(
                 )
             )
     return found
-
-
-def _suffix(path: Path) -> str:
-    suffix = path.suffix.lower()
-    if suffix not in (".parquet", ".npz", ".safetensors"):
-        remedy = None
-        if suffix in (".pt", ".pth", ".pkl", ".pickle", ".joblib", ".npy"):
-            remedy = "Pickles are never read; write the arrays as safetensors or npz"
-        raise DataError(
-            problem(
-                f"{path} has a format that a teacher is not read from",
-                allowed=".parquet, .npz, .safetensors",
-                remedy=remedy,
-            )
-        )
-    if not path.is_file():
-        near = nearest(path.name, [p.name for p in path.parent.iterdir()]) if path.parent.is_dir() else None
-        raise DataError(problem(f"There is no file {path}", near=near))
-    return suffix

@@ -13,7 +13,8 @@ import numpy as np
 from recdistill.data.formats.times import Unit, seconds
 from recdistill.data.interactions import SPLITS, Interactions
 from recdistill.errors import BadRows, DataError, nearest, problem
-from recdistill.ids import CANONICAL, IdTable
+from recdistill.external import CANONICAL
+from recdistill.ids import IdTable
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,0 +1,93 @@
+"""Files of named arrays, npz and safetensors: no pickle is read, whatever a file is called."""
+
+from __future__ import annotations
+
+import zipfile
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from recdistill.bundle.tensors import read as read_tensors
+from recdistill.errors import BundleError, DataError, nearest, problem
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+__all__ = ["read_arrays", "suffix_of"]
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of an npz or safetensors file by name.
+
+    Raises:
+        DataError: it cannot be read, or holds Python objects.
+    """
+    if suffix_of(path) == ".safetensors":
+        try:
+            return _with_text(path, read_tensors(path).arrays())
+        except BundleError as error:
+            raise DataError(str(error)) from None
+    if not zipfile.is_zipfile(path):
+        raise DataError(problem(f"{path} cannot be read as npz: it is no archive", remedy="Write it with numpy.savez"))
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except ValueError as error:
+        if "allow_pickle" in str(error) or "pickle" in str(error):
+            raise DataError(
+                problem(
+                    f"{path} holds Python objects, which are never loaded: they can run code",
+                    remedy="Write ids as an array of str (np.array(ids, dtype=str)) and pad lists of unequal length "
+                    "with -1, or with '' where ids are text",
+                )
+            ) from None
+        raise DataError(problem(f"{path} cannot be read as npz", str(error))) from None
+    except (zipfile.BadZipFile, EOFError, OSError) as error:
+        raise DataError(problem(f"{path} cannot be read as npz", str(error))) from None
+
+
+def suffix_of(path: Path) -> str:
+    """ ".parquet", ".npz" or ".safetensors".
+
+    Raises:
+        DataError: no such file, or another format.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in (".parquet", ".npz", ".safetensors"):
+        remedy = None
+        if suffix in (".pt", ".pth", ".pkl", ".pickle", ".joblib", ".npy"):
+            remedy = "Pickles are never read; write the arrays as safetensors or npz"
+        raise DataError(
+            problem(
+                f"{path} has a format that a teacher is not read from",
+                allowed=".parquet, .npz, .safetensors",
+                remedy=remedy,
+            )
+        )
+    if not path.is_file():
+        near = nearest(path.name, [p.name for p in path.parent.iterdir()]) if path.parent.is_dir() else None
+        raise DataError(problem(f"There is no file {path}", near=near))
+    return suffix
+
+
+def _with_text(path: Path, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Text ids in safetensors, `users.bytes` and `users.offsets`, become `users`."""
+    found = dict(arrays)
+    for name in [n.removesuffix(".bytes") for n in arrays if n.endswith(".bytes")]:
+        text, offsets = found.pop(f"{name}.bytes"), found.pop(f"{name}.offsets", None)
+        if offsets is None or text.dtype != np.uint8 or offsets.dtype.kind not in "iu" or offsets.ndim != 1:
+            raise DataError(problem(f"{path}: text ids are {name}.bytes (uint8) and {name}.offsets (integers)"))
+        cuts = offsets.astype(np.int64)
+        if len(cuts) == 0 or cuts[0] != 0 or cuts[-1] != len(text) or (np.diff(cuts) < 0).any():
+            raise DataError(problem(f"{path}: {name}.offsets must ascend from 0 to {len(text)}"))
+        whole, ends = text.tobytes(), cuts.tolist()
+        try:
+            ids = [whole[a:b].decode() for a, b in pairwise(ends)]
+        except UnicodeDecodeError as error:
+            raise DataError(problem(f"{path}: {name}.bytes is not utf-8", str(error))) from None
+        found[name] = np.array(ids, dtype=object)
+    return found

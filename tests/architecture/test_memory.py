@@ -1,0 +1,61 @@
+"""Nothing of size users x items exists: a whole run at a size where even a bit for each pair would not fit.
+
+200,000 x 200,000 pairs are 40 G: 5 GB as bits, 40 GB as bytes, 160 GB as floats. The run stays under 1.5 GB.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+N = 200_000
+LIMIT = 1.5e9
+
+RUN = """
+import json, resource, sys
+import numpy as np, torch
+from recdistill.data.csr import Csr
+from recdistill.data.interactions import HeldOut
+from recdistill.data.synthetic import random_log
+from recdistill.evaluation.evaluate import evaluate
+from recdistill.recipes.train import TrainSettings, distill
+from recdistill.teachers.coverage import Coverage
+from recdistill.teachers.kept import StoredVectors
+
+n, method = int(sys.argv[1]), sys.argv[2]
+torch.set_num_threads(1)
+log = random_log(n, n, 30_000, seed=1)
+chance = np.random.default_rng(0)
+user, item = (chance.normal(size=(n, 8)).astype(np.float32) for _ in range(2))
+there = np.ones(n, bool)
+coverage = Coverage("the teacher", items=n, of_items=n, users=n, of_users=n, foreign_items=0, foreign_users=0)
+teacher = StoredVectors(coverage, user, item, users_known=there, items_known=there, seen=log.csr())
+part = log.take(np.flatnonzero(log.user < 64 * n // 30_000))  # about 64 interactions: two steps
+training = TrainSettings(epochs=1, batch=32, device="cpu")
+student = distill(teacher, "mf", part, method=method, dim=4, training=training)
+asked = np.unique(log.user)[:50].astype(np.int64)
+targets = Csr.from_pairs(asked, np.arange(50) * 7, n, n)
+held = HeldOut("test", log.users, log.items, targets, log.csr())
+found = evaluate(student.ranker(), held, ("recall@10",))
+assert len(found.queries) == 50
+assert all(np.isfinite(v) for v in student.report.history[0].losses.values())
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+print(json.dumps({"peak": peak, "steps": -(-len(part) // 32), "terms": sorted(student.report.history[0].losses)}))
+"""
+
+
+@pytest.mark.parametrize("method", ["de-rrd"])
+def test_training_and_ranking_200_thousand_users_by_200_thousand_items_stay_small(method):
+    quiet = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, str(N), method], check=False, capture_output=True, text=True, env=quiet
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["steps"] > 1
+    assert ("rrd" in told["terms"]) == ("rrd" in method)
+    assert told["peak"] < LIMIT, f"{told['peak'] / 1e9:.2f} GB"
