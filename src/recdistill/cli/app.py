@@ -36,17 +36,24 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def recdistill(
-    *,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
-) -> None:
-    """Distil a recommender into a student a tenth of the size that ranks as well; measure it, ship it."""
-    if version:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         from recdistill import __version__
 
         typer.echo(__version__)
         raise typer.Exit
+
+
+@app.callback()
+def recdistill(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version and leave.", is_eager=True, callback=_print_version),
+    ] = False,
+) -> None:
+    """Distil a recommender into a student a tenth of the size that ranks as well; measure it, ship it."""
+    del version
 
 
 _COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {

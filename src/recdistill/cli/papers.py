@@ -35,9 +35,7 @@ def reproduce(
 
     wanted = [part.strip() for part in seeds.split(",") if part.strip()]
     if not wanted or not all(part.isdigit() for part in wanted):
-        raise UsageError(
-            problem("--seeds takes a number or a list", seeds, remedy="For example 5, or 1,3")
-        )
+        raise UsageError(problem("--seeds takes a number or a list", seeds, remedy="For example 5, or 1,3"))
     numbers = [int(part) for part in wanted]
 
     import torch

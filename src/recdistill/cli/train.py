@@ -27,9 +27,12 @@ def demo(
     fresh: Annotated[bool, typer.Option("--fresh", help="Train again what an earlier demo has finished.")] = False,
 ) -> None:
     """Teacher, plain student, DE, RRD and DE-RRD on a made-up log: a table and a page, in under a minute."""
+    import torch
+
     from recdistill.cli.screen import Screen
     from recdistill.recipes.demo import demo as run
 
+    torch.set_num_threads(1)  # matrices this small gain nothing from more, and lose much where the cores are busy
     if fresh:
         _forget(out)
     _show(run(data=data, out=out, seed=seed, listener=Screen()))

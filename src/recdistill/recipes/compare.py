@@ -122,7 +122,7 @@ class Comparison:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """The table, and the paired tests below it."""
-        yield results(self)
+        yield results(self, width=options.max_width)
         if self.tests:
             yield differences(self)
 

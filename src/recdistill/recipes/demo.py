@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from recdistill.data.synthetic import planted
 from recdistill.recipes.distill import students
 from recdistill.recipes.listener import Silent
-from recdistill.recipes.runfile import RunSettings
+from recdistill.recipes.runfile import RunSettings, resolve
 from recdistill.recipes.study import Study, load_log
 from recdistill.settings import parse
 
@@ -63,6 +63,6 @@ def demo(*, data: Path | None = None, out: Path, seed: int = 7, listener: Listen
         listener.say(log.describe())
     else:
         log = load_log(run.data, listener)
-    study = Study(run, log, listener, seed)
+    study = Study(run, resolve(run), log, listener, seed)
     title = "recdistill demo" if data is None else data.stem
     return students(study, METHODS, best=None, text="", command="recdistill demo", title=title)

@@ -9,6 +9,7 @@ from recdistill.methods import METHODS
 from recdistill.recipes.cells import write_text
 from recdistill.recipes.compare import Comparison, paired
 from recdistill.recipes.listener import Silent
+from recdistill.recipes.runfile import resolve
 from recdistill.recipes.study import Result, Study, load_log
 from recdistill.report.page import Entry, Page
 
@@ -46,9 +47,9 @@ def distill(run: RunSettings, *, text: str = "", listener: Listener | None = Non
         RecdistillError: what the user can mend, from any stage; nothing half-written is left behind.
     """
     listener = listener if listener is not None else Silent()
-    method = run.method.name
+    method, plan = run.method.name, resolve(run)
     listener.begin(f"Reading {run.data.path}")
-    study = Study(run, load_log(run.data, listener), listener, run.train.seed)
+    study = Study(run, plan, load_log(run.data, listener), listener, run.train.seed)
     wanted = dict.fromkeys(["plain", method] if run.student.baseline else [method])
     return students(study, dict.fromkeys(wanted), best=method, text=text, command="recdistill distill")
 

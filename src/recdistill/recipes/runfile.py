@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from pydantic import ConfigDict, Field, field_validator
 
 from recdistill.errors import SettingsError, problem
+from recdistill.evaluation.metrics import parse as parse_metric
 from recdistill.settings import Settings, load, overlay, parse
 
 if TYPE_CHECKING:
@@ -180,13 +181,15 @@ def resolve(run: RunSettings) -> Plan:
     """Check every key that belongs to a model, a method or the trainer. Imports torch.
 
     Raises:
-        UnknownName: no such model or method.
+        UnknownName: no such model, method or metric.
         SettingsError: a key or value they do not have.
     """
     from recdistill.methods import METHODS  # noqa: PLC0415
     from recdistill.models import MODELS  # noqa: PLC0415
     from recdistill.recipes.train import TrainSettings  # noqa: PLC0415
 
+    for metric in run.evaluate.metrics:
+        parse_metric(metric)
     teacher = run.teacher
     if teacher.model is None and (keys := sorted(teacher.model_extra or {})):
         what = f"A teacher from files is not trained, so [teacher] has no {' and no '.join(keys)}"

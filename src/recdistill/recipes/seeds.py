@@ -19,6 +19,7 @@ from recdistill.evaluation.compare import Interval, PairedTest, bootstrap_interv
 from recdistill.methods import METHODS
 from recdistill.recipes.cells import write_text
 from recdistill.recipes.listener import Silent
+from recdistill.recipes.runfile import resolve
 from recdistill.recipes.study import Study, load_log
 
 if TYPE_CHECKING:
@@ -99,12 +100,13 @@ def over_seeds(
         raise UsageError(problem("There is no method to compare", allowed=list(METHODS)))
     methods = list(dict.fromkeys(methods))
     baseline = "plain" if "plain" in methods else methods[0]
+    plan = resolve(run)
     listener.begin(f"Reading {run.data.path}")
     log = load_log(run.data, listener)
     values: dict[str, dict[str, list[NDArray[np.float64]]]] = {}
     chosen = tuple(range(run.train.seed, run.train.seed + seeds))
     for seed in chosen:
-        study = Study(run, log, listener, seed)
+        study = Study(run, plan, log, listener, seed)
         teacher = study.teacher()
         found = {} if teacher is None else {"teacher": teacher}
         found |= {method: study.student(method) for method in methods}

@@ -11,7 +11,7 @@ rename; so a run that is killed at any moment goes on where it was, and what is 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,6 @@ from recdistill.methods import METHODS
 from recdistill.recipes.cells import Cells, digest
 from recdistill.recipes.compare import System, card
 from recdistill.recipes.known import KnownRanker
-from recdistill.recipes.runfile import Plan, RunSettings, resolve
 from recdistill.recipes.train import distill, fit
 from recdistill.report.page import Curve
 from recdistill.settings import parse
@@ -46,7 +45,7 @@ if TYPE_CHECKING:
     from recdistill.data.interactions import HeldOut, Interactions, Split
     from recdistill.knowledge.view import Knows
     from recdistill.recipes.listener import Listener
-    from recdistill.recipes.runfile import Data
+    from recdistill.recipes.runfile import Data, Plan, RunSettings
     from recdistill.recipes.train import TrainSettings
     from recdistill.recipes.trained import Trained
     from recdistill.teachers.joined import Joined
@@ -72,14 +71,11 @@ class Study:
     """A run file, read and checked; work begins when something is asked for."""
 
     run: RunSettings
+    plan: Plan
     log: Interactions
     """The whole log, filtered."""
     listener: Listener
     seed: int
-    plan: Plan = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "plan", resolve(self.run))
 
     @cached_property
     def split(self) -> Split:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from recdistill.report.words import amount, megabytes, milliseconds
+from recdistill.report.words import amount, megabytes, short
 
 if TYPE_CHECKING:
     from recdistill.evaluation.card import Card
@@ -18,27 +17,38 @@ if TYPE_CHECKING:
 __all__ = ["differences", "results"]
 
 
-def results(found: Comparison) -> Table:
-    """One row a system: metrics with intervals, what is kept of the teacher, size, latency."""
+_WIDE = 116  # columns of a terminal that hold everything
+
+
+def results(found: Comparison, *, width: int = _WIDE) -> Table:
+    """One row a system: metrics with intervals, what is kept of the teacher, size, latency.
+
+    Args:
+        found: what was measured.
+        width: columns of the terminal; below 116, numbers are shorter and users a second are left out.
+    """
     some = next(iter(found.evaluations.values()))
+    wide = width >= _WIDE
     table = Table(
-        box=box.SIMPLE_HEAD,
+        box=None,
+        padding=(0, 2, 0, 0),
         pad_edge=False,
+        header_style="bold",
         title=Text(f"{some.name} · {some.protocol} · {len(some.queries):,} users", style="dim"),
         title_justify="left",
-        caption=Text("95 % intervals; bytes and latency on this machine", style="dim"),
+        caption=Text("below each mean its 95 % interval; bytes and latency on this machine", style="dim"),
         caption_justify="left",
     )
-    table.add_column("system")
-    for metric in found.metrics:
-        table.add_column(metric, justify="right")
-    for name in ("kept", "overlap@10", "parameters", "bytes", "top-10 p50", "users/s"):
-        table.add_column(name, justify="right")
     main = found.metrics[-1]
+    names = [*found.metrics, "kept", "overlap", "params", "bytes", "p50 ms", *(["users/s"] if wide else [])]
+    table.add_column("system", no_wrap=True)
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
     top = max((e.means[main] for n, e in found.evaluations.items() if n != found.teacher), default=None)
     for name, card in found.cards.items():
-        best = name != found.teacher and found.evaluations[name].means[main] == top
-        table.add_row(*_cells(card, found.metrics, main), style="bold" if best and len(found.cards) > 1 else "")
+        best = name != found.teacher and found.evaluations[name].means[main] == top and len(found.cards) > 1
+        cells = _cells(card, found.metrics, main, digits=4 if wide else 3)
+        table.add_row(*cells[: len(names) + 1], style="bold" if best else "")
     return table
 
 
@@ -46,8 +56,10 @@ def differences(found: Comparison) -> Table:
     """Paired tests against the baseline, on the last metric."""
     metric = found.metrics[-1]
     table = Table(
-        box=box.SIMPLE_HEAD,
+        box=None,
+        padding=(0, 2, 0, 0),
         pad_edge=False,
+        header_style="bold",
         title=Text(f"{metric}, user by user, against {found.baseline}", style="dim"),
         title_justify="left",
         caption=Text("p: sign-flip permutation, corrected for the number of systems (Holm)", style="dim"),
@@ -67,20 +79,23 @@ def differences(found: Comparison) -> Table:
     return table
 
 
-def _cells(card: Card, metrics: list[str], main: str) -> list[Text]:
+def _cells(card: Card, metrics: list[str], main: str, *, digits: int) -> list[Text]:
     measured = card.metrics[-1].values
-    lines = [Text.assemble(card.name, "\n", (card.model, "dim"))]
-    lines += [_interval(measured[metric], 4) for metric in metrics]
+    lines = [Text.assemble(card.name, "\n", (card.model.removesuffix(" dims"), "dim"))]
+    lines += [_interval(measured[metric], digits) for metric in metrics]
     kept = card.retention.get(main)
-    lines.append(Text("\u2013") if kept is None else _interval(kept, 1, " %"))
-    lines.append(Text("\u2013" if card.agreement is None else f"{100 * card.agreement.overlap.mean:.1f} %"))
-    lines += [Text(amount(card.parameters)), Text(megabytes(card.bytes))]
+    lines.append(_NONE if kept is None else _interval(kept, 1, " %"))
+    lines.append(_NONE if card.agreement is None else Text(f"{100 * card.agreement.overlap.mean:.1f} %"))
+    lines += [Text(short(card.parameters or None)), Text(megabytes(card.bytes))]
     timed = card.latency
-    lines.append(Text("\u2013" if timed is None else milliseconds(timed.p50_ms)))
-    lines.append(Text("\u2013" if timed is None else amount(timed.users_per_second)))
+    lines.append(_NONE if timed is None else Text(f"{timed.p50_ms:.3g}"))
+    lines.append(_NONE if timed is None else Text(amount(timed.users_per_second)))
     return lines
 
 
 def _interval(value: Interval, digits: int, unit: str = "") -> Text:
     bounds = f"{value.low:.{digits}f}\u2013{value.high:.{digits}f}"
     return Text.assemble(f"{value.mean:.{digits}f}{unit}", "\n", (bounds, "dim"))
+
+
+_NONE = Text("\u2013")

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-__all__ = ["amount", "megabytes", "milliseconds", "times"]
+__all__ = ["amount", "megabytes", "milliseconds", "short", "times"]
 
 
 def amount(value: float | None) -> str:
     """A count with its separators: 5,026,000; a dash for None."""
     return "\u2013" if value is None else f"{value:,.0f}"
+
+
+def short(value: float | None) -> str:
+    """A count in few characters: 357, 35.2k, 6.08M."""
+    if value is None:
+        return "\u2013"
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.0f}"
 
 
 def megabytes(size: float | None) -> str:
