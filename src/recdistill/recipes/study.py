@@ -11,6 +11,7 @@ rename; so a run that is killed at any moment goes on where it was, and what is 
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from recdistill import bundle
 from recdistill.data.candidates import Candidates, draw
 from recdistill.data.sources import read
 from recdistill.data.split import split
-from recdistill.errors import BundleError, UsageError, problem
+from recdistill.errors import BundleError
 from recdistill.evaluation.card import Card, bytes_on_disk
 from recdistill.evaluation.evaluate import Evaluation, evaluate
 from recdistill.evaluation.latency import measure
@@ -285,10 +286,10 @@ class Study:
             seed=self.seed,
         )
         cell = {
-            "card": made.model_dump(mode="json"),
+            "card": made.to_json(),  # as text, which keeps the order of metrics and terms
             "valid": valid.to_json(),
             "test": test.to_json(),
-            "curve": None if curve is None else asdict(curve),
+            "curve": json.dumps(None if curve is None else asdict(curve)),
         }
         self.cells.put(label, whole, cell)
         return Result(made, valid, test, curve)
@@ -318,9 +319,6 @@ def load_log(data: Data, listener: Listener) -> Interactions:
         log = log.k_core(users=data.k_core, items=data.k_core)
     for note in log.notes:
         listener.say(note)
-    if not len(log):
-        remedy = "Lower min_rating or k_core"
-        raise UsageError(problem("The filters of [data] leave no interaction", remedy=remedy))
     return log
 
 
@@ -352,8 +350,8 @@ def _is_bundle_of(path: Path, run: str) -> bool:
 
 def _from_cell(cell: dict[str, Any]) -> Result:
     return Result(
-        Card.model_validate(cell["card"]),
+        Card.from_json(cell["card"]),
         Evaluation.from_json(cell["valid"]),
         Evaluation.from_json(cell["test"]),
-        None if cell["curve"] is None else Curve(**cell["curve"]),
+        None if (curve := json.loads(cell["curve"])) is None else Curve(**curve),
     )

@@ -1,0 +1,95 @@
+"""What README, docs and examples show is run, on a made-up log; what they list is what there is."""
+
+from __future__ import annotations
+
+import io
+import re
+import shlex
+import sys
+import tomllib
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import pytest
+
+from recdistill.cli import main
+from recdistill.data.synthetic import planted
+from recdistill.recipes.runfile import RunSettings, read, resolve
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"<!-- executed -->\n```(\w+)\n(.*?)```", re.S)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    log = planted(users=80, items=200, interactions=2000, dim=4, seed=1)
+    rows = zip(log.users.external(log.user), log.items.external(log.item), log.timestamp, strict=True)
+    (tmp_path / "ratings.csv").write_text("user,item,timestamp\n" + "".join(f"{u},{i},{t}\n" for u, i, t in rows))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def executed() -> list[Path]:
+    return [page for page in PAGES if BLOCK.search(page.read_text(encoding="utf-8"))]
+
+
+@pytest.mark.parametrize("page", executed(), ids=lambda page: page.name)
+def test_what_a_page_shows_runs(page, here, monkeypatch):
+    for language, text in BLOCK.findall(page.read_text(encoding="utf-8")):
+        if language == "python":
+            exec(compile(text, f"{page.name}", "exec"), {})  # noqa: S102
+            continue
+        for line in text.splitlines():
+            words = shlex.split(line)
+            assert words[0] == "recdistill"
+            if words[1:2] == ["init"]:
+                (here / words[2]).unlink(missing_ok=True)
+            monkeypatch.setattr(sys, "argv", words)
+            said, code = io.StringIO(), 0
+            try:
+                with redirect_stdout(said), redirect_stderr(said):
+                    main()
+            except SystemExit as end:
+                code = end.code or 0
+            assert not code, f"{line}\n{said.getvalue()}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_between_pages_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+def test_every_page_is_in_the_navigation():
+    nav = tomllib.loads((ROOT / "zensical.toml").read_text(encoding="utf-8"))["project"]["nav"]
+    listed = {path for entry in nav for path in entry.values()}
+    assert listed == {page.name for page in PAGES if page.parent.name == "docs"}
+
+
+def test_the_page_of_commands_lists_every_command_and_every_key():
+    from recdistill.cli.app import app
+    from recdistill.recipes.train import TrainSettings
+
+    text = (ROOT / "docs/cli.md").read_text(encoding="utf-8")
+    for command in app.registered_commands:
+        assert f"`recdistill {command.callback.__name__}" in text
+    for name, field in RunSettings.model_fields.items():
+        row = re.search(rf"\| `\[{name}\]` \| (.*) \|", text)[1]
+        for key in field.annotation.model_fields:
+            assert f"`{key}`" in row, f"{name}.{key}"
+    row = re.search(r"\| `\[train\]` \| (.*) \|", text)[1]
+    assert set(re.findall(r"`(\w+)`", row)) == {"seed", *TrainSettings.model_fields}
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "examples").glob("*.toml")), ids=lambda file: file.name)
+def test_every_run_file_that_is_shipped_is_valid(file):
+    resolve(read(file))
+
+
+def test_the_python_example_runs(tmp_path):
+    space: dict = {"__name__": "example"}
+    exec(compile((ROOT / "examples/python_api.py").read_text(encoding="utf-8"), "python_api.py", "exec"), space)  # noqa: S102
+    space["main"](tmp_path, epochs=2)
+    assert (tmp_path / "bundle" / "manifest.json").exists()

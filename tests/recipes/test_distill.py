@@ -1,0 +1,167 @@
+"""The main job: resumable, each stage once, a teacher trained here or from files."""
+
+from __future__ import annotations
+
+import json
+
+import polars as pl
+import pytest
+
+import recdistill.recipes.study as study_module
+from recdistill.data.synthetic import planted
+from recdistill.errors import DataError
+from recdistill.recipes.distill import distill
+from recdistill.recipes.runfile import RunSettings
+from recdistill.settings import overlay, parse
+
+
+@pytest.fixture(scope="module")
+def log_file(tmp_path_factory):
+    log = planted(users=60, items=80, interactions=1200, dim=4, seed=1)
+    path = tmp_path_factory.mktemp("log") / "log.parquet"
+    columns = {"user_id": log.users.external(log.user), "item_id": log.items.external(log.item)}
+    pl.DataFrame({name: list(column) for name, column in columns.items()} | {"timestamp": log.timestamp}).write_parquet(
+        path
+    )
+    return path
+
+
+@pytest.fixture
+def run(log_file, tmp_path):
+    def settings(*assign: str) -> RunSettings:
+        table = {
+            "data": {"path": str(log_file)},
+            "teacher": {"model": "mf", "dim": 8},
+            "student": {"model": "mf", "dim": 3},
+            "method": {"name": "rrd", "near": 10, "far": 10, "reach": 20, "depth": 30},
+            "train": {"epochs": 3, "lr": 0.01, "device": "cpu"},
+            "evaluate": {"latency": False},
+            "output": {"dir": str(tmp_path / "out")},
+        }
+        return parse(RunSettings, overlay(table, assign))
+
+    return settings
+
+
+class Heard:
+    def __init__(self):
+        self.stages: list[str] = []
+        self.said: list[str] = []
+
+    def say(self, text):
+        self.said.append(text)
+
+    def begin(self, stage):
+        self.stages.append(stage)
+
+    def watch(self, run):
+        del run
+        return ()
+
+    @property
+    def trained(self):
+        return [stage.removeprefix("Training ") for stage in self.stages if stage.startswith("Training")]
+
+
+def test_a_run_ends_with_cards_a_bundle_a_page_and_paired_tests(run):
+    heard = Heard()
+    outcome = distill(run(), listener=heard)
+    assert heard.trained == ["teacher", "plain", "rrd"]
+    cards = outcome.comparison.cards
+    assert list(cards) == ["teacher", "plain", "rrd"]
+    assert cards["teacher"].agreement is None
+    assert set(cards["rrd"].retention) == {"recall@10", "ndcg@10"}
+    assert cards["rrd"].parameters == (60 + 80) * 3
+    assert [m.split for m in cards["rrd"].metrics] == ["valid", "test"]
+    assert cards["rrd"].bytes == sum(f.stat().st_size for f in outcome.bundle.iterdir())
+    assert set(outcome.comparison.tests["ndcg@10"]) == {"rrd"}
+    assert "rrd" in outcome.page.read_text(encoding="utf-8")
+
+
+def test_a_finished_run_is_not_repeated(run):
+    first = distill(run())
+    before = first.page.read_bytes()
+    heard = Heard()
+    again = distill(run(), listener=heard)
+    assert heard.trained == []
+    assert again.page.read_bytes() == before
+
+
+def test_a_changed_setting_repeats_only_what_depends_on_it(run):
+    distill(run())
+    heard = Heard()
+    distill(run("method.weight=0.1"), listener=heard)
+    assert "plain" not in heard.trained
+    assert "rrd" in heard.trained
+
+
+def test_a_run_killed_between_stages_goes_on_and_ends_the_same(run, monkeypatch, tmp_path):
+    whole = distill(run(f"output.dir='{tmp_path / 'whole'}'"))
+    real = study_module.distill
+
+    def killed(teacher, *words, **more):
+        if teacher is not None:
+            raise KeyboardInterrupt
+        return real(teacher, *words, **more)
+
+    monkeypatch.setattr(study_module, "distill", killed)
+    with pytest.raises(KeyboardInterrupt):
+        distill(run())
+    monkeypatch.undo()
+    heard = Heard()
+    resumed = distill(run(), listener=heard)
+    assert "plain" not in heard.trained
+    for name, found in whole.comparison.evaluations.items():
+        assert resumed.comparison.evaluations[name].to_json() == found.to_json()
+
+
+def test_the_baseline_can_be_switched_off(run):
+    outcome = distill(run("student.baseline=false"))
+    assert list(outcome.comparison.cards) == ["teacher", "rrd"]
+    assert outcome.comparison.tests == {}
+
+
+def test_a_teacher_from_lists(run, tmp_path):
+    first = distill(run())
+    from recdistill.serve.service import Service
+
+    lists = tmp_path / "lists.parquet"
+    Service.from_bundle(first.bundle.with_name("teacher")).recommend_all(lists, 40)
+    heard = Heard()
+    settings = run(f"output.dir='{tmp_path / 'lists'}'")
+    table = settings.model_dump(mode="json", exclude_none=True)
+    table["teacher"] = {"lists": str(lists)}
+    outcome = distill(parse(RunSettings, table), listener=heard)
+    assert heard.trained == ["plain", "rrd"]
+    # its lists leave out the training items, as the live teacher's do, so at the first ten places the two agree
+    live, filed = (o.comparison.evaluations["teacher"].means["ndcg@10"] for o in (first, outcome))
+    assert filed == pytest.approx(live, abs=1e-9)
+    assert any("knows" in said for said in heard.said)
+
+
+def test_a_teacher_from_a_bundle_measures_as_the_live_one(run, tmp_path):
+    first = distill(run())
+    table = run(f"output.dir='{tmp_path / 'filed'}'").model_dump(mode="json", exclude_none=True)
+    table["teacher"] = {"bundle": str(first.bundle.with_name("teacher"))}
+    outcome = distill(parse(RunSettings, table))
+    live, filed = (o.comparison.evaluations["teacher"].means for o in (first, outcome))
+    assert filed == pytest.approx(live)
+
+
+def test_filters_that_leave_nothing_are_an_error(run):
+    with pytest.raises(DataError, match="Nothing is left of the log after the filter: k-core"):
+        distill(run("data.k_core=1000"))
+
+
+def test_a_sampled_protocol_is_drawn_once_and_kept(run, tmp_path):
+    outcome = distill(run("evaluate.protocol=sampled(20)", "train.protocol=sampled(20)"))
+    assert outcome.comparison.evaluations["rrd"].protocol == "sampled(20)"
+    assert len(list((tmp_path / "out/work").glob("candidates-20-*.npz"))) == 1
+
+
+def test_results_are_json_without_nan(run):
+    distill(run())
+    outcome = distill(run())
+    content = json.loads((outcome.page.parent / "results.json").read_text(encoding="utf-8"))
+    assert content["baseline"] == "plain"
+    assert content["tests"]["ndcg@10"]["rrd"]["p_corrected"] <= 1
