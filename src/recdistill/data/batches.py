@@ -56,7 +56,9 @@ class InteractionBatches:
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
         """The batches of one epoch from batch `start` on."""
         n, device = self._user.shape[0], self._user.device
-        order = torch.from_numpy(rng.permutation(rng.key(self._seed, "order", epoch), n)).to(device)
+        # `rng.permutation`, by torch's sort: a fifth of the time, and on the device
+        words = rng.bits(rng.key(self._seed, "order", epoch), torch.arange(n, device=device), 1)[:, 0]
+        order = torch.sort(words, stable=True).indices  # (n,)
         user, item = self._user[order], self._item[order]
         drawn = negatives(rng.key(self._seed, "negatives", epoch), user, self._negatives, self.taken)  # (n, N)
         for begin in range(start * self._size, n, self._size):

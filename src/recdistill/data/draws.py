@@ -23,6 +23,12 @@ __all__ = ["Taken", "negatives", "outside"]
 _ROUNDS = 8
 """Rounds of guessing before what is left is listed; 8 rounds fail only where nearly everything is taken."""
 
+_BITS_A_KEY = 8
+"""Bits of the sieve for each key: at most one question in nine passes it for nothing, for a byte a key."""
+_ODD = -7046029254386353131  # 0x9E3779B97F4A7C15 as int64
+_AT_ONCE = 1 << 15
+"""Interactions drawn for at a time: their hashes stay in a core's cache, and what is drawn is the same."""
+
 
 @dataclass(frozen=True, slots=True)
 class Taken:
@@ -33,11 +39,19 @@ class Taken:
     indptr: Tensor
     """(U + 1,) int64 where each row begins."""
     n_items: int
+    sieve: Tensor
+    """(2**b,) uint8: one bit for each hash of a key, so that most questions need no search."""
 
     @classmethod
     def of(cls, csr: Csr, device: torch.device) -> Taken:
         """From sorted rows of items."""
-        return cls(torch.from_numpy(csr.keys).to(device), torch.from_numpy(csr.indptr).to(device), csr.n_columns)
+        keys = torch.from_numpy(csr.keys).to(device)
+        size = 1 << max((_BITS_A_KEY * len(keys) - 1).bit_length(), 3)
+        bits = torch.zeros(size, dtype=torch.uint8, device=device)
+        bits[_hashed(keys, size)] = 1
+        shifts = torch.arange(8, dtype=torch.uint8, device=device)
+        sieve = (bits.view(-1, 8) << shifts).sum(1, dtype=torch.uint8)
+        return cls(keys, torch.from_numpy(csr.indptr).to(device), csr.n_columns, sieve)
 
     def row(self, row: int) -> Tensor:
         """The items of one row, ascending."""
@@ -45,11 +59,22 @@ class Taken:
 
     def has(self, rows: Tensor, items: Tensor) -> Tensor:
         """(Q,), (Q, k) -> (Q, k) bool."""
-        if self.keys.shape[0] == 0:
-            return torch.zeros_like(items, dtype=torch.bool)
         wanted = rows[:, None] * self.n_items + items
-        place = torch.searchsorted(self.keys, wanted).clamp_(max=self.keys.shape[0] - 1)
-        return self.keys[place] == wanted
+        place = _hashed(wanted, self.sieve.shape[0] * 8)
+        byte = self.sieve.take(place >> 3)
+        out = ((byte >> (place & 7).to(torch.uint8)) & 1).bool()
+        maybe = out.nonzero(as_tuple=True)
+        sought = wanted[maybe]
+        if sought.shape[0]:
+            found = torch.searchsorted(self.keys, sought).clamp_(max=self.keys.shape[0] - 1)
+            out[maybe] = self.keys[found] == sought
+        return out
+
+
+def _hashed(keys: Tensor, size: int) -> Tensor:
+    """(...) int64 keys -> (...) int64 in [0, size), size a power of 2: the top bits of a product."""
+    bits = size.bit_length() - 1
+    return ((keys * _ODD) >> (64 - bits)) & (size - 1)
 
 
 def outside(key: int, rows: Tensor, k: int, taken: Taken, *, more: Tensor | None = None, distinct: bool) -> Tensor:
@@ -78,7 +103,9 @@ def negatives(key: int, users: Tensor, n: int, taken: Taken) -> Tensor:
     Interaction b draws by its place b, so a user's interactions draw different items. Errors as for `outside`.
     """
     place = torch.arange(users.shape[0], device=users.device)
-    return _draw(key, place, users, n, taken, more=None, distinct=False)
+    parts = zip(place.split(_AT_ONCE), users.split(_AT_ONCE), strict=True)
+    drawn = [_draw(key, part, of, n, taken, more=None, distinct=False) for part, of in parts]
+    return torch.cat(drawn) if drawn else users.new_empty(0, n)
 
 
 def _draw(

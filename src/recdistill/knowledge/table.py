@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Table", "gather_dot", "sum_by_id", "take"]
+__all__ = ["Table", "by_rows", "gather_dot", "sum_by_id", "take"]
 
 _BLOCK = 1 << 17
 """Floats gathered at a time (512 KiB): they stay in a core's cache between the gather and the product."""
@@ -32,42 +32,48 @@ class Table(nn.Parameter):
     """Whether `take` and `gather_dot` give sparse gradients; set by the optimiser that reads them."""
 
 
+def by_rows(table: Tensor) -> bool:
+    """Whether a tensor is a table that wants sparse gradients."""
+    return isinstance(table, Table) and table.by_rows
+
+
 def take(table: Tensor, ids: Tensor) -> Tensor:
     """(R, d), (m,) -> (m, d) the rows at `ids`, with a sparse gradient where the table wants one."""
-    if isinstance(table, Table) and table.by_rows:
+    if by_rows(table):
         return _Take.apply(table, ids)  # pyright: ignore[reportReturnType]
     return table.index_select(0, ids)
 
 
-def gather_dot(vectors: Tensor, table: Tensor, items: Tensor) -> Tensor:
-    """(Q, d), (R, d), (Q, n) rows of the table, in [0, R) -> (Q, n) inner products."""
-    if isinstance(table, Table) and table.by_rows:
-        return _RowDot.apply(vectors, table, items)  # pyright: ignore[reportReturnType]
-    return _GatherDot.apply(vectors, table, items)  # pyright: ignore[reportReturnType]
-
-
-def sum_by_id(
-    ids: Tensor, values: Tensor, *, place: Tensor | None = None, weight: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """Add up what belongs to one id, in the order it stands in.
+def gather_dot(vectors: Tensor, table: Tensor, items: Tensor, *, rows: Tensor | None = None) -> Tensor:
+    """Inner products of each query's vector with its own items.
 
     Args:
-        ids: (m,) int64.
-        values: (m, d); with `place`, (any, d).
-        place: (m,) the row of `values` that each id takes; None = its own.
-        weight: (m,) what that row is multiplied by; None = 1.
+        vectors: (Q, d); with `rows`, the table (U, d) they are in.
+        table: (R, d)
+        items: (Q, n) int64 rows of the table, in [0, R).
+        rows: (Q,) int64 rows of `vectors`, in [0, U); None = every row in order.
 
     Returns:
-        The distinct ids (D,) ascending, and their sums (D, d).
+        (Q, n)
     """
+    if by_rows(table):
+        return _RowDot.apply(vectors, table, items, rows)  # pyright: ignore[reportReturnType]
+    return _GatherDot.apply(vectors if rows is None else take(vectors, rows), table, items)  # pyright: ignore[reportReturnType]
+
+
+def sum_by_id(ids: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """(m,) int64, (m, d) -> the distinct ids (D,) ascending, and the sum of each one's rows (D, d)."""
+    distinct, begin, order = _grouped(ids)
+    return distinct, F.embedding_bag(order, values, begin, mode="sum")
+
+
+def _grouped(ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(m,) -> distinct ids (D,) ascending, where each begins (D,) in the order (m,) that puts equal ones together."""
     ordered, order = torch.sort(ids, stable=True)  # (m,)
     new = torch.ones_like(ordered, dtype=torch.bool)
     torch.ne(ordered[1:], ordered[:-1], out=new[1:])
-    begin = new.nonzero()[:, 0]  # (D,)
-    where = order if place is None else place[order]
-    scale = None if weight is None else weight[order]
-    # One pass in order over rows that are fetched ahead: none is copied, and no thread count changes a sum.
-    return ordered[begin], F.embedding_bag(where, values, begin, mode="sum", per_sample_weights=scale)  # (D, d)
+    begin = new.nonzero()[:, 0]
+    return ordered.index_select(0, begin), begin, order
 
 
 def _rows(ids: Tensor, values: Tensor, size: torch.Size) -> Tensor:
@@ -112,34 +118,46 @@ class _GatherDot(torch.autograd.Function):
 
 
 class _RowDot(torch.autograd.Function):
-    """The same, in blocks, with nothing of size Q * n * d kept: the backward reads the table's rows again."""
+    """The same, in blocks, with nothing of size Q * n * d kept: the backward reads the rows again, each once."""
 
     @staticmethod
-    def forward(ctx: Any, vectors: Tensor, table: Tensor, items: Tensor) -> Tensor:  # noqa: ANN401
+    def forward(ctx: Any, vectors: Tensor, table: Tensor, items: Tensor, rows: Tensor | None) -> Tensor:  # noqa: ANN401
         (q, n), d = items.shape, table.shape[1]
-        ctx.save_for_backward(vectors, table, items)
+        ctx.save_for_backward(vectors, table, items, rows)
+        ctx.by_rows = by_rows(vectors)
         step = max(1, _BLOCK // max(n * d, 1))
-        gathered = table.new_empty(min(step, q) * n, d)
+        right = table.new_empty(min(step, q) * n, d)
         out, ones = table.new_empty(q, n), table.new_ones(d)
-        for begin in range(0, q, step):
-            part = items[begin : begin + step]
-            rows = gathered[: part.numel()]
-            torch.index_select(table, 0, part.flatten(), out=rows).view(-1, n, d).mul_(
-                vectors[begin : begin + step, None]
-            )
-            torch.mv(rows, ones, out=out[begin : begin + step].view(-1))
+        for at in range(0, q, step):
+            part = items[at : at + step]
+            left = vectors[at : at + step] if rows is None else vectors.index_select(0, rows[at : at + step])
+            block = torch.index_select(table, 0, part.flatten(), out=right[: part.numel()])
+            block.view(-1, n, d).mul_(left[:, None])
+            torch.mv(block, ones, out=out[at : at + step].view(-1))
         return out
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # noqa: ANN401  # pyright: ignore[reportIncompatibleMethodOverride]
-        vectors, table, items = ctx.saved_tensors
-        (q, n), flat, g = items.shape, items.flatten(), grads[0].flatten()  # (E,)
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401  # pyright: ignore[reportIncompatibleMethodOverride]
+        # Weighted sums of rows, each in one order: no row is copied, and no thread count changes a sum.
+        vectors, table, items, rows = ctx.saved_tensors
+        (q, n), flat, g = items.shape, items.flatten(), grads[0]  # (E,), (Q, n)
         of_vectors = of_table = None
-        if ctx.needs_input_grad[0]:
+        if ctx.needs_input_grad[0] and rows is None:
             begin = torch.arange(0, q * n, n, device=flat.device)
-            of_vectors = F.embedding_bag(flat, table, begin, mode="sum", per_sample_weights=g)  # (Q, d)
+            of_vectors = _bags(flat, table, begin, g.flatten())  # (Q, d)
+        elif ctx.needs_input_grad[0]:
+            ids, begin, order = _grouped(rows)
+            place, weight = items.index_select(0, order).flatten(), g.index_select(0, order).flatten()  # (E,)
+            of_vectors = _rows(ids, _bags(place, table, begin.mul_(n), weight), vectors.shape)
+            of_vectors = of_vectors if ctx.by_rows else of_vectors.to_dense()
         if ctx.needs_input_grad[1]:
-            place = torch.arange(q, device=flat.device).repeat_interleave(n)  # (E,)
-            of_table = _rows(*sum_by_id(flat, vectors, place=place, weight=g), table.shape)
-        return of_vectors, of_table, None
+            ids, begin, order = _grouped(flat)
+            place = order.div(n, rounding_mode="floor")  # the query of each pair
+            place = place if rows is None else rows.index_select(0, place)
+            of_table = _rows(ids, _bags(place, vectors, begin, g.flatten().index_select(0, order)), table.shape)
+        return of_vectors, of_table, None, None
+
+
+def _bags(place: Tensor, values: Tensor, begin: Tensor, weight: Tensor) -> Tensor:
+    return F.embedding_bag(place, values, begin, mode="sum", per_sample_weights=weight)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from typing_extensions import override
 
-from recdistill.knowledge.table import gather_dot, take
+from recdistill.knowledge.table import by_rows, gather_dot, take
 from recdistill.knowledge.view import View
 
 if TYPE_CHECKING:
@@ -47,9 +47,8 @@ class VectorView(View):
     def scores(self, items: Tensor) -> Tensor:
         if not torch.is_grad_enabled() or bool((items < 0).any()):
             there = items >= 0
-            out = gather_dot(self.vectors(), self._tables["item"], items.clamp(min=0))
-            return torch.where(there, out, -torch.inf)
-        return gather_dot(self.vectors(), self._tables["item"], items)
+            return torch.where(there, self._dot(items.clamp(min=0)), -torch.inf)
+        return self._dot(items)
 
     @override
     def scores_among(self, items: Tensor) -> Tensor:
@@ -67,3 +66,9 @@ class VectorView(View):
             out = take(self._tables[self._query.side], row.clamp(min=0))
             self._vectors = out if bool((row >= 0).all()) else torch.where((row >= 0)[:, None], out, 0)
         return self._vectors
+
+    def _dot(self, items: Tensor) -> Tensor:
+        user, row = self._tables[self._query.side], self._query.row
+        if by_rows(user) and self._vectors is None and bool((row >= 0).all()):
+            return gather_dot(user, self._tables["item"], items, rows=row)
+        return gather_dot(self.vectors(), self._tables["item"], items)

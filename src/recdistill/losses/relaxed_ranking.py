@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.autograd.function import once_differentiable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,11 +46,11 @@ class _RelaxedRanking(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, near: Tensor, far: Tensor) -> Tensor:  # noqa: ANN401 - torch's own type is untyped
-        there = near > -torch.inf  # (Q, K)
+        there = near != -torch.inf  # (Q, K); what is not a number is there, and shows
         both = torch.cat([near, far], 1)  # (Q, K + L)
         top = both.amax(1, keepdim=True)  # (Q, 1)
-        top = torch.where(top > -torch.inf, top, 0)
-        low = torch.where(both > -torch.inf, both, top).amin(1, keepdim=True)
+        top = torch.where(top != -torch.inf, top, 0)
+        low = torch.where(both != -torch.inf, both, top).amin(1, keepdim=True)
         k = near.shape[1]
         if bool((top - low).max() < _SPREAD):
             e = (both - top).exp_()  # (Q, K + L)
@@ -65,12 +66,13 @@ class _RelaxedRanking(torch.autograd.Function):
             log_d = torch.logaddexp(torch.logcumsumexp(near.flip(1), 1).flip(1), z)  # (Q, K)
             inverse = torch.logcumsumexp(torch.where(there, -log_d, -torch.inf), 1)
             grad_near = torch.where(there, (near + inverse).exp() - 1, 0)
-            grad_far = torch.where(far > -torch.inf, (far + inverse[:, -1:]).exp(), 0)
+            grad_far = torch.where(far != -torch.inf, (far + inverse[:, -1:]).exp(), 0)
         ctx.save_for_backward(grad_near, grad_far)
         return torch.where(there, log_d - near, 0).sum(1)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ANN401  # pyright: ignore[reportIncompatibleMethodOverride]
         grad_near, grad_far = ctx.saved_tensors
         upstream = grads[0][:, None]
         return grad_near * upstream, grad_far * upstream
