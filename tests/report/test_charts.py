@@ -19,13 +19,13 @@ finite = st.floats(1e-6, 1e12)
 def test_ticks_are_few_evenly_spaced_and_inside(low, width):
     found = ticks(low, low + width)
     assert all(low - width * 1e-6 <= t <= low + width * (1 + 1e-6) for t in found)
-    assert len(found) <= 8
+    assert len(found) <= 9
     gaps = {round((b - a) / width, 6) for a, b in itertools.pairwise(found)}
     assert len(gaps) <= 1 or width < 1e-3 * abs(low)
 
 
 def test_ticks_are_round():
-    # 0.1 / 6 = 0.0167 -> the next of 1, 2, 5 times a power of ten is 0.02
+    # 0.1 / 8 = 0.0125 -> the next of 1, 2, 5 times a power of ten is 0.02
     assert ticks(0.36, 0.46) == [0.36, 0.38, 0.4, 0.42, 0.44, 0.46]
 
 

@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from recdistill.recipes.distill import Outcome
 
-__all__ = ["compare", "demo", "distill", "init"]
+__all__ = ["compare", "demo", "distill", "init", "reproduce"]
 
 Assign = Annotated[
     list[str] | None,
@@ -79,10 +79,48 @@ def compare(
     settings = read(run, assign or ())
     from recdistill.recipes.seeds import over_seeds
 
-    wanted = [name.strip() for name in methods.split(",") if name.strip()]
-    found = over_seeds(settings, methods=wanted, seeds=seeds, listener=Screen())
+    found = over_seeds(settings, methods=_words(methods), seeds=seeds, listener=Screen())
     console().print(found)
     typer.echo(f"Written: {settings.output.dir / 'compare.json'}")
+
+
+def reproduce(
+    paper: Annotated[str, typer.Argument(help="de-rrd.", show_default=False)],
+    *,
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from 1 upwards.")] = 5,
+    tables: Annotated[str, typer.Option(help="bpr, neumf, bpr-half: commas between.")] = "bpr",
+    rows: Annotated[str, typer.Option(help="Only these rows: teacher, plain, de, ...")] = "",
+    data: Annotated[Path | None, typer.Option(help="Folder of the paper's split.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where finished cells are kept.")] = None,
+    work: Annotated[Path, typer.Option(help="Checkpoints and logs; a killed run goes on from here.")] = Path(
+        "runs/reproduce"
+    ),
+) -> None:
+    """A paper's figures beside ours. What is finished is read, so the same command goes on and ends in the table."""
+    import os
+
+    from recdistill.cli.screen import Screen
+    from recdistill.recipes.reproduce import markdown
+    from recdistill.recipes.reproduce import reproduce as run
+
+    root = Path(os.environ.get("RECDISTILL_DATA", "../shared/data"))
+    screen = Screen()
+    found = run(
+        paper,
+        data=data or root / "citeulike_derrd",
+        out=out or Path("docs/results") / paper,
+        work=work / paper,
+        seeds=range(1, seeds + 1),
+        tables=_words(tables),
+        only=_words(rows),
+        watch=screen.watch,
+        say=screen.say,
+    )
+    typer.echo(markdown(found))
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def _show(outcome: Outcome) -> None:

@@ -154,14 +154,14 @@ def lines(
                 name=line.name,
                 path=path,
                 marks=Markup("").join(marks),
-                x=frame.width - frame.right + 7,
+                x=frame.width - frame.right + 12,
                 y=label_y + 4,
             )
         )
     return _svg(frame, title, parts)
 
 
-def ticks(low: float, high: float, about: int = 6) -> list[float]:
+def ticks(low: float, high: float, about: int = 8) -> list[float]:
     """Round values (1, 2 or 5 times a power of ten apart) within [low, high]; at most `about` + 1 of them."""
     if not high > low:
         return [low]
