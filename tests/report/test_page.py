@@ -4,22 +4,47 @@ from __future__ import annotations
 
 import re
 from html.parser import HTMLParser
+from typing import Any
 
 import pytest
 
+from recdistill.evaluation.card import Agreement, Card, Environment, Measured
 from recdistill.evaluation.compare import Interval
-from recdistill.report.page import Curve, Entry, Page
+from recdistill.evaluation.latency import Latency
+from recdistill.report.page import Curve, Entry, Page, Role
 from recdistill.report.words import amount, megabytes, milliseconds, times
 
 VOID = {"meta", "br", "img", "hr", "link", "input"}
 
 
-def entry(name: str, role: str, value: float, size: int, **more) -> Entry:
-    metrics = {
+ENVIRONMENT = Environment(recdistill="0", python="3", numpy="2", cpu="c", cpus=2, threads=2, platform="p")
+
+
+def entry(name: str, role: Role, value: float, size: int, **more: Any) -> Entry:
+    """A system of that recall; `retention`, `overlap` and `latency` go onto its card."""
+    values = {
         "recall@10": Interval(value, value - 0.01, value + 0.01, 512),
         "ndcg@10": Interval(value / 2, 0.1, 0.3, 512),
     }
-    return Entry(name, role, "mf, 20 dims", metrics, size // 4, size, **more)
+    measured = Measured(
+        split="test", protocol="full", cold="zero", users=512, unserved=0, fingerprint="f", values=values
+    )
+    share = more.pop("overlap", None)
+    alike = (
+        None if share is None else Agreement(k=10, overlap=Interval(share, share, share, 512), first=values["ndcg@10"])
+    )
+    card = Card(
+        name=name,
+        model="mf, 20 dims",
+        metrics=(measured,),
+        parameters=size // 4,
+        bytes=size,
+        latency=more.pop("latency", None),
+        agreement=alike,
+        retention=more.pop("retention", {}),
+        environment=ENVIRONMENT,
+    )
+    return Entry(card, role, **more)
 
 
 def kept(percent: float) -> dict[str, Interval]:
@@ -28,12 +53,14 @@ def kept(percent: float) -> dict[str, Interval]:
 
 @pytest.fixture
 def page():
-    curve = Curve([0, 1], [1.5, 3.0], {"base": [7.0, 5.0], "rrd": [2.0, 1.0]}, {"ndcg@10": [0.1, 0.2]}, {"ndcg@10": 1})
+    curve = Curve([0, 1], [1.5, 3.0], {"base": [7.0, 5.0], "rrd": [2.0, 1.0]}, [1], {"ndcg@10": [0.2]}, {"ndcg@10": 1})
     return Page(
         "a run",
         "mf 200 to mf 20",
         [
-            entry("teacher", "teacher", 0.5, 24_000_000, p50=4.0, p95=5.0, p99=6.0, per_second=2000.0, curve=curve),
+            entry(
+                "teacher", "teacher", 0.5, 24_000_000, latency=Latency(4.0, 5.0, 6.0, 2000.0, 10, 2, 100), curve=curve
+            ),
             entry("plain", "plain", 0.4, 2_400_000, retention=kept(80), overlap=0.2),
             entry("rrd", "student", 0.44, 2_400_000, retention=kept(88), overlap=0.3),
             entry(
@@ -41,9 +68,7 @@ def page():
                 "student",
                 0.45,
                 2_400_000,
-                p50=0.4,
-                p95=0.5,
-                p99=0.6,
+                latency=Latency(0.4, 0.5, 0.6, 9000.0, 10, 2, 100),
                 retention=kept(90),
                 overlap=0.4,
                 curve=curve,
