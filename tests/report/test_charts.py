@@ -19,7 +19,7 @@ finite = st.floats(1e-6, 1e12)
 def test_ticks_are_few_evenly_spaced_and_inside(low, width):
     found = ticks(low, low + width)
     assert all(low - width * 1e-6 <= t <= low + width * (1 + 1e-6) for t in found)
-    assert len(found) <= 9
+    assert len(found) <= 10
     gaps = {round((b - a) / width, 6) for a, b in itertools.pairwise(found)}
     assert len(gaps) <= 1 or width < 1e-3 * abs(low)
 

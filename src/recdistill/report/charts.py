@@ -162,7 +162,7 @@ def lines(
 
 
 def ticks(low: float, high: float, about: int = 8) -> list[float]:
-    """Round values (1, 2 or 5 times a power of ten apart) within [low, high]; at most `about` + 1 of them."""
+    """Round values (1, 2 or 5 times a power of ten apart) within [low, high]; about `about` of them."""
     if not high > low:
         return [low]
     raw = (high - low) / about
