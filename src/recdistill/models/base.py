@@ -56,8 +56,8 @@ class Recommender(nn.Module, ABC):
 
     @property
     def n_parameters(self) -> int:
-        """Trainable numbers."""
-        return sum(p.numel() for p in self.parameters() if p.requires_grad)
+        """Numbers the model holds, frozen or not."""
+        return sum(p.numel() for p in self.parameters())
 
 
 @dataclass(frozen=True, slots=True)
