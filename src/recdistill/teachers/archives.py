@@ -51,7 +51,7 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def suffix_of(path: Path) -> str:
-   """".parquet", ".npz" or ".safetensors".
+    """The ending of a file: ".parquet", ".npz" or ".safetensors".
 
     Raises:
         DataError: no such file, or another format.
