@@ -9,6 +9,8 @@ Letters: R rows, d dims, m ids, Q queries, n items a query, E = Q * n pairs, D d
 
 from __future__ import annotations
 
+import warnings
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,6 +25,7 @@ __all__ = ["Table", "by_rows", "gather_dot", "sum_by_id", "take"]
 
 _BLOCK = 1 << 17
 """Floats gathered at a time (512 KiB): they stay in a core's cache between the gather and the product."""
+_INT32 = 2**31 - 1
 
 
 class Table(nn.Parameter):
@@ -95,26 +98,76 @@ class _Take(torch.autograd.Function):
 
 
 class _GatherDot(torch.autograd.Function):
-    """The backward scatters once into the table; autograd's own form copies the vectors n times to do the same."""
+    """Nothing of size Q * n * d is made on a CPU: one pass over the table's rows forward, two sums of rows backward."""
 
     @staticmethod
     def forward(ctx: Any, vectors: Tensor, table: Tensor, items: Tensor) -> Tensor:  # noqa: ANN401
-        rows = table.index_select(0, items.flatten()).view(*items.shape, table.shape[1])  # (Q, n, d)
-        ctx.save_for_backward(vectors, rows, items)
-        ctx.size = table.shape[0]
-        return (rows * vectors[:, None]).sum(2)
+        ctx.save_for_backward(vectors, table, items)
+        if _in_place(vectors, table):
+            return _dots(vectors, table, items)
+        return torch.bmm(_gathered(table, items), vectors[:, :, None])[:, :, 0]
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # noqa: ANN401
-        vectors, rows, items = ctx.saved_tensors
-        g = grads[0]  # (Q, n)
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # noqa: ANN401  # pyright: ignore[reportIncompatibleMethodOverride]
+        vectors, table, items = ctx.saved_tensors
+        g = grads[0].contiguous()  # (Q, n)
+        fast = _in_place(vectors, table)
         of_vectors = of_table = None
         if ctx.needs_input_grad[0]:
-            of_vectors = torch.bmm(g[:, None], rows)[:, 0]  # (Q, d)
-        if ctx.needs_input_grad[1]:
+            of_vectors = _weighted(table, items, g) if fast else torch.bmm(g[:, None], _gathered(table, items))[:, 0]
+        if ctx.needs_input_grad[1] and fast:
+            of_table = _scattered(vectors, items, g, table.shape[0])
+        elif ctx.needs_input_grad[1]:
             spread = (g[:, :, None] * vectors[:, None]).view(-1, vectors.shape[1])  # (Q * n, d)
-            of_table = vectors.new_zeros(ctx.size, vectors.shape[1]).index_add_(0, items.flatten(), spread)
+            of_table = torch.zeros_like(table).index_add_(0, items.flatten(), spread)
         return of_vectors, of_table, None
+
+
+def _in_place(vectors: Tensor, table: Tensor) -> bool:
+    """Whether the forms that gather nothing exist for these tensors."""
+    both = (torch.float32, torch.float64)
+    return table.device.type == "cpu" and table.dtype in both and vectors.dtype == table.dtype
+
+
+def _gathered(table: Tensor, items: Tensor) -> Tensor:
+    return table.index_select(0, items.flatten()).view(*items.shape, table.shape[1])  # (Q, n, d)
+
+
+def _dots(vectors: Tensor, table: Tensor, items: Tensor) -> Tensor:
+    """A product of two dense matrices, computed at the (Q, n) places of a pattern: each a dot of its own."""
+    (q, n), size = items.shape, (items.shape[0], table.shape[0])
+    if q == 0 or n == 0 or n > table.shape[0]:  # a pattern cannot have more places than the matrix
+        return torch.bmm(_gathered(table, items), vectors[:, :, None])[:, :, 0]
+    _warn_once()
+    begin, nothing = torch.arange(0, q * n + 1, n), vectors.new_zeros(q * n)
+    pattern = torch.sparse_csr_tensor(begin, items.flatten(), nothing, size=size, check_invariants=False)
+    return torch.sparse.sampled_addmm(pattern, vectors, table.T, beta=0.0).values().view(q, n)
+
+
+@cache
+def _warn_once() -> None:
+    """Let torch say here, unheard, what it says once in a process: that its compressed matrices are in beta."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.sparse_csr_tensor(torch.tensor([0, 0]), torch.zeros(0, dtype=torch.int64), torch.zeros(0), size=(1, 1))
+
+
+def _weighted(table: Tensor, items: Tensor, weight: Tensor) -> Tensor:
+    """(R, d), (Q, n), (Q, n) -> (Q, d) sums of the table's rows."""
+    begin = torch.arange(0, items.numel(), items.shape[1]) if items.shape[1] else items.new_zeros(len(items))
+    return F.embedding_bag(items.flatten(), table, begin, mode="sum", per_sample_weights=weight.flatten())
+
+
+def _scattered(vectors: Tensor, items: Tensor, weight: Tensor, size: int) -> Tensor:
+    """(Q, d), (Q, n), (Q, n) -> (R, d): every query's vector added to the rows it asked, in the queries' order."""
+    flat = items.flatten() if size > _INT32 else items.flatten().int()  # half the width sorts twice as fast
+    ordered, order = torch.sort(flat, stable=True)  # (Q * n,)
+    begin = torch.zeros(size + 1, dtype=torch.int64)
+    torch.cumsum(torch.bincount(ordered, minlength=size), 0, out=begin[1:])
+    mine = torch.arange(len(items)).repeat_interleave(items.shape[1]).index_select(0, order)
+    scale = weight.flatten().index_select(0, order)
+    return F.embedding_bag(mine, vectors, begin, mode="sum", per_sample_weights=scale, include_last_offset=True)
 
 
 class _RowDot(torch.autograd.Function):
