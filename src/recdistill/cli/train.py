@@ -10,11 +10,15 @@ import typer
 if TYPE_CHECKING:
     from recdistill.recipes.distill import Outcome
 
-__all__ = ["compare", "demo", "distill", "init", "reproduce"]
+__all__ = ["compare", "demo", "distill", "init"]
 
 Assign = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Set a key of the run file for this run: --set student.dim=32"),
+]
+OnBadRows = Annotated[
+    str | None,
+    typer.Option("--on-bad-rows", metavar="error|skip", help="Rows that cannot be read: stop, or count and show ten."),
 ]
 RunFile = Annotated[Path, typer.Argument(help="A run file, as `recdistill init` writes it.", show_default=False)]
 
@@ -24,6 +28,7 @@ def demo(
     data: Annotated[Path | None, typer.Option(help="A log of yours instead of the made-up one.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for bundles, logs and report.html.")] = Path("runs/demo"),
     seed: Annotated[int, typer.Option(min=0, help="Of the made-up log and of training.")] = 7,
+    on_bad_rows: OnBadRows = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Train again what an earlier demo has finished.")] = False,
 ) -> None:
     """Teacher, plain student, DE, RRD and DE-RRD on a made-up log: a table and a page, in under a minute."""
@@ -35,7 +40,7 @@ def demo(
     torch.set_num_threads(1)  # matrices this small gain nothing from more, and lose much where the cores are busy
     if fresh:
         _forget(out)
-    _show(run(data=data, out=out, seed=seed, listener=Screen()))
+    _show(run(data=data, out=out, seed=seed, on_bad_rows=on_bad_rows or "error", listener=Screen()))
 
 
 def init(
@@ -54,15 +59,16 @@ def init(
     typer.echo(f"Wrote {path}. Set data.path, then: recdistill distill {path}")
 
 
-def distill(run: RunFile, assign: Assign = None) -> None:
+def distill(run: RunFile, *, assign: Assign = None, on_bad_rows: OnBadRows = None) -> None:
     """Run a run file: log, teacher, student, card, bundle, report. The same command again resumes it."""
     from recdistill.cli.screen import Screen
     from recdistill.recipes.runfile import read, written
 
-    settings = read(run, assign or ())
+    assigned = [*(assign or ()), *([f"data.on_bad_rows={on_bad_rows}"] if on_bad_rows else ())]
+    settings = read(run, assigned)
     from recdistill.recipes.distill import distill as execute
 
-    _show(execute(settings, text=written(run, assign or ()), listener=Screen()))
+    _show(execute(settings, text=written(run, assigned), listener=Screen()))
 
 
 def compare(
@@ -82,41 +88,6 @@ def compare(
     found = over_seeds(settings, methods=_words(methods), seeds=seeds, listener=Screen())
     console().print(found)
     typer.echo(f"Written: {settings.output.dir / 'compare.json'}")
-
-
-def reproduce(
-    paper: Annotated[str, typer.Argument(help="de-rrd.", show_default=False)],
-    *,
-    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from 1 upwards.")] = 5,
-    tables: Annotated[str, typer.Option(help="bpr, neumf, bpr-half: commas between.")] = "bpr",
-    rows: Annotated[str, typer.Option(help="Only these rows: teacher, plain, de, ...")] = "",
-    data: Annotated[Path | None, typer.Option(help="Folder of the paper's split.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Where finished cells are kept.")] = None,
-    work: Annotated[Path, typer.Option(help="Checkpoints and logs; a killed run goes on from here.")] = Path(
-        "runs/reproduce"
-    ),
-) -> None:
-    """A paper's figures beside ours. What is finished is read, so the same command goes on and ends in the table."""
-    import os
-
-    from recdistill.cli.screen import Screen
-    from recdistill.recipes.reproduce import markdown
-    from recdistill.recipes.reproduce import reproduce as run
-
-    root = Path(os.environ.get("RECDISTILL_DATA", "../shared/data"))
-    screen = Screen()
-    found = run(
-        paper,
-        data=data or root / "citeulike_derrd",
-        out=out or Path("docs/results") / paper,
-        work=work / paper,
-        seeds=range(1, seeds + 1),
-        tables=_words(tables),
-        only=_words(rows),
-        watch=screen.watch,
-        say=screen.say,
-    )
-    typer.echo(markdown(found))
 
 
 def _words(text: str) -> list[str]:

@@ -30,12 +30,12 @@ METHODS: dict[str, dict[str, Any]] = {
 that falls within the run, and the weight of RRD that was best on validation data of 1e-3, 1e-2, 1e-1."""
 
 
-def settings(data: Path | None, out: Path, *, seed: int = 7) -> RunSettings:
+def settings(data: Path | None, out: Path, *, seed: int = 7, on_bad_rows: str = "error") -> RunSettings:
     """The demonstration as a run file."""
     return parse(
         RunSettings,
         {
-            "data": {"path": str(data or "planted"), "split": "leave-last-out"},
+            "data": {"path": str(data or "planted"), "split": "leave-last-out", "on_bad_rows": on_bad_rows},
             "teacher": {"model": "mf", "dim": 128},
             "student": {"model": "mf", "dim": 16},
             "method": {"name": "de-rrd"},
@@ -46,17 +46,25 @@ def settings(data: Path | None, out: Path, *, seed: int = 7) -> RunSettings:
     )
 
 
-def demo(*, data: Path | None = None, out: Path, seed: int = 7, listener: Listener | None = None) -> Outcome:
+def demo(
+    *,
+    data: Path | None = None,
+    out: Path,
+    seed: int = 7,
+    on_bad_rows: str = "error",
+    listener: Listener | None = None,
+) -> Outcome:
     """Teacher and four students on a log with planted structure, or on a log of yours.
 
     Args:
         data: a log that `read` understands; None makes one up.
         out: where everything is written.
         seed: of the made-up log and of training.
+        on_bad_rows: "error", or "skip" to count them and show the first ten.
         listener: told of what goes on.
     """
     listener = listener if listener is not None else Silent()
-    run = settings(data, out, seed=seed)
+    run = settings(data, out, seed=seed, on_bad_rows=on_bad_rows)
     listener.begin("Making up a log with planted structure" if data is None else f"Reading {data}")
     if data is None:
         log = planted(seed=seed)
