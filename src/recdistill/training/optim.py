@@ -22,7 +22,7 @@ __all__ = ["OPTIMISERS", "RowwiseAdam", "optimiser"]
 
 OPTIMISERS = ("adam", "rowwise")
 _BLOCK = 1 << 16
-"""Floats of a table updated at a time (256 KiB): moments and vectors stay in a core's cache meanwhile."""
+"""Floats of a table that a thread updates at a time (256 KiB): vectors and moments stay in its cache meanwhile."""
 
 
 def optimiser(
@@ -88,7 +88,7 @@ class RowwiseAdam(torch.optim.Adam):
             state["exp_avg"] = torch.zeros_like(p)
             state["exp_avg_sq"] = torch.zeros_like(p)
         beta1, beta2 = group["betas"]
-        size = max(1, _BLOCK // max(p.shape[1], 1))
+        size = max(1, _BLOCK * torch.get_num_threads() // max(p.shape[1], 1))
         here, m, v = (p.new_empty(min(size, len(ids)), p.shape[1]) for _ in range(3))
         steps = state["step"].index_select(0, ids).add_(1)  # (D,)
         state["step"].index_copy_(0, ids, steps)
