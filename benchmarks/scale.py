@@ -1,7 +1,8 @@
-"""A million users by a million items: a stored teacher, a few steps of RRD, the ranking of 1,000 users; time and memory.
+"""A million users by a million items: a stored teacher, steps of RRD, the ranking of 1,000 users; time and memory.
 
     python benchmarks/scale.py [--users 1000000] [--items 1000000] [--interactions 20000000] [--steps 3]
-                               [--asked 1000] [--dim 16] [--method rrd] [--optimiser rowwise] [--threads 2] [--json FILE]
+                               [--asked 1000] [--dim 16] [--method rrd] [--optimiser rowwise] [--threads 2]
+                               [--json FILE]
 
 The log is made up, the teacher is random vectors of 64 dims in an .npz, matched by external ids as any other file. Its
 lists are computed for the users of the steps alone. Peak memory is printed after every stage; the bar is 12 GB. A dense
@@ -24,7 +25,6 @@ import numpy as np
 import torch
 
 from recdistill import rng
-
 from recdistill.data.batches import InteractionBatches
 from recdistill.data.csr import Csr
 from recdistill.data.interactions import HeldOut
@@ -58,6 +58,7 @@ class Few:
         return min(self._steps, len(self._batches))
 
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
+        """Those of one epoch."""
         running = self._batches.epoch(epoch, start=start)
         for _ in range(len(self) - start):
             yield next(running)

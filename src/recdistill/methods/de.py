@@ -55,7 +55,7 @@ class DE(Settings):
     """ "squared" as the official code, "plain" as the paper's formula prints."""
     layer: Literal["served"] | int = "served"
     """Which vectors of the student are matched: "served", or a table of NeuMF (0 = MF pair, 1 = MLP pair)."""
-    dropped: float = Field(default=1e-2, ge=0, lt=1)
+    dropped: float = Field(default=1e-3, ge=0, lt=1)
     """Share of an entity's expert weight that may be left out to ask fewer experts; 0 asks all of them."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the experts' large products while every expert is asked; "bfloat16" is faster where the CPU or GPU has it."""

@@ -53,7 +53,7 @@ class ExpertMatch(Term):
         experts: int = 30,
         layer: Layer = "served",
         norm: Literal["squared", "plain"] = "squared",
-        dropped: float = 1e-2,
+        dropped: float = 1e-3,
         precision: Precision = "float32",
         seed: int = 0,
     ) -> None:
