@@ -46,12 +46,18 @@ class _RelaxedRanking(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, near: Tensor, far: Tensor) -> Tensor:  # noqa: ANN401 - torch's own type is untyped
-        there = near != -torch.inf  # (Q, K); what is not a number is there, and shows
         both = torch.cat([near, far], 1)  # (Q, K + L)
-        top = both.amax(1, keepdim=True)  # (Q, 1)
+        k = near.shape[1]
+        top, low = both.amax(1, keepdim=True), both.amin(1, keepdim=True)  # (Q, 1)
+        if bool((top - low).max() < _SPREAD):  # every item is there, and nothing is far away: the usual case
+            e = both.sub_(top).exp_()  # (Q, K + L)
+            d = e[:, :k].flip(1).cumsum(1).flip(1).add_(e[:, k:].sum(1, keepdim=True))  # (Q, K)
+            inverse = d.reciprocal().cumsum_(1)
+            ctx.save_for_backward((e[:, :k] * inverse).sub_(1), e[:, k:] * inverse[:, -1:])
+            return d.log_().add_(top).sub_(near).sum(1)
+        there = near != -torch.inf  # (Q, K); what is not a number is there, and shows
         top = torch.where(top != -torch.inf, top, 0)
         low = torch.where(both != -torch.inf, both, top).amin(1, keepdim=True)
-        k = near.shape[1]
         if bool((top - low).max() < _SPREAD):
             e = (both - top).exp_()  # (Q, K + L)
             below = e[:, k:].sum(1, keepdim=True)

@@ -28,12 +28,16 @@ if TYPE_CHECKING:
 
 __all__ = ["RelaxedRanking"]
 
+_AT_ONCE = 1 << 11
+"""Users drawn for at a time when an epoch begins: what is drawn for them stays in a core's cache."""
+
 
 class RelaxedRanking(Term):
     """Interesting items from the teacher's list, in its order, above uninteresting ones drawn outside it.
 
-    Both are drawn once an epoch for each user, when the user is first met in it; the draw is a function of
-    (seed, epoch, user). The teacher is asked for a user's list once in a run. Users it does not know cost nothing.
+    Both are drawn once an epoch for each user. The draw is a function of (seed, epoch, user), so it does not matter
+    when: those met in earlier epochs are drawn when an epoch begins, others when they are met. The teacher is asked for
+    a user's list once in a run. Users it does not know cost nothing.
     """
 
     of_teacher: ClassVar[frozenset[Kind]] = frozenset({Kind.RANKS})
@@ -85,15 +89,21 @@ class RelaxedRanking(Term):
         self._met = torch.zeros(n_users, dtype=torch.bool, device=device)
         self._drawn = torch.empty(n_users, near + far, dtype=torch.int32, device=device)  # (U, K + L)
         self._drawn_in = torch.full((n_users,), -1, dtype=torch.int32, device=device)  # (U,) the epoch of each draw
+        self._epoch: int | None = None
 
     @override
     def forward(self, student: View, teacher: View | None, batch: Batch, clock: Clock) -> Rows:
         if teacher is None:
             raise MissingKnowledge(Kind.RANKS, "No teacher", "Give the pass of this term a teacher")
         users = batch.users
+        if clock.epoch != self._epoch:
+            for some in self._met.nonzero()[:, 0].split(_AT_ONCE):
+                self._redraw(some, clock.epoch)
+            self._epoch = clock.epoch
         stale = users.ids[self._drawn_in[users.ids] != clock.epoch]
         if stale.shape[0]:
-            self._redraw(stale, teacher.select(users.first), users.ids, clock.epoch)
+            self._meet(teacher.select(users.first), users.ids)
+            self._redraw(stale, clock.epoch)
         items = self._drawn[users.ids].long()  # (Q, K + L)
         scores = student.select(users.first).scores(items)
         return Rows(relaxed_ranking(scores[:, : self._near], scores[:, self._near :]), of="users")
@@ -103,13 +113,16 @@ class RelaxedRanking(Term):
         items = self._drawn[users].long()
         return items[:, : self._near], items[:, self._near :]
 
-    def _redraw(self, stale: Tensor, teacher: View, ids: Tensor, epoch: int) -> None:
+    def _meet(self, teacher: View, ids: Tensor) -> None:
+        """Ask the teacher for the lists of those among `ids` that were never met."""
         new = (~self._met[ids]).nonzero()[:, 0]
         if new.shape[0]:
             lists = teacher.select(new).ranked(self._depth).to(torch.int32)  # (m, R)
             self._lists[ids[new]] = lists
             self._sorted[ids[new]] = lists.sort(1).values
             self._met[ids[new]] = True
+
+    def _redraw(self, stale: Tensor, epoch: int) -> None:
         head = self._lists[stale, : self._reach]  # (m, reach)
         if self._draw == "top":
             near = head[:, : self._near]
