@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import shutil
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -87,6 +89,19 @@ def test_no_command_shows_the_help():
         ),
         (["distill", "run.toml", "--set", "method.name=rdd"], "Unknown method 'rdd'. Did you mean 'rrd'?"),
         (["distill", "run.toml", "--set", 'evaluate.metrics=["ndgc@10"]'], "Did you mean 'ndcg'?"),
+        (
+            ["distill", "run.toml", "--set", "train.protocol=ful"],
+            "'train.protocol' must be a text, like ^(full|sampled",
+        ),
+        (["distill", "run.toml", "--set", "train.metrics=[]"], "'train.metrics' must be a list"),
+        (["distill", "run.toml", "--set", 'train.metrics=["ndgc@10"]'], "Did you mean 'ndcg'?"),
+        (["distill", "run.toml", "--set", "train.loss=bprr"], "Unknown base loss 'bprr'. Did you mean 'bpr'?"),
+        (
+            ["distill", "run.toml", "--set", "teacher.train.optimiser=adm"],
+            "Unknown optimiser 'adm'. Did you mean 'adam'?",
+        ),
+        (["distill", "run.toml", "--set", "train.device=gpu"], "Unknown device; got 'gpu'"),
+        (["init", "/dev/null/run.toml"], "error: '/dev/null' cannot be used: "),
         (["distill", "run.toml"], "ratings.csv"),
         (["init", "run.toml"], "error: There is a file at 'run.toml' already. Use --force, or another name."),
         (["recommend", "nowhere"], "error: Say for whom"),
@@ -246,6 +261,30 @@ def test_evaluate_of_the_bundle_gives_the_numbers_of_the_run(finished):
     card = json.loads((folder / "out/results.json").read_text())["cards"]["rrd"]
     values = ours["per_user"]["ndcg@10"]
     assert sum(values) / len(values) == pytest.approx(card["metrics"][-1]["values"]["ndcg@10"]["mean"])
+
+
+def test_evaluate_warns_where_the_bundle_was_trained_on_what_is_to_be_found(finished):
+    folder, _ = finished
+    same = call("evaluate", "out/bundles/rrd", "--data", "log.csv", cwd=folder)
+    other = call("evaluate", "out/bundles/rrd", "--data", "log.csv", "--split", "leave-random-out", cwd=folder)
+    assert same.returncode == other.returncode == 0, same.stderr + other.stderr
+    assert "Warning" not in same.stderr
+    assert re.search(r"Warning: the bundle was trained on [0-9]+ of these 60 test targets", other.stderr), other.stderr
+
+
+@pytest.mark.parametrize("file", ["tensors", "seen", "users", "items", "popular"])
+def test_a_bundle_with_a_changed_byte_is_refused(finished, tmp_path, file):
+    folder, _ = finished
+    shutil.copytree(folder / "out/bundles/rrd", tmp_path / "b")
+    path = tmp_path / "b" / f"{file}.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    for words in (["recommend", "b", "--users", "u1"], ["evaluate", "b", "--data", str(folder / "log.csv")]):
+        done = call(*words, cwd=tmp_path)
+        assert done.returncode == 2, done.stdout
+        assert file in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 def test_serving_commands_import_no_torch(finished):

@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 
 __all__ = ["main"]
+
+_OF_THE_PLACE = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.ENOENT,
+    errno.EEXIST,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+}
+"""What a file system says of a path that the user chose: not allowed, full, not there, no folder."""
 
 
 def main() -> None:
@@ -18,4 +33,13 @@ def main() -> None:
         from recdistill.cli.screen import show_error
 
         show_error(str(error))
+        sys.exit(2)
+    except OSError as error:
+        if error.filename is None or error.errno not in _OF_THE_PLACE:
+            raise
+        from recdistill.cli.screen import show_error
+        from recdistill.errors import problem
+
+        what = f"{str(error.filename)!r} cannot be used: {(error.strerror or '').lower()}"
+        show_error(problem(what, remedy="Give another place, or mend this one"))
         sys.exit(2)

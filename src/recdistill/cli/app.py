@@ -52,7 +52,7 @@ def recdistill(
         typer.Option("--version", help="Print the version and leave.", is_eager=True, callback=_print_version),
     ] = False,
 ) -> None:
-    """Distil a recommender into a student a tenth of the size that ranks as well; measure it, ship it."""
+    """Distil a recommender into a student a tenth of the size, trained to rank as it does; measure it, ship it."""
     del version
 
 

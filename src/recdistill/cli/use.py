@@ -63,7 +63,7 @@ def recommend(
     if everybody and (out is None or out.suffix != ".parquet"):
         remedy = "For example --out lists.parquet"
         raise UsageError(problem("--all writes a Parquet file", None if out is None else str(out), remedy=remedy))
-    service = Service.from_bundle(bundle)
+    service = Service.from_bundle(bundle, verify="full")
     left_out = None if exclude is None else ids(exclude, "--exclude")
     only = None if candidates is None else ids(candidates, "--candidates")
     if everybody and out is not None:

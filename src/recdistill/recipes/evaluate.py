@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from recdistill.data.interactions import HeldOut
     from recdistill.evaluation.ranking import Ranker
     from recdistill.ids import IdTable
     from recdistill.recipes.listener import Listener
@@ -53,6 +54,7 @@ class Matched:
         self._ours = np.full(inner.n_items, -1, np.int64)
         self._ours[item[item >= 0]] = np.flatnonzero(item >= 0)
         self.n_users, self.n_items, self.threads = len(user), len(item), default_threads()
+        self._matched: tuple[Csr, Csr] | None = None  # what was left out last, in both numberings
 
     def top_k(self, queries: NDArray[np.int64], k: int, exclude: Csr | None = None) -> NDArray[np.int64]:
         """(Q,) rows of the log -> (Q, k) items of the log, best first, -1 past the end."""
@@ -87,10 +89,14 @@ class Matched:
     def _excluded(self, exclude: Csr | None) -> Csr | None:
         if exclude is None:
             return None
+        if self._matched is not None and self._matched[0] is exclude:  # one user at a time asks with one table
+            return self._matched[1]
         user = self._user[np.repeat(np.arange(exclude.n_rows), exclude.degrees)]
         item = self._item[exclude.indices]
         both = (user >= 0) & (item >= 0)
-        return Csr.from_pairs(user[both], item[both], self._inner.n_users, self._inner.n_items)
+        theirs = Csr.from_pairs(user[both], item[both], self._inner.n_users, self._inner.n_items)
+        self._matched = (exclude, theirs)
+        return theirs
 
 
 def evaluate_bundle(
@@ -128,7 +134,7 @@ def evaluate_bundle(
         raise UnknownName("part", part, ["test", "valid"])
     for metric in metrics:
         parse(metric)
-    opened = bundles.open(bundle)
+    opened = bundles.open(bundle, verify="full")
     listener.begin(f"Reading {data}")
     log = read(data, echo=None)
     parts = divide(log, split, seed=seed)
@@ -143,6 +149,11 @@ def evaluate_bundle(
         if not known:
             remedy = "Evaluate on a log of the users and items the bundle was trained on"
             raise DataError(problem(f"The bundle and the log have no {what} in common", remedy=remedy))
+    if trained := _trained_on(held, opened.seen, user, item):
+        listener.say(
+            f"Warning: the bundle was trained on {trained:,} of these {len(held):,} {part} targets, so the figures "
+            "below flatter it. Use the split and the seed it was trained with, or a later log."
+        )
     candidates = None
     if protocol != "full" and protocol.startswith("sampled(") and protocol[8:-1].isdigit():
         candidates = draw(parts, int(protocol[8:-1]), seed=seed)
@@ -162,6 +173,14 @@ def evaluate_bundle(
 def _rows(table: IdTable, of: IdTable) -> NDArray[np.int64]:
     """The table's row of every id of another table, -1 = not there."""
     return table.rows(of.external(np.arange(len(of))))
+
+
+def _trained_on(held: HeldOut, seen: Csr, user: NDArray[np.int64], item: NDArray[np.int64]) -> int:
+    """How many targets are among what the bundle's users had in training."""
+    theirs = user[np.repeat(np.arange(held.targets.n_rows), held.targets.degrees)]
+    wanted = item[held.targets.indices]
+    both = (theirs >= 0) & (wanted >= 0)
+    return int(seen.contains(theirs[both], wanted[both]).sum())
 
 
 def _model_settings(settings: object) -> dict[str, object]:

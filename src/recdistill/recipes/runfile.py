@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, field_validator
 
-from recdistill.errors import SettingsError, problem
+from recdistill.errors import SettingsError, UnknownName, problem
 from recdistill.evaluation.metrics import parse as parse_metric
 from recdistill.settings import Settings, load, overlay, parse
 
@@ -187,6 +187,9 @@ def resolve(run: RunSettings) -> Plan:
     from recdistill.methods import METHODS  # noqa: PLC0415
     from recdistill.models import MODELS  # noqa: PLC0415
     from recdistill.recipes.train import TrainSettings  # noqa: PLC0415
+    from recdistill.runtime import Runtime  # noqa: PLC0415
+    from recdistill.terms.base import FromInteractions  # noqa: PLC0415
+    from recdistill.training.optim import OPTIMISERS  # noqa: PLC0415
 
     for metric in run.evaluate.metrics:
         parse_metric(metric)
@@ -194,13 +197,21 @@ def resolve(run: RunSettings) -> Plan:
     if teacher.model is None and (keys := sorted(teacher.model_extra or {})):
         what = f"A teacher from files is not trained, so [teacher] has no {' and no '.join(keys)}"
         raise SettingsError(problem(what, remedy="Remove the key, or name a model to train"))
-    return Plan(
+    plan = Plan(
         teacher=None if teacher.model is None else _inline(MODELS[teacher.model].settings, teacher, at="teacher"),
         student=_inline(MODELS[run.student.model].settings, run.student, at="student"),
         method=_inline(METHODS[run.method.name].settings, run.method, at="method"),
         train=_inline(TrainSettings, run.train, at="train"),
         teacher_train=parse(TrainSettings, {**(run.train.model_extra or {}), **teacher.train}, at="teacher.train"),
     )
+    for training in (plan.train, plan.teacher_train):  # before a long log is read, not after
+        for metric in training.metrics:
+            parse_metric(metric)
+        FromInteractions(training.loss)
+        if training.optimiser not in OPTIMISERS:
+            raise UnknownName("optimiser", training.optimiser, OPTIMISERS)
+        Runtime.of(training.device)
+    return plan
 
 
 def _inline(model: type[S], table: Settings, *, at: str) -> S:

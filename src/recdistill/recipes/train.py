@@ -60,9 +60,9 @@ class TrainSettings(Settings):
     """Learning rate."""
     weight_decay: float = Field(default=1e-3, ge=0)
     """L2 penalty; "adam" applies it to every parameter at every step."""
-    metrics: tuple[str, ...] = ("ndcg@10",)
+    metrics: tuple[str, ...] = Field(default=("ndcg@10",), min_length=1)
     """Validation metrics; training stops when none of them improves, and ends at the best epoch of the first."""
-    protocol: str = "full"
+    protocol: str = Field(default="full", pattern=r"^(full|sampled\([1-9][0-9]*\))$")
     """ "full" ranking, or e.g. "sampled(499)"."""
     patience: int = Field(default=20, ge=1)
     """Validations in a row without improvement before training stops."""

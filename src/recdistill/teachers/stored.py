@@ -219,7 +219,7 @@ def _aligned(
             name = ids.external([int(rows[place[wrong[0]]])])[0]
             raise DataError(
                 problem(
-                    f"{source}: the vector of {side} {name!r} holds a number that is not finite",
+                    f"{source}: the vector of {side} {str(name)!r} holds a number that is not finite",
                     remedy="Mend the file, or leave the row out: what a teacher does not know is no error",
                 )
             )
