@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Experts", "Precision", "Scratch", "mixture"]
 
 Precision = Literal["float32", "bfloat16"]
-_ROUTE_BELOW = 0.5
+_ROUTE_BELOW: dict[Precision, float] = {"float32": 0.85, "bfloat16": 0.45}
 """Share of the pairs under which gathering them beats asking every expert (measured: benchmarks/experts.py)."""
 
 
@@ -78,7 +78,7 @@ def mixture(
     """
     scratch = scratch if scratch is not None else Scratch()
     keep = weights >= dropped / weights.shape[1]  # (n, M)
-    routed = dropped > 0 and float(keep.float().mean()) < _ROUTE_BELOW
+    routed = dropped > 0 and float(keep.float().mean()) < _ROUTE_BELOW[precision]
     if routed:
         return _Routed.apply(x, weights, *experts, keep, scratch)  # pyright: ignore[reportReturnType]
     low = torch.bfloat16 if precision == "bfloat16" else x.dtype
