@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from recdistill.data.batches import InteractionBatches
+from recdistill.data.split import split
+from recdistill.data.synthetic import planted
 from recdistill.errors import MissingKnowledge, SettingsError, TrainingError, UnknownName, UsageError
 from recdistill.models.mf import MF
 from recdistill.objective import Objective, Pass
@@ -66,6 +68,13 @@ def test_held_out_data_is_refused_as_training_data(parts):
         fit("mf", parts.train, dim=4, valid=parts.test)
     with pytest.raises(UsageError, match=r"takes the validation part"):
         fit("mf", parts.train, dim=4, valid=parts.train)
+
+
+def test_a_whole_log_beside_its_validation_part_is_refused():
+    log = planted(users=20, items=30, interactions=200, dim=4, seed=1)
+    parts = split(log, "leave-last-out")
+    with pytest.raises(UsageError, match=r"The training data hold \d+ of the \d+ validation targets\. Train on `split"):
+        fit("mf", log, dim=2, valid=parts.valid)
 
 
 def test_a_teacher_stays_as_it_is_while_the_student_trains(parts):

@@ -232,6 +232,11 @@ def _check_data(train: Interactions, valid: HeldOut | None) -> None:
         what = valid.name if isinstance(valid, HeldOut) else type(valid).__name__  # pyright: ignore[reportUnnecessaryIsInstance]
         msg = problem("Early stopping takes the validation part of a split", what, remedy="Give `split(log).valid`")
         raise UsageError(msg)
+    if valid is not None and (train.n_users, train.n_items) == (valid.targets.n_rows, valid.targets.n_columns):
+        new = valid.targets.keys[~np.isin(valid.targets.keys, valid.seen.keys)]  # a repeat may be on both sides
+        if leaked := int(np.isin(new, train.csr().keys).sum()):
+            what = f"The training data hold {leaked:,} of the {len(valid):,} validation targets"
+            raise UsageError(problem(what, remedy="Train on `split(log).train`, not on the log"))
 
 
 def _fingerprint(
