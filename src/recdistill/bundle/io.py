@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -31,7 +32,7 @@ from recdistill.errors import BundleError, DataError, UsageError, problem
 from recdistill.ids import IdTable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Generator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -48,6 +49,8 @@ FILES = (
 """What stands in the folder beside `manifest.json`."""
 
 _MANIFEST = "manifest.json"
+_ATTEMPTS = 20
+"""How often a bundle is opened again because it was replaced meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,20 +164,23 @@ def open(path: Path, *, verify: Literal["headers", "full"] = "headers") -> Bundl
     """
     if verify not in ("headers", "full"):
         raise UsageError(problem("'verify' must be known", verify, allowed=["headers", "full"]))
-    for attempt in range(3):
+    for attempt in range(_ATTEMPTS):
         folder = find(path)
         if not folder.is_dir():
             raise BundleError(
                 problem(f"There is no bundle at {path}", remedy="Give the folder that holds manifest.json")
             )
-        identity = folder.stat().st_ino
-        try:
-            return _opened(folder, full=verify == "full")
-        except BundleError:
-            # A save with overwrite may have replaced the folder between two of its files: read the new one.
-            if attempt == 2 or not folder.exists() or folder.stat().st_ino == identity:
-                raise
-    raise AssertionError  # the last attempt returns or raises
+        with _held_open(folder) as identity:
+            # A save with overwrite may replace the folder between two of its files: then read the new one.
+            try:
+                opened = _opened(folder, full=verify == "full")
+            except BundleError:
+                if attempt + 1 == _ATTEMPTS or identity == _identity(folder):
+                    raise
+                continue
+            if identity == _identity(folder):
+                return opened
+    raise BundleError(problem(f"{path} was replaced {_ATTEMPTS} times while it was opened", remedy="Open it again"))
 
 
 def verify(path: Path) -> Manifest:
@@ -184,6 +190,29 @@ def verify(path: Path) -> Manifest:
         BundleError: as `open`, and when a hash, an id table or a row of `seen` is wrong.
     """
     return open(path, verify="full").manifest
+
+
+@contextmanager
+def _held_open(folder: Path) -> Generator[tuple[int, int] | None]:
+    """The identity of a folder that stays its own as long as it is held: no other can get its number meanwhile."""
+    try:
+        fd = os.open(folder, os.O_RDONLY)
+    except OSError:  # it went, or the system opens no folders
+        yield _identity(folder)
+        return
+    try:
+        found = os.fstat(fd)
+        yield found.st_dev, found.st_ino
+    finally:
+        os.close(fd)
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _refuse_to_replace(path: Path, *, overwrite: bool) -> None:
