@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import fcntl
 import json
+import threading
 
 import numpy as np
 import polars as pl
@@ -142,3 +143,21 @@ def test_a_finished_cell_appears_whole(tmp_path):
     assert cells.get("x", {"a": 1}) == {"value": 2}
     assert cells.get("x", {"a": 2}) is None
     assert [p.name for p in tmp_path.iterdir()] == [cells.path("x", {"a": 1}).name]
+
+
+def test_a_cell_is_waited_for_and_then_read(tmp_path):
+    cells = Cells(tmp_path)
+    order = []
+
+    def second():
+        with cells.claim("x", 1, wait=True) as mine:
+            order.append(("second", mine, cells.get("x", 1)))
+
+    with cells.claim("x", 1) as mine, cells.claim("x", 1) as other:
+        assert (mine, other) == (True, False)
+        waiting = threading.Thread(target=second)
+        waiting.start()
+        cells.put("x", 1, {"value": 2})
+        order.append("first")
+    waiting.join()
+    assert order == ["first", ("second", True, {"value": 2})]

@@ -57,16 +57,12 @@ class Cells:
         write_text(self.path(name, about), json.dumps(result, indent=1, sort_keys=True) + "\n")
 
     @contextmanager
-    def claim(self, name: str, about: object) -> Generator[bool]:
-        """Hold a cell while it is worked on; False when another process holds it."""
-        lock = self.path(name, about, ".lock")
-        with lock.open("w") as held:
+    def claim(self, name: str, about: object, *, wait: bool = False) -> Generator[bool]:
+        """Hold a cell while it is worked on; False when another process holds it, or `wait` until it is free."""
+        with self.path(name, about, ".lock").open("w") as held:  # it stays: removing it would let two in
             try:
-                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(held, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 yield False
                 return
-            try:
-                yield True
-            finally:
-                lock.unlink(missing_ok=True)
+            yield True

@@ -224,23 +224,24 @@ class Study:
     def _result(
         self, name: str, about: dict[str, Any], train: Callable[[], Trained], teacher: dict[str, Any] | None
     ) -> Result:
-        whole = self._asked(about, teacher)
-        done = self.cells.get(self._label(name), whole)
-        path = self.run.output.dir / "bundles" / self._label(name)
-        if done is not None and _is_bundle_of(path, digest(about)):
-            return _from_cell(done)
-        trained = train()
-        system = System.of(name, trained)
-        valid, test = self._evaluate(system)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        trained.save(
-            path,
-            lineage={"run": digest(about), "data": self._data_digest},
-            metrics={f"{test.name} {metric}": mean for metric, mean in test.means.items()},
-            overwrite=True,
-        )
-        whole_system = replace(system, bytes=bytes_on_disk(path))
-        return self._measured(whole_system, about, teacher, _curve(trained), (valid, test))
+        whole, label = self._asked(about, teacher), self._label(name)
+        path = self.run.output.dir / "bundles" / label
+        with self.cells.claim(label, whole, wait=True):  # a second process waits, and then reads
+            done = self.cells.get(label, whole)
+            if done is not None and _is_bundle_of(path, digest(about)):
+                return _from_cell(done)
+            trained = train()
+            system = System.of(name, trained)
+            valid, test = self._evaluate(system)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            trained.save(
+                path,
+                lineage={"run": digest(about), "data": self._data_digest},
+                metrics={f"{test.name} {metric}": mean for metric, mean in test.means.items()},
+                overwrite=True,
+            )
+            system = replace(system, bytes=bytes_on_disk(path))
+            return self._measured(system, about, teacher, _curve(trained), (valid, test))
 
     def _asked(self, about: dict[str, Any], teacher: dict[str, Any] | None) -> dict[str, Any]:
         candidates = self._candidates(self.run.evaluate.protocol)
@@ -343,7 +344,7 @@ def _is_bundle_of(path: Path, run: str) -> bool:
     if not (path / "manifest.json").exists():
         return False
     try:
-        return bundle.open(path).manifest.lineage.get("run") == run
+        return bundle.verify(path).lineage.get("run") == run
     except BundleError:
         return False
 
