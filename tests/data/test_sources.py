@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import re
 import string
 
 import numpy as np
@@ -467,6 +468,14 @@ def test_bad_json_lines(of):
     text = '{"user": 1, "item": 2, "rating": 1}\n{"user": 1, "item": 2, "rating": "x"}\n'
     with pytest.raises(BadRows, match=r"(line 2|row 1), column 'rating': 'x' is not a finite number"):
         of(text, "log.jsonl")
+
+
+@pytest.mark.parametrize("on_bad_rows", ["error", "skip"])
+@pytest.mark.parametrize("text", ["\n[1, 2]\n[3, 4]\n", '\n["user", "item"]\n[1, 2]\n', '\n"a"\n3\n'])
+def test_json_lines_of_which_none_is_an_object_name_the_first(of, text, on_bad_rows):
+    first = re.escape(text.split("\n")[1])
+    with pytest.raises(DataError, match=rf"log.jsonl, line 2: '{first}' is no JSON object. Write one object a line"):
+        of(text, "log.jsonl", on_bad_rows=on_bad_rows)
 
 
 def test_frames_with_faults():

@@ -49,8 +49,13 @@ def _careful(path: Path, columns: Mapping[str, str] | None, sample: list[str]) -
     import polars as pl  # noqa: PLC0415
 
     first: dict[str, None] = {}
-    for line in sample:
-        first.update(dict.fromkeys(_object(line) or {}))
+    objects = [found for line in sample if (found := _object(line)) is not None]
+    if not objects:
+        number = first_lines(path).index(sample[0]) + 1
+        what = f"{path.name}, line {number}: {sample[0].strip()[:80]!r} is no JSON object"
+        raise DataError(problem(what, remedy='Write one object a line: {"user": "u1", "item": "i1"}'))
+    for found in objects:
+        first.update(dict.fromkeys(found))
     names = recognised(list(first), columns, path.name)
     values: dict[Role, list[Any]] = {role: [] for role in names}
     lines: list[int] = []
