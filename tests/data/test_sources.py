@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import re
+import shlex
 import string
 
 import numpy as np
@@ -19,8 +20,10 @@ from hypothesis import strategies as st
 
 from recdistill.data.csr import Csr
 from recdistill.data.formats import delimited, jsonl
+from recdistill.data.formats.roles import naming
 from recdistill.data.sources import read
 from recdistill.errors import BadRows, DataError, RecdistillError, UsageError
+from recdistill.settings import overlay
 
 T = 1_600_000_000  # 2020-09-13T12:26:40Z
 
@@ -502,16 +505,36 @@ def test_a_split_column(of):
 
 
 def test_two_columns_that_could_be_the_user(of):
-    with pytest.raises(DataError, match=r"2 columns could hold the user: 'user_id', 'session_id'. Say which: columns="):
+    with pytest.raises(
+        DataError,
+        match=r"2 columns could hold the user: 'user_id', 'session_id'. Say which: "
+        r"columns=\{'user': 'user_id'\} \(--set data.columns.user=user_id\)",
+    ):
         of("user_id,session_id,item\na,b,c\n")
     assert rows_of(of("user_id,session_id,item\na,b,c\n", columns={"user": "session_id"})) == [("b", "c")]
 
 
 def test_no_column_that_could_be_the_item(of):
     with pytest.raises(
-        DataError, match=r"no column is recognised as the item; got .*'itm'.*Did you mean 'itm'\?.*columns="
+        DataError,
+        match=r"no column is recognised as the item; got .*'itm'.*Did you mean 'itm'\?.*"
+        r"columns=\{'item': ...\} \(--set data.columns.item=NAME\)",
     ):
         of("user,itm\na,b\n")
+
+
+@pytest.mark.parametrize(
+    ("column", "word"),
+    [
+        ("sku", "data.columns.item=sku"),
+        ("1", "'data.columns.item=\"1\"'"),
+        ("the id", "'data.columns.item=\"the id\"'"),
+    ],
+)
+def test_the_option_that_names_a_column_can_be_typed_as_it_stands(column, word):
+    said = naming({"item": column})
+    assert said == f"columns={{'item': {column!r}}} (--set {word})"
+    assert overlay({}, [shlex.split(word)[0]]) == {"data": {"columns": {"item": column}}}
 
 
 def test_a_mapping_that_does_not_fit(of):

@@ -187,7 +187,10 @@ def test_what_cannot_be_split_is_named():
     log = log_of([0, 0, 0], [0, 1, 2])
     with pytest.raises(UnknownName, match=r"Unknown split 'leave-last'. Did you mean 'leave-last-out'?"):
         split(log, "leave-last")
-    with pytest.raises(DataError, match=r"no split column, so its split cannot be 'given'.*columns=\{'split'"):
+    with pytest.raises(
+        DataError,
+        match=r"no split column, so its split cannot be 'given'.*columns=\{'split': ...\} \(--set data.columns.split=",
+    ):
         split(log, "given")
     with pytest.raises(DataError, match=r"no times to split by.*leave-last-out"):
         split(log, "time")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from recdistill.data.csr import Csr
+from recdistill.data.formats.roles import naming
 from recdistill.errors import DataError, UsageError, problem
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ class Interactions:
             DataError: the log has no weights.
         """
         if self.weight is None:
-            remedy = "Name the column that holds the rating: columns={'weight': ...}"
+            remedy = f"Name the column that holds the rating: {naming({'weight': None})}"
             raise DataError(problem("The log has no rating to filter by", remedy=remedy))
         return self._filtered(np.flatnonzero(self.weight >= rating), f"rating at least {rating:g}")
 

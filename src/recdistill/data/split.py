@@ -21,6 +21,7 @@ import numpy as np
 
 from recdistill import rng
 from recdistill.data.csr import Csr
+from recdistill.data.formats.roles import naming
 from recdistill.data.interactions import HeldOut, Interactions, Split
 from recdistill.errors import DataError, UnknownName, UsageError, problem
 
@@ -90,7 +91,7 @@ def split(
 
 def _given(log: Interactions) -> tuple[NDArray[np.int8], list[str]]:
     if log.split is None:
-        remedy = "Name the column: columns={'split': ...}, or choose another split"
+        remedy = f"Name the column: {naming({'split': None})}, or choose another split"
         raise DataError(problem("The log has no split column, so its split cannot be 'given'", remedy=remedy))
     return log.split, []
 
@@ -130,9 +131,8 @@ def _ratio(
 
 def _time(log: Interactions, valid: float, test: float) -> tuple[NDArray[np.int8], list[str]]:
     if log.timestamp is None:
-        remedy = (
-            "Name the column: columns={'timestamp': ...}, or use leave-last-out, which then goes by the log's order"
-        )
+        said = naming({"timestamp": None})
+        remedy = f"Name the column: {said}, or use leave-last-out, which then goes by the log's order"
         raise DataError(problem("The log has no times to split by", remedy=remedy))
     order = np.argsort(log.timestamp, kind="stable")
     n_test = round(len(log) * test)

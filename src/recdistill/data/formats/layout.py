@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from recdistill.data.formats.roles import ALIASES, canonical
+from recdistill.data.formats.roles import ALIASES, canonical, naming
 from recdistill.errors import DataError, problem
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ def _positions(path: Path, lines: Sequence[str], separator: str, width: int) -> 
     if width == 4 and is_time(3):
         return (*pair, ("weight", "3"), ("timestamp", "4"))
     what = f"{path.name} has no header, and its {width} columns could be anything"
-    remedy = "Name them by position: columns={'user': '1', 'item': '2', ...}"
+    remedy = f"Name them by position: {naming({'user': '1', 'item': '2'})}"
     raise DataError(problem(what, lines[0][:80], remedy=remedy))
 
 
@@ -196,4 +196,5 @@ def _is_lists(path: Path, lines: Sequence[str], columns: Mapping[str, str] | Non
     if len(lines) == 1:
         return True
     what = f"{path.name}: every line has {widths.pop()} words, which could be columns or a user's list of items"
-    raise DataError(problem(what, lines[0][:80], remedy="Say which: lists=True, or columns={'user': '1', ...}"))
+    remedy = f"Say which: lists=True, or {naming({'user': '1', 'item': '2'})}"
+    raise DataError(problem(what, lines[0][:80], remedy=remedy))

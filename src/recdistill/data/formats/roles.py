@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shlex
 from typing import TYPE_CHECKING, Literal
 
 from recdistill.errors import DataError, UsageError, nearest, problem
@@ -9,7 +12,7 @@ from recdistill.errors import DataError, UsageError, nearest, problem
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["ALIASES", "ROLES", "Role", "canonical", "recognised"]
+__all__ = ["ALIASES", "ROLES", "Role", "canonical", "naming", "recognised"]
 
 Role = Literal["user", "item", "weight", "timestamp", "split"]
 ROLES: tuple[Role, ...] = ("user", "item", "weight", "timestamp", "split")
@@ -27,6 +30,13 @@ ALIASES: dict[Role, tuple[str, ...]] = {
 def canonical(name: str) -> str:
     """The name without case, `_`, `-`, blanks, and without the type of a RecBole header (`user_id:token`)."""
     return "".join(c for c in name.split(":", maxsplit=1)[0].casefold() if c not in "_- \ufeff")
+
+
+def naming(columns: Mapping[Role, str | None]) -> str:
+    """How to name columns, in Python and on the command line, for remedies; None stands for any name."""
+    python = ", ".join(f"{role!r}: {'...' if name is None else repr(name)}" for role, name in columns.items())
+    words = [f"data.columns.{role}={'NAME' if name is None else _toml(name)}" for role, name in columns.items()]
+    return f"columns={{{python}}} ({' '.join(f'--set {shlex.quote(word)}' for word in words)})"
 
 
 def recognised(names: Sequence[str], columns: Mapping[str, str] | None, source: str) -> dict[Role, str]:
@@ -50,16 +60,21 @@ def recognised(names: Sequence[str], columns: Mapping[str, str] | None, source: 
         fitting = [name for name in names if canonical(name) in known and name not in said.values()]
         if len(fitting) > 1:
             what = f"{source}: {len(fitting)} columns could hold the {role}: {', '.join(map(repr, fitting))}"
-            raise DataError(problem(what, remedy=f"Say which: columns={{{role!r}: {fitting[0]!r}}}"))
+            raise DataError(problem(what, remedy=f"Say which: {naming({role: fitting[0]})}"))
         if fitting:
             found[role] = fitting[0]
-    for role in ("user", "item"):
+    for role in ROLES[:2]:
         if role not in found:
             near = next((n for a in ALIASES[role] if (n := nearest(a, names))), None)
             what = f"{source}: no column is recognised as the {role}"
-            remedy = f"Say which column holds it: columns={{{role!r}: ...}}"
+            remedy = f"Say which column holds it: {naming({role: None})}"
             raise DataError(problem(what, list(names), allowed=", ".join(ALIASES[role]), near=near, remedy=remedy))
     return {role: found[role] for role in ROLES if role in found}
+
+
+def _toml(name: str) -> str:
+    """As `--set` takes a text: bare where it cannot be read as anything else."""
+    return name if re.fullmatch(r"[A-Za-z_][\w-]*", name) else json.dumps(name, ensure_ascii=False)
 
 
 def _said(names: Sequence[str], columns: Mapping[str, str], source: str) -> dict[Role, str]:

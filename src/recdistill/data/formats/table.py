@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from recdistill.data.formats.roles import naming
 from recdistill.data.formats.times import Unit, seconds
 from recdistill.data.interactions import SPLITS, Interactions
 from recdistill.errors import BadRows, DataError, nearest, problem
@@ -213,7 +214,8 @@ def _weights(checked: _Checked) -> NDArray[np.float32] | None:
     else:
         name = checked.table.names["weight"]
         what = f"{checked.table.source}: the column {name!r} holds no numbers"
-        raise DataError(problem(what, str(column.dtype), remedy="Map another column: columns={'weight': ...}"))
+        remedy = f"Map another column: {naming({'weight': None})}"
+        raise DataError(problem(what, str(column.dtype), remedy=remedy))
     with np.errstate(over="ignore"):
         values = numbers.cast(pl.Float32).fill_null(float("nan")).to_numpy()
     checked.mark("weight", ~np.isfinite(values), "is not a finite number")

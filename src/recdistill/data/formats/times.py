@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from recdistill.data.formats.roles import naming
 from recdistill.errors import DataError, problem
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def recognised(column: pl.Series, unit: Unit | None, where: str, ignore: NDArray
         return _numbers(numbers, unit, where, ignore)
     if column.dtype.is_numeric():
         return _numbers(column, unit, where, ignore)
-    remedy = "Map another column: columns={'timestamp': ...}"
+    remedy = f"Map another column: {naming({'timestamp': None})}"
     raise DataError(problem(f"{where} holds no times", str(column.dtype), remedy=remedy))
 
 
