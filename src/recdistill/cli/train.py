@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from recdistill.recipes.distill import Outcome
 
-__all__ = ["compare", "demo", "distill", "init"]
+__all__ = ["OnBadRows", "compare", "demo", "distill", "init"]
 
 Assign = Annotated[
     list[str] | None,
@@ -64,7 +64,7 @@ def distill(run: RunFile, *, assign: Assign = None, on_bad_rows: OnBadRows = Non
     from recdistill.cli.screen import Screen
     from recdistill.recipes.runfile import read, written
 
-    assigned = [*(assign or ()), *([f"data.on_bad_rows={on_bad_rows}"] if on_bad_rows else ())]
+    assigned = _assigned(assign, on_bad_rows)
     settings = read(run, assigned)
     from recdistill.recipes.distill import distill as execute
 
@@ -77,17 +77,23 @@ def compare(
     methods: Annotated[str, typer.Option(help="Methods by name, with commas between.")] = "plain,de,rrd,de-rrd",
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from train.seed upwards.")] = 1,
     assign: Assign = None,
+    on_bad_rows: OnBadRows = None,
 ) -> None:
     """Several methods and seeds on one split: a table with paired tests, corrected for their number."""
     from recdistill.cli.screen import Screen, console
     from recdistill.recipes.runfile import read
 
-    settings = read(run, assign or ())
+    settings = read(run, _assigned(assign, on_bad_rows))
     from recdistill.recipes.seeds import over_seeds
 
     found = over_seeds(settings, methods=_words(methods), seeds=seeds, listener=Screen())
     console().print(found)
     typer.echo(f"Written: {settings.output.dir / 'compare.json'}")
+
+
+def _assigned(assign: list[str] | None, on_bad_rows: str | None) -> list[str]:
+    """The assignments of `--set`, and the options that stand for one."""
+    return [*(assign or ()), *([f"data.on_bad_rows={on_bad_rows}"] if on_bad_rows else ())]
 
 
 def _words(text: str) -> list[str]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
+
+from recdistill.cli.train import OnBadRows
 
 __all__ = ["evaluate", "recommend"]
 
@@ -23,6 +25,7 @@ def evaluate(
     metrics: Annotated[str, typer.Option(help="With commas between.")] = "recall@10,ndcg@10",
     protocol: Annotated[str, typer.Option(help="full, or sampled(499).")] = "full",
     seed: Annotated[int, typer.Option(min=0, help="Of a random split and of sampled items.")] = 0,
+    on_bad_rows: OnBadRows = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON with the values of every user.")] = False,
 ) -> None:
     """Measure a bundle on held-out data."""
@@ -31,7 +34,15 @@ def evaluate(
 
     names = [name.strip() for name in metrics.split(",") if name.strip()]
     found = evaluate_bundle(
-        bundle, data, split=split, part=part, metrics=names, protocol=protocol, seed=seed, listener=Screen()
+        bundle,
+        data,
+        split=split,
+        part=part,
+        metrics=names,
+        protocol=protocol,
+        seed=seed,
+        on_bad_rows=cast("Any", on_bad_rows or "error"),  # checked where the log is read
+        listener=Screen(),
     )
     if as_json:
         typer.echo(found.evaluations[bundle.name].to_json())

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from recdistill.data.formats.table import OnBadRows
     from recdistill.data.interactions import HeldOut
     from recdistill.evaluation.ranking import Ranker
     from recdistill.ids import IdTable
@@ -108,6 +109,7 @@ def evaluate_bundle(
     metrics: Sequence[str] = ("recall@10", "ndcg@10"),
     protocol: str = "full",
     seed: int = 0,
+    on_bad_rows: OnBadRows = "error",
     latency: bool = True,
     listener: Listener | None = None,
 ) -> Comparison:
@@ -121,6 +123,7 @@ def evaluate_bundle(
         metrics: names with a cut-off.
         protocol: "full" or "sampled(n)".
         seed: of a random split and of sampled items.
+        on_bad_rows: "error", or "skip" to count them and show the first ten.
         latency: whether to time it.
         listener: told what was read and how much matched.
 
@@ -136,7 +139,7 @@ def evaluate_bundle(
         parse(metric)
     opened = bundles.open(bundle, verify="full")
     listener.begin(f"Reading {data}")
-    log = read(data, echo=None)
+    log = read(data, on_bad_rows=on_bad_rows, echo=None)
     parts = divide(log, split, seed=seed)
     held = parts.test if part == "test" else parts.valid
     for note in (*log.notes, *parts.notes):
