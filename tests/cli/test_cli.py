@@ -82,7 +82,8 @@ def test_no_command_shows_the_help():
     [
         (["distil"], "error: Unknown command 'distil'. Did you mean 'distill'? Allowed: cite, "),
         (["distill", "runn.toml"], "error: There is no run file 'runn.toml'"),
-        (["cite", "derrd"], "error: Unknown method 'derrd'. Did you mean 'de-rrd'?"),
+        (["cite", "derrd"], "error: Unknown method or model 'derrd'. Did you mean 'de-rrd'? Allowed: de, "),
+        (["cite", "lightgnc"], "error: Unknown method or model 'lightgnc'. Did you mean 'lightgcn'? Allowed: de, "),
         (
             ["distill", "run.toml", "--set", "train.epoch=3"],
             "Unknown setting 'train.epoch'. Did you mean 'train.epochs'?",
@@ -147,6 +148,14 @@ def test_init_writes_the_run_file(tmp_path):
 
 def test_cite_prints_bibtex():
     assert "@inproceedings{kang2020derrd," in call("cite", "de-rrd").stdout
+
+
+def test_cite_knows_models_too_and_without_a_name_everything():
+    assert "LightGCN" in call("cite", "lightgcn").stdout
+    both = call("cite", "rrd", "lightgcn", "de-rrd").stdout
+    assert both.count("@inproceedings{kang2020derrd,") == 1
+    every = call("cite").stdout
+    assert all(paper.strip() in every for paper in both.split("\n\n"))
 
 
 def test_doctor_names_versions_threads_and_the_command_for_what_is_missing():
@@ -270,6 +279,25 @@ def test_evaluate_warns_where_the_bundle_was_trained_on_what_is_to_be_found(fini
     assert same.returncode == other.returncode == 0, same.stderr + other.stderr
     assert "Warning" not in same.stderr
     assert re.search(r"Warning: the bundle was trained on [0-9]+ of these 60 test targets", other.stderr), other.stderr
+
+
+def test_rows_that_cannot_be_read_stop_a_command_or_are_skipped_where_it_is_told_to(finished, tmp_path):
+    folder, _ = finished
+    (tmp_path / "log.csv").write_text((folder / "log.csv").read_text() + ",i1,5\n")
+    (tmp_path / "run.toml").write_text(SMALL)
+    for words in (
+        ["compare", "run.toml", "--methods", "plain", "--set", "train.epochs=1"],
+        ["evaluate", str(folder / "out/bundles/rrd"), "--data", "log.csv"],
+    ):
+        stopped = call(*words, cwd=tmp_path)
+        assert stopped.returncode == 2, stopped.stdout
+        assert "--on-bad-rows skip" in stopped.stderr
+        skipped = call(*words, "--on-bad-rows", "skip", cwd=tmp_path)
+        assert skipped.returncode == 0, skipped.stderr
+        assert "Skipped 1 bad row" in skipped.stderr
+        wrong = call(*words, "--on-bad-rows", "skp", cwd=tmp_path)
+        assert wrong.returncode == 2, wrong.stdout
+        assert "skip" in wrong.stderr
 
 
 @pytest.mark.parametrize("file", ["tensors", "seen", "users", "items", "popular"])

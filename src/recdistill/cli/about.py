@@ -24,7 +24,7 @@ def doctor(
 def cite(
     methods: Annotated[list[str] | None, typer.Argument(help="Methods or models; all of them when left out.")] = None,
 ) -> None:
-    """Print the BibTeX of the methods you use."""
+    """Print the papers behind what you use: BibTeX of methods, a line for each model."""
     from recdistill.recipes.cite import cite as entries
 
     typer.echo(entries(*(methods or ())))

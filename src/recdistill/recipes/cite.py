@@ -1,21 +1,26 @@
-"""The papers behind what was used, as BibTeX."""
+"""The papers behind what was used: methods as BibTeX, models as a line."""
 
 from __future__ import annotations
 
 from recdistill.errors import UnknownName
 from recdistill.methods import METHODS
+from recdistill.models import MODELS
 
 __all__ = ["cite"]
 
 
 def cite(*names: str) -> str:
-    """BibTeX of methods ("de-rrd") and of the plain models' loss; all methods when none is named.
+    """The papers of methods ("de-rrd", BibTeX) and models ("lightgcn", a line); all of both when none is named.
 
     Raises:
-        UnknownName: no such method.
+        UnknownName: neither a method nor a model.
     """
-    for name in names:
-        if name not in METHODS:
-            raise UnknownName("method", name, METHODS)
-    papers = {METHODS[name].paper.key: METHODS[name].paper for name in names or METHODS}
-    return "\n\n".join(paper.bibtex() for paper in papers.values())
+    found: dict[str, None] = {}  # each paper once, in the order asked for
+    for name in names or (*METHODS, *MODELS):
+        if name in METHODS:
+            found[METHODS[name].paper.bibtex()] = None
+        elif name in MODELS:
+            found[MODELS[name].paper] = None
+        else:
+            raise UnknownName("method or model", name, [*METHODS, *MODELS])
+    return "\n\n".join(found)
