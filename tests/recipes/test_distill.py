@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 
 import polars as pl
 import pytest
 
 import recdistill.recipes.study as study_module
+from recdistill.data.sources import read
+from recdistill.data.split import split
 from recdistill.data.synthetic import planted
 from recdistill.errors import DataError
 from recdistill.recipes.distill import distill
@@ -143,9 +146,31 @@ def test_a_teacher_from_a_bundle_measures_as_the_live_one(run, tmp_path):
     first = distill(run())
     table = run(f"output.dir='{tmp_path / 'filed'}'").model_dump(mode="json", exclude_none=True)
     table["teacher"] = {"bundle": str(first.bundle.with_name("teacher"))}
-    outcome = distill(parse(RunSettings, table))
+    heard = Heard()
+    outcome = distill(parse(RunSettings, table), listener=heard)
     live, filed = (o.comparison.evaluations["teacher"].means for o in (first, outcome))
     assert filed == pytest.approx(live)
+    assert not any("Warning" in said for said in heard.said)
+
+
+def test_a_teacher_bundle_of_another_split_that_knows_test_items_is_told_of(run, tmp_path):
+    first = distill(run("train.epochs=1"))
+    table = run("train.epochs=1", f"output.dir='{tmp_path / 'other'}'").model_dump(mode="json", exclude_none=True)
+    table["teacher"] = {"bundle": str(first.bundle.with_name("teacher"))}
+    table["data"] |= {"split": "leave-random-out", "seed": 3}
+    heard = Heard()
+    distill(parse(RunSettings, table), listener=heard)
+    (told,) = [said for said in heard.said if said.startswith("Warning")]
+    found = re.match(r"Warning: the teacher's bundle was trained on (\d+) of the 60 test targets", told)
+    assert found is not None
+    log = read(table["data"]["path"], echo=None)
+    old, new = split(log, "leave-last-out"), split(log, "leave-random-out", seed=3)
+    theirs, ours, targets = (pairs(part) for part in (old.train.csr(), new.train.csr(), new.test.targets))
+    assert int(found[1]) == len(targets & theirs - ours)
+
+
+def pairs(rows):
+    return {(u, int(i)) for u in range(rows.n_rows) for i in rows.indices[rows.indptr[u] : rows.indptr[u + 1]]}
 
 
 def test_filters_that_leave_nothing_are_an_error(run):

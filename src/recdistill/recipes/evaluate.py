@@ -28,13 +28,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from recdistill.bundle import Bundle
     from recdistill.data.formats.table import OnBadRows
     from recdistill.data.interactions import HeldOut
     from recdistill.evaluation.ranking import Ranker
     from recdistill.ids import IdTable
     from recdistill.recipes.listener import Listener
 
-__all__ = ["Matched", "evaluate_bundle"]
+__all__ = ["Matched", "evaluate_bundle", "trained_on"]
 
 
 class Matched:
@@ -152,7 +153,7 @@ def evaluate_bundle(
         if not known:
             remedy = "Evaluate on a log of the users and items the bundle was trained on"
             raise DataError(problem(f"The bundle and the log have no {what} in common", remedy=remedy))
-    if trained := _trained_on(held, opened.seen, user, item):
+    if trained := trained_on(opened, held):
         listener.say(
             f"Warning: the bundle was trained on {trained:,} of these {len(held):,} {part} targets, so the figures "
             "below flatter it. Use the split and the seed it was trained with, or a later log."
@@ -173,17 +174,27 @@ def evaluate_bundle(
     )
 
 
+def trained_on(bundle: Bundle, held: HeldOut, *, beside: Csr | None = None) -> int:
+    """How many held-out targets are among what the bundle's users had in training.
+
+    Args:
+        bundle: an opened bundle.
+        held: the targets, matched by external id.
+        beside: (U x I) pairs of the log that do not count: those a model may know, such as the training items.
+    """
+    ours = np.repeat(np.arange(held.targets.n_rows), held.targets.degrees)  # (n,) one row a target
+    wanted = held.targets.indices.astype(np.int64)
+    if beside is not None:
+        new = ~beside.contains(ours, wanted)
+        ours, wanted = ours[new], wanted[new]
+    user, item = _rows(bundle.users, held.users)[ours], _rows(bundle.items, held.items)[wanted]
+    both = (user >= 0) & (item >= 0)
+    return int(bundle.seen.contains(user[both], item[both]).sum())
+
+
 def _rows(table: IdTable, of: IdTable) -> NDArray[np.int64]:
     """The table's row of every id of another table, -1 = not there."""
     return table.rows(of.external(np.arange(len(of))))
-
-
-def _trained_on(held: HeldOut, seen: Csr, user: NDArray[np.int64], item: NDArray[np.int64]) -> int:
-    """How many targets are among what the bundle's users had in training."""
-    theirs = user[np.repeat(np.arange(held.targets.n_rows), held.targets.degrees)]
-    wanted = item[held.targets.indices]
-    both = (theirs >= 0) & (wanted >= 0)
-    return int(seen.contains(theirs[both], wanted[both]).sum())
 
 
 def _model_settings(settings: object) -> dict[str, object]:

@@ -30,6 +30,7 @@ from recdistill.knowledge.view import Kind
 from recdistill.methods import METHODS
 from recdistill.recipes.cells import Cells, digest
 from recdistill.recipes.compare import System, card
+from recdistill.recipes.evaluate import trained_on
 from recdistill.recipes.known import KnownRanker
 from recdistill.recipes.train import distill, fit
 from recdistill.report.page import Curve
@@ -138,6 +139,13 @@ class Study:
         train = self.split.train
         found = stored(**self.run.teacher.files, users=train.users, items=train.items, seen=train.csr())
         self.listener.say(str(found.coverage))
+        path, test = self.run.teacher.bundle, self.split.test
+        if path is not None and (trained := trained_on(bundle.open(path), test, beside=train.csr())):
+            self.listener.say(
+                f"Warning: the teacher's bundle was trained on {trained:,} of the {len(test):,} test targets, so its "
+                "figures, and those of students that learn from it, are flattered. Use the split and the seed it was "
+                "trained with."
+            )
         return found
 
     @cached_property
