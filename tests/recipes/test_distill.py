@@ -13,8 +13,11 @@ from recdistill.data.sources import read
 from recdistill.data.split import split
 from recdistill.data.synthetic import planted
 from recdistill.errors import DataError
+from recdistill.recipes.distill import _at_limit as at_limit
 from recdistill.recipes.distill import distill
 from recdistill.recipes.runfile import RunSettings
+from recdistill.recipes.train import TrainSettings
+from recdistill.report.page import Curve
 from recdistill.settings import overlay, parse
 
 
@@ -79,6 +82,25 @@ def test_a_run_ends_with_cards_a_bundle_a_page_and_paired_tests(run):
     assert cards["rrd"].bytes == sum(f.stat().st_size for f in outcome.bundle.iterdir())
     assert set(outcome.comparison.tests["ndcg@10"]) == {"rrd"}
     assert "rrd" in outcome.page.read_text(encoding="utf-8")
+
+
+def test_the_page_shows_the_paired_tests_and_what_stopped_at_the_epoch_limit(run):
+    outcome = distill(run("teacher.train.epochs=40", "teacher.train.patience=1", "teacher.train.lr=0.05"))
+    html, card = outcome.page.read_text(encoding="utf-8"), outcome.comparison.cards["teacher"]
+    test, p = outcome.comparison.tests["ndcg@10"]["rrd"], outcome.comparison.corrected["ndcg@10"]["rrd"]
+    assert f"<td>{test.wins}</td><td>{test.losses}</td><td>{p:.4f}</td>" in html
+    assert ("not significant here" in html) == (p > 0.05)
+    assert card.training.epochs is not None
+    assert card.training.epochs < 40
+    assert html.count("3 epochs; stopped at the epoch limit") == html.count("epoch limit") == 2  # both students
+
+
+def test_waiting_in_vain_up_to_the_last_epoch_is_no_limit():
+    curve = Curve([1, 2, 3, 4], [1, 2, 3, 4], {}, [2, 4], {}, {"ndcg@10": 2})
+    assert at_limit(curve, TrainSettings(epochs=4, patience=2))
+    assert not at_limit(curve, TrainSettings(epochs=4, patience=1))
+    assert not at_limit(curve, TrainSettings(epochs=5, patience=2))
+    assert not at_limit(None, TrainSettings(epochs=4))
 
 
 def test_a_finished_run_is_not_repeated(run):

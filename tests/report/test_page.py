@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
 import pytest
 
 from recdistill.evaluation.card import Agreement, Card, Environment, Measured
-from recdistill.evaluation.compare import Interval
+from recdistill.evaluation.compare import Interval, PairedTest
 from recdistill.evaluation.latency import Latency
 from recdistill.report.page import Curve, Entry, Page, Role
 from recdistill.report.words import amount, megabytes, milliseconds, times
@@ -114,6 +115,37 @@ def test_every_tag_is_closed_and_the_headline_is_the_best_student(page):
     assert "the same student without a teacher keeps 80.0 %" in text
     assert "Means over 512 users" in text
     assert "10\u00d7 smaller" in text
+
+
+def versus(difference: float, wins: int, losses: int) -> PairedTest:
+    interval = Interval(difference, difference - 0.01, difference + 0.01, 512)
+    return PairedTest(interval, 0.01, 0.01, 2.0, wins, losses, 512 - wins - losses)
+
+
+@pytest.mark.parametrize(("p", "doubt"), [(0.32, True), (0.05, False), (0.0004, False)])
+def test_the_tests_against_the_plain_student_are_shown_and_the_headline_says_when_they_show_nothing(page, p, doubt):
+    tests = {"rrd": versus(0.04, 1201, 30), "de-rrd": versus(-0.05, 12, 34)}
+    text = text_of(replace(page, tests=tests, corrected={"rrd": 0.0002, "de-rrd": p}).render())
+    assert "Against the plain student" in text
+    assert "rrd +0.0400 +0.0300 to +0.0500 1,201 30 0.0002" in text
+    assert f"de-rrd -0.0500 -0.0600 to -0.0400 12 34 {p:.4f}" in text
+    said = "The difference from the student without a teacher is not significant here (corrected p = 0.32)."
+    assert (said in text) == doubt
+    assert ("not significant" in text) == doubt
+
+
+def test_without_a_plain_student_no_test_is_shown(page):
+    text = text_of(page.render())
+    assert "Against the plain student" not in text
+    assert "significant" not in text
+
+
+def test_a_training_that_used_all_its_epochs_says_so(page):
+    assert "epoch limit" not in page.render()
+    entries = [replace(e, at_limit=e.name == "de-rrd") for e in page.entries]
+    text = text_of(replace(page, entries=entries).render())
+    assert text.count("stopped at the epoch limit") == 1
+    assert "2 epochs; stopped at the epoch limit" in text
 
 
 def test_the_page_loads_nothing(page):

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from recdistill.recipes.listener import Listener
     from recdistill.recipes.runfile import RunSettings
+    from recdistill.recipes.train import TrainSettings
+    from recdistill.report.page import Curve
 
 __all__ = ["Outcome", "distill", "students"]
 
@@ -98,21 +100,31 @@ def students(
     write_text(out / "results.json", comparison.to_json() + "\n")
     if text:
         write_text(out / "run.toml", text)
-    page = _page(study, results, best, text=text, command=command, title=title)
+    page = _page(study, results, best, comparison, text=text, command=command, title=title)
     write_text(out / "report.html", page.render())
     return Outcome(comparison, out / "report.html", out / "bundles" / best)
 
 
 def _page(
-    study: Study, results: Mapping[str, Result], best: str, *, text: str, command: str, title: str | None
+    study: Study,
+    results: Mapping[str, Result],
+    best: str,
+    comparison: Comparison,
+    *,
+    text: str,
+    command: str,
+    title: str | None,
 ) -> Page:
-    run, card = study.run, results[best].card
+    run, card, main = study.run, results[best].card, study.run.evaluate.metrics[-1]
     entries = [
-        Entry(result.card, "teacher" if name == "teacher" else "plain" if name == "plain" else "student", result.curve)
+        Entry(
+            result.card,
+            "teacher" if name == "teacher" else "plain" if name == "plain" else "student",
+            result.curve,
+            best=name == best,
+            at_limit=_at_limit(result.curve, study.plan.teacher_train if name == "teacher" else study.plan.train),
+        )
         for name, result in results.items()
-    ]
-    entries = [
-        entry if entry.name != best else Entry(entry.card, entry.role, entry.curve, best=True) for entry in entries
     ]
     env = card.environment
     environment = {
@@ -129,7 +141,9 @@ def _page(
         title=title or run.data.path.stem,
         subtitle=f"{results['teacher'].card.model if 'teacher' in results else 'teacher'} \u2192 {card.model}",
         entries=entries,
-        main_metric=run.evaluate.metrics[-1],
+        main_metric=main,
+        tests=comparison.tests.get(main, {}),
+        corrected=comparison.corrected.get(main, {}),
         validation_metric=next(iter(study.plan.train.metrics), None),
         data=[*study.log.notes, *study.split.notes],
         settings=text,
@@ -137,6 +151,14 @@ def _page(
         citations=_papers(results),
         command=command,
     )
+
+
+def _at_limit(curve: Curve | None, training: TrainSettings) -> bool:
+    """Whether all epochs were used, with patience left."""
+    if curve is None or not 0 < training.epochs <= len(curve.epochs):
+        return False
+    last = max(curve.best.values(), default=0)  # any metric's improvement starts the waiting anew
+    return sum(epoch > last for epoch in curve.checked) < training.patience
 
 
 def _papers(results: Mapping[str, Result]) -> Sequence[str]:

@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
     from recdistill.evaluation.card import Card
-    from recdistill.evaluation.compare import Interval
+    from recdistill.evaluation.compare import Interval, PairedTest
 
 __all__ = ["Curve", "Entry", "Page", "Role"]
 
 Role = Literal["teacher", "plain", "student"]
+_SIGNIFICANT = 0.05
 _BYTES = ("B", "kB", "MB", "GB", "TB")
 
 
@@ -55,6 +56,8 @@ class Entry:
     curve: Curve | None = None
     best: bool = False
     """The student the page is about."""
+    at_limit: bool = False
+    """Whether training ended because all epochs were used, not because nothing improved any more."""
 
     @property
     def name(self) -> str:
@@ -87,6 +90,10 @@ class Page:
     """The teacher first."""
     main_metric: str
     """The metric of the charts and the headline."""
+    tests: Mapping[str, PairedTest] = field(default_factory=dict[str, "PairedTest"])
+    """System -> its difference from the plain student by the main metric, user by user."""
+    corrected: Mapping[str, float] = field(default_factory=dict[str, float])
+    """System -> that test's p-value, corrected for their number (Holm)."""
     validation_metric: str | None = None
     data: Sequence[str] = ()
     """What was read and how it was divided, a sentence each."""
@@ -124,6 +131,17 @@ class Page:
     def plain(self) -> Entry | None:
         """The student without a teacher."""
         return next((entry for entry in self.entries if entry.role == "plain"), None)
+
+    @property
+    def doubt(self) -> float | None:
+        """The headline student's corrected p-value, where its difference from the plain one is not significant."""
+        p = None if self.student is None else self.corrected.get(self.student.name)
+        return p if p is not None and p > _SIGNIFICANT else None
+
+    @property
+    def against_plain(self) -> list[tuple[Entry, PairedTest, float]]:
+        """Every system that was tested against the plain student, with the corrected p-value."""
+        return [(e, self.tests[e.name], self.corrected[e.name]) for e in self.entries if e.name in self.tests]
 
     @property
     def metrics(self) -> list[str]:
