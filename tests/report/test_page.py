@@ -129,7 +129,7 @@ def test_the_tests_against_the_plain_student_are_shown_and_the_headline_says_whe
     assert "Against the plain student" in text
     assert "rrd +0.0400 +0.0300 to +0.0500 1,201 30 0.0002" in text
     assert f"de-rrd -0.0500 -0.0600 to -0.0400 12 34 {p:.4f}" in text
-    said = "The difference from the student without a teacher is not significant here (corrected p = 0.32)."
+    said = "The difference from the student without a teacher is not significant here (corrected p = 0.3200)."
     assert (said in text) == doubt
     assert ("not significant" in text) == doubt
 
