@@ -1,0 +1,210 @@
+"""Cells, chains and students: sizes, values, and what they can see."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from recdistill.clock import Clock, constant
+from recdistill.errors import UsageError
+from recdistill.search.cells import Chain
+from recdistill.search.derive import Design, named
+from recdistill.search.sampling import Architecture
+from recdistill.search.space import SPACES
+from recdistill.search.student import Student
+
+
+def count(module):
+    return sum(p.numel() for p in module.parameters())
+
+
+@pytest.mark.parametrize(
+    ("width", "sizes"),
+    [(64, (2_387_468, 300_044, 496_652, 524)), (32, (603_916, 76_300, 125_452, 268))],
+)
+def test_bodies_have_the_parameters_of_the_sheet(published, causal, width, sizes):
+    supernet, k3, k5, nothing = sizes
+    # an edge k C^2 + 3 C, a cell its edges + 3 + 2 C; C = 64, k = 3: 4 * (6 * 12,480 + 131) = 300,044
+    for space, three, five, pool in (
+        (published, "cau_cnn_3", "std_cnn_5", "max"),
+        (causal, "cau_cnn_3_d4", "cau_cnn_5_d2", "cau_avg"),
+    ):
+        assert count(Chain.supernet(space, width=width)) == supernet
+        assert count(named(f"all-{three}", space, width=width).build()) == k3
+        assert count(named(f"all-{five}", space, width=width).build()) == k5
+        for free in (f"{pool}_pool", "skip", "none"):
+            assert count(named(f"all-{free}", space, width=width).build()) == nothing
+
+
+@pytest.mark.parametrize(
+    ("width", "teacher", "items", "total"),
+    [(64, 256, 10_000, 3_714_077), (32, 128, 10_000, 1_264_029), (32, 128, 10_001, 1_264_061 + 33)],
+)
+def test_the_whole_supernet_has_the_parameters_of_the_sheet(published, width, teacher, items, total):
+    # nin: items 640,064 + positions 3,200 + output 650,065 + cells 2,387,468 + two projections 33,280
+    # bert's table has a row more (its mask); the output layer of ours then too: 33 numbers
+    chain = Chain.supernet(published, width=width)
+    student = Student(chain, items, length=50, pads=True, head="own")
+    projections = 2 * (width * teacher + teacher)
+    assert projections == {64: 33_280, 32: 8_448}[width]
+    assert count(student) + projections == total
+
+
+def test_a_cell_is_the_formula(causal):
+    """y = x + ReLU(LN(sum_j softmax(w)_j h_j)), edges see ReLU(h_i); skip on 0->1 and 1->2, a mean on 0->3."""
+    names = ["skip_connect", "none", "skip_connect", "cau_avg_pool", "none", "none"]
+    chain = Design.of(causal, [names], width=2, depth=1).build()
+    (cell,) = chain.cells
+    with torch.no_grad():
+        cell.mix.copy_(torch.tensor([1.0, 2.0, 4.0]).log())  # shares 1/7, 2/7, 4/7
+    x = torch.tensor([[[1.0, -2], [3, 5]]])
+    h = torch.tensor([[[1.0, 0], [3, 5]]])  # ReLU(x) = h1 = h2
+    mean = torch.tensor([[[1.0, 0], [2, 2.5]]])  # of one, then of two
+    mixed = 3 / 7 * h + 4 / 7 * mean
+    centred = mixed - mixed.mean(-1, keepdim=True)
+    expected = x + (centred / centred.square().mean(-1, keepdim=True).sqrt()).relu()
+    torch.testing.assert_close(chain(x, torch.ones(1, 2, dtype=torch.bool)).output, expected)
+
+
+def test_the_all_none_cell_adds_a_constant(causal, x):
+    states, real = x
+    chain = named("all-none", causal, width=8, depth=1).build()
+    torch.testing.assert_close(chain(states, real).output, states)  # LN(0) = its bias = 0
+    with torch.no_grad():
+        chain.cells[0].norm.bias.copy_(torch.arange(8.0) - 4)
+    expected = (states + (torch.arange(8.0) - 4).relu()) * real[..., None]
+    torch.testing.assert_close(chain(states, real).output, expected)
+
+
+def future(module, run, length=12):
+    """Whether changing what comes after position 5 changes anything at positions <= 5."""
+    g = torch.Generator().manual_seed(2)
+    x = torch.randn(2, length, 8, generator=g)
+    real = torch.ones(2, length, dtype=torch.bool)
+    real[1, :3] = False
+    x = x * real[..., None]
+    changed = x.clone()
+    changed[:, 6:] = torch.randn(2, length - 6, 8, generator=g) * 3
+    one, two = run(module, x, real), run(module, changed, real)
+    assert not torch.equal(one.output[:, 6:], two.output[:, 6:])
+    return not (
+        torch.equal(one.output[:, :6], two.output[:, :6]) and torch.equal(one.layers[:, :, :6], two.layers[:, :, :6])
+    )
+
+
+CELLS = [
+    "all-none",
+    "all-skip",
+    "nextitnet",
+    *(f"all-{name}" for name in SPACES["causal"].names),
+    *(f"random-{n}" for n in range(6)),
+]
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_no_cell_of_the_causal_space_sees_the_future(causal, name, shaken):
+    chain = shaken(named(name, causal, width=8, depth=3).build())
+    assert not future(chain, lambda chain, x, real: chain(x, real))
+
+
+def test_the_supernet_of_the_causal_space_does_not_see_the_future(causal, shaken):
+    chain = shaken(Chain.supernet(causal, width=8, cells=2, depth=True))
+    architecture = Architecture(causal, cells=2, temperature=constant(1.0), depth=True)
+    for paths in (1, 2, 10):
+        choice = architecture.sample(Clock(0, paths), paths=paths)
+        assert not future(chain, lambda chain, x, real, choice=choice: chain(x, real, choice))
+
+
+@pytest.mark.parametrize("name", SPACES["published"].names)
+def test_of_the_published_space_exactly_six_cells_see_the_future(published, name, shaken):
+    chain = shaken(named(f"all-{name}", published, width=8, depth=2).build())
+    leaks = {"std_cnn_3", "dil_cnn_3", "std_cnn_5", "dil_cnn_5", "max_pool", "avg_pool"}
+    assert future(chain, lambda chain, x, real: chain(x, real)) == (name in leaks)
+
+
+@pytest.mark.parametrize("name", ["all-cau_cnn_3_d1", "random-1", "random-2", "nextitnet"])
+def test_how_much_padding_stands_before_a_history_changes_nothing(causal, name, shaken):
+    chain = shaken(named(name, causal, width=8, depth=2).build())
+    x = torch.randn(2, 5, 8)
+    short = chain(x, torch.ones(2, 5, dtype=torch.bool)).output
+    padded = torch.cat([torch.zeros(2, 4, 8), x], 1)
+    real = torch.cat([torch.zeros(2, 4), torch.ones(2, 5)], 1).bool()
+    long = chain(padded, real).output
+    torch.testing.assert_close(long[:, 4:], short)
+    assert (long[:, :4] == 0).all()
+
+
+def test_reading_padding_is_an_option(causal, x, shaken):
+    states, real = x
+    kept = shaken(named("all-cau_cnn_3_d1", causal, width=8).build(pads=True, over="all"))
+    masked = shaken(named("all-cau_cnn_3_d1", causal, width=8).build())
+    assert not torch.equal(kept(states, real).output[real], masked(states, real).output[real])
+    assert (kept(states, real).output[~real] != 0).any()
+
+
+def test_weights_are_a_function_of_the_seed_and_of_their_name(causal):
+    chance = torch.get_rng_state()
+    supernet, derived = Chain.supernet(causal, width=8, seed=3), named("random-1", causal, width=8).build(seed=3)
+    assert torch.equal(torch.get_rng_state(), chance)
+    whole = supernet.state_dict()
+    assert all(torch.equal(value, whole[name]) for name, value in derived.state_dict().items())
+    other = named("random-1", causal, width=8).build(seed=4).state_dict()
+    assert any(not torch.equal(value, other[name]) for name, value in derived.state_dict().items())
+
+
+def test_convolutions_begin_as_torch_begins_them(causal):
+    (cell,) = Chain.supernet(causal, width=16, cells=1).cells
+    for name, k in (("cau_cnn_3_d1", 3), ("cau_cnn_5_d4", 5)):
+        weight, bound = cell.edges[0][name].weight, (k * 16) ** -0.5
+        assert 0.97 * bound < weight.abs().max() < bound
+        assert weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.1)
+
+
+def test_a_chain_needs_a_cell(causal):
+    with pytest.raises(UsageError, match="at least one cell"):
+        Chain(causal, [], width=4)
+
+
+def student(causal, histories, **more):
+    return Student(named("random-1", causal, width=8).build(), 30, length=9, **more)
+
+
+def test_a_students_states_and_logits(causal, histories):
+    one = student(causal, histories)
+    states = one(histories)
+    assert states.output.shape == (5, 9, 8)
+    assert states.layers.shape == (4, 5, 9, 8)
+    assert one.logits(states.output[histories >= 0]).shape == (20, 30)
+    official = student(causal, histories, head="own", pads=True)
+    assert official.logits(official(histories).output[:, -1]).shape == (5, 31)
+    assert count(official) - count(one) == 8 + 8 * 31 + 31  # padding's row, and the output layer
+
+
+def test_positions_are_counted_from_the_end(causal, histories):
+    one = student(causal, histories).eval()
+    short, long = one.embedded(histories[2:3, 5:]), one.embedded(histories[2:3])
+    torch.testing.assert_close(short, long[:, 5:])
+    assert (long[:, :5] == 0).all()
+    with pytest.raises(UsageError, match=r"A history may have 9 positions; got 12. Keep the last items, or learn no"):
+        one(torch.zeros(1, 12, dtype=torch.int64))
+    free = student(causal, histories, positions=False).eval()
+    assert free(torch.zeros(1, 12, dtype=torch.int64)).output.shape == (1, 12, 8)
+
+
+def test_dropout_is_a_function_of_the_clock(causal, histories):
+    one = student(causal, histories, dropout=0.5)
+    assert torch.equal(one.embedded(histories, Clock(1, 2)), one.embedded(histories, Clock(1, 2)))
+    dropped, whole = one.embedded(histories, Clock(1, 3)), one.embedded(histories)
+    assert not torch.equal(dropped, one.embedded(histories, Clock(1, 2)))
+    kept = dropped != 0
+    torch.testing.assert_close(dropped[kept], 2 * whole[kept])
+    assert kept.sum().item() == pytest.approx((whole != 0).sum().item() / 2, rel=0.3)
+    assert torch.equal(one.eval().embedded(histories, Clock(1, 3)), whole)
+
+
+def test_every_weight_of_a_derived_student_learns(causal, histories):
+    one = student(causal, histories, head="own", pads=True)
+    logits = one.logits(one(histories, clock=Clock()).output[histories >= 0], Clock())
+    nn.functional.cross_entropy(logits, torch.arange(20)).backward()
+    assert all(p.grad is not None for p in one.parameters())
