@@ -94,6 +94,9 @@ _TRIALS: dict[str, Cell] = {
         ("rrd-3e-3", "rrd", {"weight": 3e-3}, {}),
         ("rrd-1e-2", "rrd", {"weight": 1e-2}, {}),
         ("rrd-100", "rrd", {"weight": 1e-3, "near": 100, "far": 100, "sharpness": 30.0, "reach": 300}, {}),
+        ("rrd-100-5e-4", "rrd", {"weight": 5e-4, "near": 100, "far": 100, "sharpness": 30.0, "reach": 300}, {}),
+        ("rrd-100-400", "rrd", {"weight": 1e-3, "near": 100, "far": 400, "sharpness": 30.0, "reach": 300}, {}),
+        ("rrd-200", "rrd", {"weight": 1e-3, "near": 200, "far": 200, "sharpness": 60.0, "reach": 500}, {}),
         ("rrd-decay-1e-4", "rrd", {"weight": 1e-3}, {"weight_decay": 1e-4}),
         ("rrd-decay-1e-2", "rrd", {"weight": 1e-3}, {"weight_decay": 1e-2}),
     )
