@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from recdistill.training.watch import Watch
 
-__all__ = ["PAPERS", "collect", "markdown", "reproduce"]
+__all__ = ["PAPERS", "collect", "markdown", "reproduce", "summary"]
 
 PAPERS = ("de-rrd",)
 _WAIT = 10.0
@@ -203,6 +203,8 @@ def markdown(found: dict[str, Any]) -> str:
         "validation H@5. Intervals: 95 % bootstrap over users and seeds. This page and `de-rrd.json` are printed by "
         f"`{found['command']}`.",
         "",
+        *summary(found),
+        "",
     ]
     for table in found["tables"].values():
         lines += _page(table) if "order" in table else _trials_page(table)
@@ -211,6 +213,36 @@ def markdown(found: dict[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def summary(found: dict[str, Any]) -> list[str]:
+    """The lines of a short table: the teacher, the student without it, each method's better variant, the best there is.
+
+    A better variant is chosen by validation H@5.
+    """
+    table = found["tables"]["bpr"]
+    rows = {**table["methods"], **found["tables"].get("best", {}).get("methods", {})}
+    lines = [
+        f"| {table['title']} | numbers | seeds | H@5 (95 %) | N@10 (95 %) | of the teacher's H@5 (95 %) |",
+        "|" + "---|" * 6,
+    ]
+    for name in ("teacher", "plain", "rrd", "de", "de-rrd", "best"):
+        variants = [each for each in (name, f"{name}-top") if rows.get(each, {}).get("seeds")]
+        if not variants:
+            lines.append(f"| {name} | | missing | | | |")
+            continue
+        better = max(variants, key=lambda each: rows[each]["mean"]["valid.H@5"])
+        row = rows[better]
+        kept = row["retention"].get("test.H@5")
+        cells = [
+            better,
+            f"{row['parameters'] / 1e6:.2f} M",
+            str(len(row["seeds"])),
+            *(_with(row["mean"][f"test.{m}"], row["interval"][f"test.{m}"]) for m in ("H@5", "N@10")),
+            f"{kept[0]:.1f} % ({kept[1]:.1f}-{kept[2]:.1f})" if kept else "",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
 
 
 def _page(table: dict[str, Any]) -> list[str]:
