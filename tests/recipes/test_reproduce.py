@@ -169,7 +169,9 @@ def test_a_search_for_settings_shows_validation_figures_and_no_others(data, shor
     monkeypatch.setitem(derrd.TABLES, "trials", dataclasses.replace(table, teacher=short.teacher, students=(trial,)))
     monkeypatch.setitem(derrd.TABLES["trials"].training, "epochs", 2)
     where = {"data": data, "out": tmp_path / "o" / "de-rrd", "work": tmp_path / "w", "seeds": [1], "say": quiet}
-    found = reproduce("de-rrd", tables=["trials"], **where)
+    said: list[str] = []
+    found = reproduce("de-rrd", tables=["trials"], **{**where, "say": said.append})
+    assert said[-1].startswith("trials rrd-3e-3 seed 1: valid H@5")
     row = found["tables"]["trials"]["methods"][trial.name]["seeds"]["1"]
     assert row["epochs"] == 1, "what the cell says of its training goes before what the table says"
     assert "valid.H@5" in row

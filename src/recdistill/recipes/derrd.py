@@ -88,17 +88,23 @@ def _students(base: str, dim: int, e: dict[str, Any], r: dict[str, Any]) -> tupl
     )
 
 
+def _wide(near: int, far: int, *, weight: float = 1e-3, depth: int = 500) -> dict[str, Any]:
+    """RRD with more of the list; the sharpness grows with it, so that the head stays likely."""
+    reach = min(3 * near, depth)
+    return {"weight": weight, "near": near, "far": far, "sharpness": 0.3 * near, "reach": reach, "depth": depth}
+
+
 _TRIALS: dict[str, Cell] = {
     name: Cell(name, "bpr", 20, method, settings, training)
     for name, method, settings, training in (
         ("rrd-3e-3", "rrd", {"weight": 3e-3}, {}),
         ("rrd-1e-2", "rrd", {"weight": 1e-2}, {}),
-        ("rrd-100", "rrd", {"weight": 1e-3, "near": 100, "far": 100, "sharpness": 30.0, "reach": 300}, {}),
-        ("rrd-100-5e-4", "rrd", {"weight": 5e-4, "near": 100, "far": 100, "sharpness": 30.0, "reach": 300}, {}),
-        ("rrd-100-400", "rrd", {"weight": 1e-3, "near": 100, "far": 400, "sharpness": 30.0, "reach": 300}, {}),
-        ("rrd-200", "rrd", {"weight": 1e-3, "near": 200, "far": 200, "sharpness": 60.0, "reach": 500}, {}),
         ("rrd-decay-1e-4", "rrd", {"weight": 1e-3}, {"weight_decay": 1e-4}),
-        ("rrd-decay-1e-2", "rrd", {"weight": 1e-3}, {"weight_decay": 1e-2}),
+        ("rrd-100", "rrd", {"weight": 1e-3, "near": 100, "far": 100, "sharpness": 30.0, "reach": 300}, {}),
+        ("rrd-200", "rrd", {"weight": 1e-3, "near": 200, "far": 200, "sharpness": 60.0, "reach": 500}, {}),
+        ("rrd-400", "rrd", _wide(400, 400), {}),
+        ("rrd-400-of-1000", "rrd", _wide(400, 400, depth=1000), {}),
+        ("de-rrd-200", "de-rrd", {"de": {"weight": 1e-2} | _FAST, "rrd": _wide(200, 200)}, {}),
     )
 }
 

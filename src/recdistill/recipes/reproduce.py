@@ -72,8 +72,9 @@ def reproduce(
             if result is None:  # another process is at it
                 left.append((table, cell, seed))
                 continue
-            figures = ", ".join(f"{key} {result['own'][f'test.{key}']:.4f}" for key in ("H@5", "N@10"))
-            say(f"{table.name} {cell.name} seed {seed}: test {figures}, {result['epochs']} epochs")
+            on = table.judged_on
+            figures = ", ".join(f"{key} {result['own'][f'{on}.{key}']:.4f}" for key in ("H@5", "N@10"))
+            say(f"{table.name} {cell.name} seed {seed}: {on} {figures}, {result['epochs']} epochs")
         if len(left) == len(todo):
             time.sleep(_WAIT)
         todo = left
