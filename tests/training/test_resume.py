@@ -9,8 +9,10 @@ import sys
 import numpy as np
 import pytest
 
-from recdistill.errors import CheckpointError
+from recdistill.errors import CheckpointError, UsageError
 from recdistill.recipes.train import TrainSettings, distill, fit
+from recdistill.teachers.joined import joined
+from recdistill.teachers.live import Live
 from recdistill.training import trainer
 
 FAST = TrainSettings(epochs=8, batch=64, metrics=("ndcg@5", "hr@5"), device="cpu")
@@ -87,6 +89,27 @@ def test_the_checkpoint_of_another_run_is_refused(parts, tmp_path):
         fit("mf", parts.train, dim=4, training=FAST, checkpoint=path, seed=8)
 
 
+def test_the_checkpoint_of_another_teacher_is_refused(parts, teacher, tmp_path):
+    path = tmp_path / "run.safetensors"
+    other = fit("mf", parts.train, dim=8, training=FAST, seed=6)
+    common = {"method": "de", "dim": 4, "settings": {"experts": 3}, "training": FAST}
+    seen = parts.train.csr()
+    distill(joined(Live(teacher.model, seen=seen)), "mf", parts.train, checkpoint=path, **common)
+    with pytest.raises(CheckpointError, match=r"other settings or data"):
+        distill(joined(Live(other.model, seen=seen)), "mf", parts.train, checkpoint=path, **common)
+
+
+def test_a_teacher_that_cannot_be_told_from_another_gets_no_checkpoint(parts, teacher, tmp_path):
+    class Own:
+        def __init__(self):
+            self.provides, self.view = teacher.model.provides, teacher.model.view
+
+    common = {"method": "de", "dim": 4, "settings": {"experts": 3}, "training": FAST}
+    with pytest.raises(UsageError, match=r"Own has no `fingerprint`.*property"):
+        distill(Own(), "mf", parts.train, checkpoint=tmp_path / "run.safetensors", **common)
+    assert distill(Own(), "mf", parts.train, **common).report.history
+
+
 def test_a_broken_checkpoint_is_refused(parts, tmp_path):
     path = tmp_path / "run.safetensors"
     fit("mf", parts.train, dim=4, training=FAST, checkpoint=path)
@@ -109,6 +132,8 @@ from recdistill.data.interactions import Interactions
 from recdistill.data.split import split
 from recdistill.ids import IdTable
 from recdistill.recipes.train import TrainSettings, distill, fit
+from recdistill.teachers.joined import joined
+from recdistill.teachers.live import Live
 from safetensors.numpy import load_file, save_file
 
 draw = np.random.default_rng(0)

@@ -18,14 +18,14 @@ from recdistill.data.batches import InteractionBatches
 from recdistill.data.interactions import HeldOut, Interactions
 from recdistill.errors import UsageError, problem
 from recdistill.evaluation.evaluate import evaluate
+from recdistill.knowledge.view import fingerprint_of
 from recdistill.methods import METHODS, Setting
 from recdistill.models import MODELS
 from recdistill.recipes.trained import Trained
 from recdistill.runtime import Runtime
 from recdistill.settings import Settings, parse
-from recdistill.teachers.joined import Joined
 from recdistill.teachers.live import Live
-from recdistill.teachers.stored import Files, Stored
+from recdistill.teachers.stored import Files
 from recdistill.terms.base import FromInteractions
 from recdistill.training.optim import optimiser
 from recdistill.training.stop import Stop
@@ -254,8 +254,8 @@ def _fingerprint(
         arrays += [valid.targets.indptr, valid.targets.indices]
     if candidates is not None:
         arrays.append(candidates.items)
-    if isinstance(teacher, (Live, Stored, Joined)):  # a teacher of the user's own kind has no digest we know of
-        digest.update(teacher.fingerprint.encode())
+    if teacher is not None:
+        digest.update(fingerprint_of(teacher).encode())
     for array in arrays:
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
