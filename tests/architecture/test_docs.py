@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import shlex
 import sys
@@ -14,6 +15,7 @@ import pytest
 
 from recdistill.cli import main
 from recdistill.data.synthetic import planted
+from recdistill.recipes.reproduce import markdown, summary
 from recdistill.recipes.runfile import RunSettings, read, resolve
 
 ROOT = Path(__file__).parents[2]
@@ -62,10 +64,19 @@ def test_links_between_pages_lead_somewhere(page):
             assert (page.parent / target).exists(), target
 
 
+def test_the_table_of_the_readme_is_that_of_the_results():
+    found = json.loads((ROOT / "docs/results/de-rrd.json").read_text(encoding="utf-8"))
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = re.search(r"<!-- table: docs/results/de-rrd.json -->\n(.*?)<!-- end -->", text, re.S)[1]
+    assert shown.splitlines() == summary(found)
+    assert (ROOT / "docs/results/de-rrd.md").read_text(encoding="utf-8") == markdown(found)
+
+
 def test_every_page_is_in_the_navigation():
     nav = tomllib.loads((ROOT / "zensical.toml").read_text(encoding="utf-8"))["project"]["nav"]
     listed = {path for entry in nav for path in entry.values()}
-    assert listed == {page.name for page in PAGES if page.parent.name == "docs"}
+    pages = sorted((ROOT / "docs").rglob("*.md"))
+    assert listed == {page.relative_to(ROOT / "docs").as_posix() for page in pages}
 
 
 def test_the_page_of_commands_lists_every_command_and_every_key():

@@ -134,7 +134,7 @@ def test_the_published_order_holds_in_the_published_figures():
 
 def test_a_page_without_any_cell_says_missing(data, tmp_path):
     found = reproduce("de-rrd", data=data, out=tmp_path / "o" / "de-rrd", work=tmp_path / "w", seeds=[], say=quiet)
-    assert markdown(found).count("Not run yet: missing.") == 3
+    assert markdown(found).count("Not run yet: missing.") == len(TABLES)
 
 
 def test_a_finished_cell_appears_whole(tmp_path):
@@ -161,3 +161,24 @@ def test_a_cell_is_waited_for_and_then_read(tmp_path):
         order.append("first")
     waiting.join()
     assert order == ["first", ("second", True, {"value": 2})]
+
+
+def test_a_search_for_settings_shows_validation_figures_and_no_others(data, short, tmp_path, monkeypatch):
+    table = TABLES["trials"]
+    trial = dataclasses.replace(table.students[0], dim=3, training={"epochs": 1})
+    monkeypatch.setitem(derrd.TABLES, "trials", dataclasses.replace(table, teacher=short.teacher, students=(trial,)))
+    monkeypatch.setitem(derrd.TABLES["trials"].training, "epochs", 2)
+    where = {"data": data, "out": tmp_path / "o" / "de-rrd", "work": tmp_path / "w", "seeds": [1], "say": quiet}
+    said: list[str] = []
+    found = reproduce("de-rrd", tables=["trials"], **{**where, "say": said.append})
+    assert said[-1].startswith("trials rrd-3e-3 seed 1: valid H@5")
+    row = found["tables"]["trials"]["methods"][trial.name]["seeds"]["1"]
+    assert row["epochs"] == 1, "what the cell says of its training goes before what the table says"
+    assert "valid.H@5" in row
+    assert not [key for key in row if key.startswith("test")]
+    assert f"| {trial.name} | rrd | weight = 0.003, epochs = 1 | 1 |" in markdown(found)
+
+
+def test_tables_of_one_base_model_share_their_teacher():
+    labels = {table.label(table.teacher, 1) for table in TABLES.values()}
+    assert labels == {"bpr-teacher-seed1", "neumf-teacher-seed1"}

@@ -9,8 +9,10 @@ import sys
 import numpy as np
 import pytest
 
-from recdistill.errors import CheckpointError
+from recdistill.errors import CheckpointError, UsageError
 from recdistill.recipes.train import TrainSettings, distill, fit
+from recdistill.teachers.joined import joined
+from recdistill.teachers.live import Live
 from recdistill.training import trainer
 
 FAST = TrainSettings(epochs=8, batch=64, metrics=("ndcg@5", "hr@5"), device="cpu")
@@ -45,8 +47,12 @@ class StopAt:
         pass
 
 
-@pytest.mark.parametrize("method", ["plain", "de", "rrd", "de-rrd"])
-def test_a_run_stopped_after_any_epoch_ends_as_the_whole_one(parts, teacher, method, tmp_path):
+CASES = [("mf", "plain"), ("mf", "de"), ("mf", "rrd"), ("mf", "de-rrd")]
+CASES += [("sasrec", "rrd"), ("bert4rec", "plain"), ("gru4rec", "plain"), ("nextitnet", "plain")]
+
+
+@pytest.mark.parametrize(("student", "method"), CASES)
+def test_a_run_stopped_after_any_epoch_ends_as_the_whole_one(parts, teacher, student, method, tmp_path):
     settings = {"rrd": {"depth": 20, "reach": 20, "near": 5, "far": 5}}
     settings = {
         "rrd": settings["rrd"],
@@ -55,12 +61,14 @@ def test_a_run_stopped_after_any_epoch_ends_as_the_whole_one(parts, teacher, met
         "plain": {},
     }[method]
     common = {"method": method, "dim": 4, "valid": parts.valid, "settings": settings, "training": FAST, "seed": 2}
-    whole = distill(teacher, "mf", parts.train, **common)
+    if student == "bert4rec":
+        common["model_settings"] = {"cloze": 2}  # one stop in each stage
+    whole = distill(teacher, student, parts.train, **common)
     for stop in (0, 3):
         path = tmp_path / f"{stop}.safetensors"
         with pytest.raises(Interrupt):
-            distill(teacher, "mf", parts.train, checkpoint=path, watch=[StopAt(stop)], **common)
-        again = distill(teacher, "mf", parts.train, checkpoint=path, **common)
+            distill(teacher, student, parts.train, checkpoint=path, watch=[StopAt(stop)], **common)
+        again = distill(teacher, student, parts.train, checkpoint=path, **common)
         for name, value in whole.model.arrays().items():
             np.testing.assert_array_equal(again.model.arrays()[name], value, strict=True)
         assert [r.losses for r in again.report.history] == [r.losses for r in whole.report.history]
@@ -87,6 +95,27 @@ def test_the_checkpoint_of_another_run_is_refused(parts, tmp_path):
         fit("mf", parts.train, dim=4, training=FAST, checkpoint=path, seed=8)
 
 
+def test_the_checkpoint_of_another_teacher_is_refused(parts, teacher, tmp_path):
+    path = tmp_path / "run.safetensors"
+    other = fit("mf", parts.train, dim=8, training=FAST, seed=6)
+    common = {"method": "de", "dim": 4, "settings": {"experts": 3}, "training": FAST}
+    seen = parts.train.csr()
+    distill(joined(Live(teacher.model, seen=seen)), "mf", parts.train, checkpoint=path, **common)
+    with pytest.raises(CheckpointError, match=r"other settings or data"):
+        distill(joined(Live(other.model, seen=seen)), "mf", parts.train, checkpoint=path, **common)
+
+
+def test_a_teacher_that_cannot_be_told_from_another_gets_no_checkpoint(parts, teacher, tmp_path):
+    class Own:
+        def __init__(self):
+            self.provides, self.view = teacher.model.provides, teacher.model.view
+
+    common = {"method": "de", "dim": 4, "settings": {"experts": 3}, "training": FAST}
+    with pytest.raises(UsageError, match=r"Own has no `fingerprint`.*property"):
+        distill(Own(), "mf", parts.train, checkpoint=tmp_path / "run.safetensors", **common)
+    assert distill(Own(), "mf", parts.train, **common).report.history
+
+
 def test_a_broken_checkpoint_is_refused(parts, tmp_path):
     path = tmp_path / "run.safetensors"
     fit("mf", parts.train, dim=4, training=FAST, checkpoint=path)
@@ -109,6 +138,8 @@ from recdistill.data.interactions import Interactions
 from recdistill.data.split import split
 from recdistill.ids import IdTable
 from recdistill.recipes.train import TrainSettings, distill, fit
+from recdistill.teachers.joined import joined
+from recdistill.teachers.live import Live
 from safetensors.numpy import load_file, save_file
 
 draw = np.random.default_rng(0)
@@ -122,7 +153,7 @@ small = {"de": {"experts": 3}, "rrd": {"near": 4, "far": 4, "reach": 10, "depth"
 def work(out):
     out.mkdir(exist_ok=True)
     teacher = fit("mf", parts.train, dim=8, valid=parts.valid, training=how, checkpoint=out / "teacher.safetensors")
-    student = distill(teacher, "mf", parts.train, dim=3, valid=parts.valid, training=how, settings=small,
+    student = distill(teacher, sys.argv[2], parts.train, dim=4, valid=parts.valid, training=how, settings=small,
         checkpoint=out / "student.safetensors")
     save_file({k: np.ascontiguousarray(v) for k, v in student.model.arrays().items()}, out / "end.safetensors")
 
@@ -152,12 +183,18 @@ print("killed", kills)
 """
 
 
-def test_a_run_killed_at_random_moments_ends_bit_identical(tmp_path):
+@pytest.mark.parametrize("student", ["mf", "sasrec"])
+def test_a_run_killed_at_random_moments_ends_bit_identical(student, tmp_path):
     script = tmp_path / "run.py"
     script.write_text(SCRIPT)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, script, tmp_path], env=environment, capture_output=True, text=True, timeout=200, check=False
+        [sys.executable, script, tmp_path, student],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout.split()[-1]) >= 3, "the run must have been killed for this test to say anything"

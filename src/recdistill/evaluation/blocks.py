@@ -5,11 +5,11 @@ product only proposes: with a bound on its error, the candidates that could be a
 one pair at a time in float64, rounded to float32, and ordered. An answer therefore never depends on the batch, the
 block size or the number of threads, and equal scores are equal, whichever column they stand in.
 
-The partial sort is blocked: the maximum of every group of `depth` items is taken while the scores are still in cache,
-the k-th greatest of those maxima bounds the k-th greatest score from below, and only the groups that reach it are
-looked at again. That is exact, and reads 1/depth of what a partition of whole rows would.
+The partial sort is blocked: the k-th greatest of the maxima of every `depth` items bounds the k-th greatest score from
+below, and only the groups that reach it are looked at again. That is exact, and looks at 1/depth of what a partition of
+whole rows would.
 
-Letters: Q queries, n tile width, m block rows, T tiles, G groups a row, K list, p pairs.
+Letters: Q queries, n tile width, m block rows, T tiles, g groups a column, K list, p pairs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BlockRanker", "Scratch", "Work", "default_threads"]
 
-_ROWS = (1, 8, 32)  # block heights: one user, a small request, a whole table
+_ROWS = (1, 8, 64)  # block heights: one user, a small request, a whole table
 _SCORES = 1 << 22  # floats of one block's scores that a thread may hold (16 MiB), down to 8 rows
 _PAIRS = 1 << 16  # pairs that are scored exactly at a time
 _DEPTH = 16  # items a group
@@ -55,7 +55,8 @@ class Scratch:
         self.depth = depth
         groups = -(-tiles // depth)
         self.scores = np.full((groups * depth, rows, width), -np.inf, np.float32)  # (T, m, n), padded with -inf
-        self.best = np.empty((rows, groups * width), np.float32)  # (m, G)
+        self.best = np.empty((groups, rows, width), np.float32)  # (g, m, n)
+        self.reach = np.empty((rows, groups, width), np.bool_)  # (m, g, n)
 
 
 class Work:
@@ -93,8 +94,8 @@ class BlockRanker(ABC):
         """Raise `DataError` where a score of these users would not be a finite number."""
 
     @abstractmethod
-    def _fill(self, queries: NDArray[np.int64], first: int, last: int, out: NDArray[np.float32]) -> None:
-        """Approximate scores of (m,) users and the items of tiles [first, last) into `out` (last - first, m, n)."""
+    def _fill(self, queries: NDArray[np.int64], out: NDArray[np.float32]) -> None:
+        """Approximate scores of (m,) users and all items, tile by tile, into `out` (T, m, n)."""
 
     @abstractmethod
     def _gathered(
@@ -294,38 +295,34 @@ class BlockRanker(ABC):
         """One block: (q,) known users, q <= m -> (q, K)."""
         q, m, n, depth = len(queries), scratch.rows, self.width, scratch.depth
         padded = queries if q == m else np.concatenate([queries, np.repeat(queries[:1], m - q)])
-        left_out = np.zeros(0, np.int64)
+        flat = scratch.scores.reshape(-1)
+        # all tiles in one call: threads that make many small ones wait for each other at the interpreter's lock
+        self._fill(padded, scratch.scores[: self.tiles])
+        scratch.scores[self.tiles - 1, :, self.n_items - (self.tiles - 1) * n :] = -np.inf
         if exclude is not None:
             row, item = _pairs(exclude, queries)
-            left_out = np.sort(((item // n) * m + row) * n + item % n)  # flat places in (T, m, n), tile by tile
-        flat = scratch.scores.reshape(-1)
-        for group, first in enumerate(range(0, self.tiles, depth)):
-            last = min(first + depth, self.tiles)
-            self._fill(padded, first, last, scratch.scores[first:last])
-            if last == self.tiles:
-                scratch.scores[last - 1, :, self.n_items - (last - 1) * n :] = -np.inf
-            begin, end = np.searchsorted(left_out, (first * m * n, last * m * n))
-            flat[left_out[begin:end]] = -np.inf
-            # (tiles, m, n) -> (m, n): the best of every `depth` items
-            np.maximum.reduce(scratch.scores[first:last], axis=0, out=scratch.best[:, group * n : (group + 1) * n])
+            np.put(flat, ((item // n) * m + row) * n + item % n, -np.inf)
+        np.maximum.reduce(scratch.scores.reshape(-1, depth, m, n), axis=1, out=scratch.best)
         margin = self._margin(queries)  # (q,)
         indifferent = margin < 0
-        best = scratch.best[:q]  # (q, G)
-        groups = best.shape[1]
+        best = scratch.best[:, :q].transpose(1, 0, 2)  # (q, g, n)
         # a k-th greatest maximum of coarser groups is a bound too, nearly as tight, and far cheaper to find
-        coarse = best.reshape(q, -1, n).max(axis=1) if n >= 8 * k else best
+        coarse = best.max(axis=1) if n >= 8 * k else best.reshape(q, -1)
         if coarse.shape[1] > k:
             bound = np.partition(coarse, -k, axis=1)[:, -k].astype(np.float64)  # (q,)
         else:
             bound = np.full(q, -np.inf)
         cut = np.nextafter((bound - 2 * margin).astype(np.float32), np.float32(-np.inf))
         cut = np.where(indifferent, np.float32(np.inf), np.maximum(cut, np.finfo(np.float32).min))  # never -inf itself
-        row, group = np.divmod(np.flatnonzero(best >= cut[:, None]), groups)
-        tile = (group // n)[:, None] * depth + np.arange(depth)  # (c, depth)
-        place = (tile * m + row[:, None]) * n + (group % n)[:, None]
-        chosen = np.flatnonzero(flat[place] >= cut[row][:, None])  # among (c, depth)
-        row = row[chosen // depth]
-        item = (tile * n + (group % n)[:, None]).reshape(-1)[chosen]
+        reach = np.greater_equal(best, cut[:, None, None], out=scratch.reach[:q])
+        row, group = np.divmod(np.flatnonzero(reach), reach[0].size)
+        group, column = np.divmod(group, n)
+        tile = group[:, None] * depth + np.arange(depth)  # (c, depth)
+        place = (tile * m + row[:, None]) * n + column[:, None]
+        # `take` and not brackets, here and where vectors are gathered: it lets other threads go on
+        chosen = np.flatnonzero(np.take(flat, place) >= np.take(cut, row)[:, None])  # among (c, depth)
+        row = np.take(row, chosen // depth)
+        item = np.take((tile * n + column[:, None]).reshape(-1), chosen)
         out = _ordered(row, item, self._in_parts(queries[row], item), q, k)
         if indifferent.any():
             out[indifferent] = self._first_free(queries[indifferent], k, exclude)

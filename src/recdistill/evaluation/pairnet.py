@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["PairNetRanker"]
 
 _UNIT = 2.0**-24  # half a unit in the last place of float32, relative
+_TILES = 16  # tiles of the catalogue that go through the network at a time
 _STEP = 1 << 19  # floats of first-layer activations at a time (2 MiB)
 
 
@@ -97,21 +98,23 @@ class PairNetRanker(BlockRanker):
                 remedy = "Train again with a smaller learning rate"
                 raise DataError(problem(f"The scores of user row {user} are not finite numbers of use", remedy=remedy))
 
-    def _fill(self, queries: NDArray[np.int64], first: int, last: int, out: NDArray[np.float32]) -> None:
+    def _fill(self, queries: NDArray[np.int64], out: NDArray[np.float32]) -> None:
         packed, half = self._halves
-        np.matmul(self.arrays["user_mf"][queries] * self.w_mf, packed[first:last], out=out)  # (t, m, n)
+        np.matmul(self.arrays["user_mf"][queries] * self.w_mf, packed, out=out)  # (T, m, n)
         mine = self._user_half(queries)  # (m, h)
-        items = half[first * self.width : last * self.width]  # (t * n, h)
-        step = max(1, _STEP // items.size)
         work = self._hidden.pop() if self._hidden else np.empty(0, np.float32)
-        if len(work) < step * items.size:
-            work = np.empty(step * items.size, np.float32)
-        for a in range(0, len(queries), step):
-            some = mine[a : a + step]
-            hidden = work[: len(some) * items.size].reshape(len(some), *items.shape)
-            np.add(items, some[:, None, :], out=hidden)  # (s, t * n, h)
-            deep = self._deep(hidden).reshape(len(some), last - first, self.width)
-            out[:, a : a + step] += deep.transpose(1, 0, 2)
+        for first in range(0, self.tiles, _TILES):
+            last = min(first + _TILES, self.tiles)
+            items = half[first * self.width : last * self.width]  # (t * n, h)
+            step = max(1, _STEP // items.size)
+            if len(work) < step * items.size:
+                work = np.empty(step * items.size, np.float32)
+            for a in range(0, len(queries), step):
+                some = mine[a : a + step]
+                hidden = work[: len(some) * items.size].reshape(len(some), *items.shape)
+                np.add(items, some[:, None, :], out=hidden)  # (s, t * n, h)
+                deep = self._deep(hidden).reshape(len(some), last - first, self.width)
+                out[first:last, a : a + step] += deep.transpose(1, 0, 2)
         self._hidden.append(work)
 
     def _gathered(

@@ -42,8 +42,8 @@ class VectorRanker(BlockRanker):
         self.item = np.ascontiguousarray(item, np.float32)
         self.n_users, self.d = user.shape
         self.n_items = len(item)
-        # 32 rows x width x d within _SMALL, in whole cache lines; a small catalogue is one tile
-        fit = max(_SMALL // (32 * self.d) // 16 * 16, 16)
+        # 64 rows x width x d within _SMALL, in whole cache lines; a small catalogue is one tile
+        fit = max(_SMALL // (64 * self.d) // 16 * 16, 16)
         self.width = min(256, fit, -(-max(self.n_items, 1) // 16) * 16)
         self.tiles = -(-max(self.n_items, 1) // self.width)
         self._packed: NDArray[np.float32] | None = None  # (T, d, n)
@@ -55,12 +55,12 @@ class VectorRanker(BlockRanker):
         for a in range(0, len(queries), 65536):
             _longest(self.user[queries[a : a + 65536]], "user", queries[a : a + 65536])
 
-    def _fill(self, queries: NDArray[np.int64], first: int, last: int, out: NDArray[np.float32]) -> None:
+    def _fill(self, queries: NDArray[np.int64], out: NDArray[np.float32]) -> None:
         if self._packed is None:
             padded = np.zeros((self.tiles * self.width, self.d), np.float32)
             padded[: self.n_items] = self.item
             self._packed = np.ascontiguousarray(padded.reshape(self.tiles, self.width, self.d).transpose(0, 2, 1))
-        np.matmul(self._rows(queries), self._packed[first:last], out=out)  # (m, d) x (t, d, n) -> (t, m, n)
+        np.matmul(self._rows(queries), self._packed, out=out)  # (m, d) x (T, d, n) -> (T, m, n)
 
     def _gathered(
         self, queries: NDArray[np.int64], items: NDArray[np.int64], work: NDArray[np.float32]
@@ -94,11 +94,11 @@ class VectorRanker(BlockRanker):
 
     def _exact(self, queries: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.float32]:
         # a product of two float32 is exact in float64; each row is summed by itself, in an order that d alone decides
-        product = np.multiply(self._rows(queries), self.item[items], dtype=np.float64)  # (p, d)
+        product = np.multiply(self._rows(queries), np.take(self.item, items, axis=0), dtype=np.float64)  # (p, d)
         return product.sum(axis=1).astype(np.float32)
 
     def _rows(self, queries: NDArray[np.int64]) -> NDArray[np.float32]:
-        return np.asarray(self.user[queries], np.float32)
+        return np.asarray(np.take(self.user, queries, axis=0), np.float32)
 
 
 def _longest(vectors: NDArray[np.float32], side: str, rows: NDArray[np.int64]) -> float:

@@ -6,16 +6,16 @@ Letters: Q queries, n items a query, m shared candidates, K list, d dims, L laye
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
-from recdistill.errors import MissingKnowledge
+from recdistill.errors import MissingKnowledge, UsageError, problem
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from recdistill.query import Query, Side
 
-__all__ = ["Kind", "Knows", "Layer", "View"]
+__all__ = ["Kind", "Knows", "Layer", "View", "fingerprint_of"]
 
 Layer = Literal["served"] | int
 
@@ -59,8 +59,8 @@ class View:
         """(m,) item rows, shared by all queries -> (Q, m) scores, in one product."""
         raise self._missing(Kind.SCORES)
 
-    def log_partition(self, without: Tensor, *, chunk: int = 4096) -> Tensor:
-        """(Q, n) item rows (-1 = none) -> (Q,) log-sum-exp of the scores of all other items, chunked."""
+    def log_partition(self, without: Tensor, *, chunk: int | None = None) -> Tensor:
+        """(Q, n) item rows (-1 = none) -> (Q,) log-sum-exp of the scores of all other items, `chunk` at a time."""
         raise self._missing(Kind.SCORES)
 
     def ranked(self, k: int) -> Tensor:
@@ -72,7 +72,7 @@ class View:
         raise self._missing(Kind.VECTORS)
 
     def states(self) -> Tensor:
-        """(L, Q, T, d) hidden states of every layer."""
+        """(1 + L, Q, T, d) hidden states: what enters the first layer, and what leaves each; 0 at padding."""
         raise self._missing(Kind.STATES)
 
     def _missing(self, kind: str) -> MissingKnowledge:
@@ -92,3 +92,22 @@ class Knows(Protocol):
     def view(self, query: Query) -> View:
         """What it knows of a batch of queries."""
         ...
+
+
+@runtime_checkable
+class _Fingerprinted(Protocol):
+    @property
+    def fingerprint(self) -> str: ...
+
+
+def fingerprint_of(teacher: Knows) -> str:
+    """The digest of what `teacher` knows, which a checkpoint of its student holds.
+
+    Raises:
+        UsageError: a teacher of the user's own kind without a `fingerprint`: a checkpoint could go on with another one.
+    """
+    if isinstance(teacher, _Fingerprinted):
+        return teacher.fingerprint
+    what = f"A checkpoint has to tell its teacher from another, and {type(teacher).__name__} has no `fingerprint`"
+    remedy = "Give it a property `fingerprint`: a string that changes with what it knows; or train without a checkpoint"
+    raise UsageError(problem(what, remedy=remedy))

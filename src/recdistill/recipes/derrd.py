@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import zlib
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -54,6 +54,8 @@ class Cell:
     dim: int
     method: str = "plain"
     settings: dict[str, Any] = field(default_factory=dict[str, Any])
+    training: dict[str, Any] = field(default_factory=dict[str, Any])
+    """What its training does otherwise than its table's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,12 @@ class Table:
     training: dict[str, Any]
     teacher: Cell
     students: tuple[Cell, ...]
+    judged_on: Literal["test", "valid"] = "test"
+    """ "valid": a search for settings, one seed, whose test figures nobody looks at."""
+
+    def label(self, cell: Cell, seed: int) -> str:
+        """What the files of a cell are called. Tables of one base model share their teachers."""
+        return f"{cell.base if cell.name == 'teacher' else self.name}-{cell.name}-seed{seed}"
 
 
 def _students(base: str, dim: int, e: dict[str, Any], r: dict[str, Any]) -> tuple[Cell, ...]:
@@ -79,6 +87,26 @@ def _students(base: str, dim: int, e: dict[str, Any], r: dict[str, Any]) -> tupl
         Cell("de-rrd-top", base, dim, "de-rrd", {"de": e, "rrd": top}),
     )
 
+
+def _wide(near: int, far: int, *, weight: float = 1e-3, depth: int = 500) -> dict[str, Any]:
+    """RRD with more of the list; the sharpness grows with it, so that the head stays likely."""
+    reach = min(3 * near, depth)
+    return {"weight": weight, "near": near, "far": far, "sharpness": 0.3 * near, "reach": reach, "depth": depth}
+
+
+_TRIALS: dict[str, Cell] = {
+    name: Cell(name, "bpr", 20, method, settings, training)
+    for name, method, settings, training in (
+        ("rrd-3e-3", "rrd", {"weight": 3e-3}, {}),
+        ("rrd-1e-2", "rrd", {"weight": 1e-2}, {}),
+        ("rrd-decay-1e-4", "rrd", {"weight": 1e-3}, {"weight_decay": 1e-4}),
+        ("rrd-100", "rrd", {"weight": 1e-3, "near": 100, "far": 100, "sharpness": 30.0, "reach": 300}, {}),
+        ("rrd-200", "rrd", {"weight": 1e-3, "near": 200, "far": 200, "sharpness": 60.0, "reach": 500}, {}),
+        ("rrd-400", "rrd", _wide(400, 400), {}),
+        ("rrd-400-of-1000", "rrd", _wide(400, 400, depth=1000), {}),
+        ("de-rrd-200", "de-rrd", {"de": {"weight": 1e-2} | _FAST, "rrd": _wide(200, 200)}, {}),
+    )
+}
 
 TABLES: dict[str, Table] = {
     table.name: table
@@ -106,6 +134,15 @@ TABLES: dict[str, Table] = {
             {},
             Cell("teacher", "bpr", 200),
             _students("bpr", 100, {"weight": 1e-2} | _FAST, {"weight": 1e-3}),
+        ),
+        Table(
+            "trials",
+            "Settings tried for the best student of this teacher, CiteULike, BPR 200 -> 20",
+            "mf",
+            {},
+            Cell("teacher", "bpr", 200),
+            tuple(_TRIALS.values()),
+            judged_on="valid",
         ),
     )
 }
@@ -138,8 +175,8 @@ class Experiment:
     def about(self, table: Table, cell: Cell, seed: int) -> dict[str, Any]:
         """Everything the result of a cell depends on."""
         about = {
-            "cell": asdict(cell),
-            "training": {**_TRAINING, **table.training},
+            "cell": {name: value for name, value in asdict(cell).items() if name != "training"},
+            "training": {**_TRAINING, **table.training, **cell.training},
             "model": table.model,
             "seed": seed,
             "candidates": self.candidates.digest,
@@ -181,7 +218,7 @@ def run_cell(
     best epoch of validation H@5 (`one`), and the test ranks of every user at the latter.
     """
     about = experiment.about(table, cell, seed)
-    label = f"{table.name}-{cell.name}-seed{seed}"
+    label = table.label(cell, seed)
     if (done := experiment.cells.get(label, about)) is not None:
         return done
     if cell.method != "plain" and run_cell(experiment, table, table.teacher, seed, watch=watch) is None:
@@ -204,14 +241,13 @@ def _checkpoint(experiment: Experiment, label: str, about: object) -> Path:
 
 
 def _train(experiment: Experiment, table: Table, cell: Cell, seed: int, watch: Sequence[Watch]) -> Trained:
-    label = f"{table.name}-{cell.name}-seed{seed}"
     common: dict[str, Any] = {
         "dim": cell.dim,
         "valid": experiment.split.valid,
         "candidates": experiment.candidates,
         "seed": seed,
-        "training": TrainSettings.model_validate({**_TRAINING, **table.training}),
-        "checkpoint": _checkpoint(experiment, label, experiment.about(table, cell, seed)),
+        "training": TrainSettings.model_validate({**_TRAINING, **table.training, **cell.training}),
+        "checkpoint": _checkpoint(experiment, table.label(cell, seed), experiment.about(table, cell, seed)),
         "watch": watch,
     }
     if cell.name == "teacher":

@@ -15,14 +15,14 @@ from recdistill.recipes.derrd import CUTS, TABLES, Experiment, Table, cells_of, 
 from recdistill.recipes.published import DE_RRD_LOG, DE_RRD_PAPER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from recdistill.training.watch import Watch
 
-__all__ = ["PAPERS", "collect", "markdown", "reproduce"]
+__all__ = ["PAPERS", "collect", "markdown", "reproduce", "summary"]
 
 PAPERS = ("de-rrd",)
 _WAIT = 10.0
@@ -72,8 +72,9 @@ def reproduce(
             if result is None:  # another process is at it
                 left.append((table, cell, seed))
                 continue
-            figures = ", ".join(f"{key} {result['own'][f'test.{key}']:.4f}" for key in ("H@5", "N@10"))
-            say(f"{table.name} {cell.name} seed {seed}: test {figures}, {result['epochs']} epochs")
+            on = table.judged_on
+            figures = ", ".join(f"{key} {result['own'][f'{on}.{key}']:.4f}" for key in ("H@5", "N@10"))
+            say(f"{table.name} {cell.name} seed {seed}: {on} {figures}, {result['epochs']} epochs")
         if len(left) == len(todo):
             time.sleep(_WAIT)
         todo = left
@@ -89,10 +90,9 @@ def collect(experiment: Experiment, seeds: Sequence[int] = range(1, 101)) -> dic
     for table in TABLES.values():
         rows: Found = {}
         for cell in (table.teacher, *table.students):
-            label = f"{table.name}-{cell.name}-seed"
-            done = {s: experiment.cells.get(f"{label}{s}", experiment.about(table, cell, s)) for s in seeds}
+            done = {s: experiment.cells.get(table.label(cell, s), experiment.about(table, cell, s)) for s in seeds}
             rows[cell.name] = {s: each for s, each in done.items() if each is not None}
-        tables[table.name] = _table(table, rows)
+        tables[table.name] = _table(table, rows) if table.judged_on == "test" else _trials(table, rows)
     return {
         "paper": "DE-RRD, CIKM 2020, arXiv:2012.04357",
         "protocol": f"leave-one-out, {experiment.candidates.n} sampled negatives a user",
@@ -129,6 +129,23 @@ def _table(table: Table, rows: Found) -> dict[str, Any]:
                 kept = retention(_values({s: done[s] for s in both}, metric), theirs)
                 methods[name]["retention"][f"test.{metric}"] = [kept.mean, kept.low, kept.high]
     return {"title": table.title, "base": table.teacher.base, "methods": methods, "order": _order(rows)}
+
+
+def _trials(table: Table, rows: Found) -> dict[str, Any]:
+    """What a search for settings saw: validation figures, and no others."""
+    methods: dict[str, Any] = {}
+    for cell in table.students:
+        methods[cell.name] = {
+            "method": cell.method,
+            "settings": cell.settings,
+            "training": cell.training,
+            "seeds": {
+                str(s): {key: value for key, value in each["own"].items() if key.startswith("valid.")}
+                | {"epochs": each["epochs"], "seconds": each["seconds"]}
+                for s, each in rows[cell.name].items()
+            },
+        }
+    return {"title": table.title, "base": table.teacher.base, "methods": methods}
 
 
 def _order(rows: Found) -> list[dict[str, Any]]:
@@ -187,14 +204,46 @@ def markdown(found: dict[str, Any]) -> str:
         "validation H@5. Intervals: 95 % bootstrap over users and seeds. This page and `de-rrd.json` are printed by "
         f"`{found['command']}`.",
         "",
+        *summary(found),
+        "",
     ]
     for table in found["tables"].values():
-        lines += _page(table)
+        lines += _page(table) if "order" in table else _trials_page(table)
     lines += [
         "Not run here: the paper's Foursquare tables (Table 2's second half, Tables 4 and 5): missing.",
         "",
     ]
     return "\n".join(lines)
+
+
+def summary(found: dict[str, Any]) -> list[str]:
+    """The lines of a short table: the teacher, the student without it, each method's better variant, the best there is.
+
+    A better variant is chosen by validation H@5.
+    """
+    table = found["tables"]["bpr"]
+    rows = {**table["methods"], **found["tables"].get("best", {}).get("methods", {})}
+    lines = [
+        f"| {table['title']} | numbers | seeds | H@5 (95 %) | N@10 (95 %) | of the teacher's H@5 (95 %) |",
+        "|" + "---|" * 6,
+    ]
+    for name in ("teacher", "plain", "rrd", "de", "de-rrd", "best"):
+        variants = [each for each in (name, f"{name}-top") if rows.get(each, {}).get("seeds")]
+        if not variants:
+            lines.append(f"| {name} | | missing | | | |")
+            continue
+        better = max(variants, key=lambda each: rows[each]["mean"]["valid.H@5"])
+        row = rows[better]
+        kept = row["retention"].get("test.H@5")
+        cells = [
+            better,
+            f"{row['parameters'] / 1e6:.2f} M",
+            str(len(row["seeds"])),
+            *(_with(row["mean"][f"test.{m}"], row["interval"][f"test.{m}"]) for m in ("H@5", "N@10")),
+            f"{kept[0]:.1f} % ({kept[1]:.1f}-{kept[2]:.1f})" if kept else "",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
 
 
 def _page(table: dict[str, Any]) -> list[str]:
@@ -246,6 +295,37 @@ def _page(table: dict[str, Any]) -> list[str]:
         cells = [test["metric"], test["above"], test["below"], str(test["seeds"]), difference, f"{test['p_holm']:.3g}"]
         lines.append("| " + " | ".join(cells) + " |")
     return [*lines, ""]
+
+
+def _trials_page(table: dict[str, Any]) -> list[str]:
+    lines = [f"## {table['title']}", ""]
+    if not any(row["seeds"] for row in table["methods"].values()):
+        return [*lines, "Not run yet: missing.", ""]
+    lines += [
+        "Validation figures of one seed; the test part was not looked at.",
+        "",
+        "| trial | method | settings | seed | valid H@5 | valid N@10 | epochs |",
+        "|" + "---|" * 7,
+    ]
+    for name, row in table["methods"].items():
+        settings = ", ".join(f"{key} = {value}" for key, value in _flat({**row["settings"], **row["training"]}))
+        for seed, one in row["seeds"].items() or [("", None)]:
+            figures = ["missing", "", ""] if one is None else [_four(one, "valid.H@5"), _four(one, "valid.N@10")]
+            cells = [name, row["method"], settings, seed, *figures, *([str(one["epochs"])] if one else [])]
+            lines.append("| " + " | ".join(cells) + " |")
+    return [*lines, ""]
+
+
+def _flat(settings: dict[str, Any], at: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{at}{key}.")  # pyright: ignore[reportUnknownArgumentType]
+        else:
+            yield f"{at}{key}", value
+
+
+def _four(row: dict[str, float], key: str) -> str:
+    return f"{row[key]:.4f}"
 
 
 def _with(mean: float, interval: list[float]) -> str:

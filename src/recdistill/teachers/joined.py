@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from typing_extensions import override
 
 from recdistill.errors import UsageError, problem
-from recdistill.knowledge.view import Kind, View
+from recdistill.knowledge.view import Kind, View, fingerprint_of
 from recdistill.teachers.kept import Stored
 
 if TYPE_CHECKING:
@@ -70,9 +70,9 @@ class Joined:
 
     @property
     def fingerprint(self) -> str:
-        """A digest of those that have one, in their order."""
-        parts = [t.fingerprint for t in self.teachers if isinstance(t, Stored | Joined)]
-        return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
+        """A digest of theirs, in their order."""
+        parts = "\n".join(map(fingerprint_of, self.teachers))
+        return hashlib.blake2b(parts.encode(), digest_size=16).hexdigest()
 
 
 class _JoinedView(View):
@@ -103,7 +103,7 @@ class _JoinedView(View):
         return self._of(Kind.SCORES).scores_among(items)
 
     @override
-    def log_partition(self, without: Tensor, *, chunk: int = 4096) -> Tensor:
+    def log_partition(self, without: Tensor, *, chunk: int | None = None) -> Tensor:
         return self._of(Kind.SCORES).log_partition(without, chunk=chunk)
 
     @override
