@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
 
 from recdistill.clock import Clock, constant
 from recdistill.errors import UsageError
@@ -12,7 +11,6 @@ from recdistill.search.cells import Chain
 from recdistill.search.derive import Design, named
 from recdistill.search.sampling import Architecture
 from recdistill.search.space import SPACES
-from recdistill.search.student import Student
 
 
 def count(module):
@@ -35,20 +33,6 @@ def test_bodies_have_the_parameters_of_the_sheet(published, causal, width, sizes
         assert count(named(f"all-{five}", space, width=width).build()) == k5
         for free in (f"{pool}_pool", "skip", "none"):
             assert count(named(f"all-{free}", space, width=width).build()) == nothing
-
-
-@pytest.mark.parametrize(
-    ("width", "teacher", "items", "total"),
-    [(64, 256, 10_000, 3_714_077), (32, 128, 10_000, 1_264_029), (32, 128, 10_001, 1_264_061 + 33)],
-)
-def test_the_whole_supernet_has_the_parameters_of_the_sheet(published, width, teacher, items, total):
-    # nin: items 640,064 + positions 3,200 + output 650,065 + cells 2,387,468 + two projections 33,280
-    # bert's table has a row more (its mask); the output layer of ours then too: 33 numbers
-    chain = Chain.supernet(published, width=width)
-    student = Student(chain, items, length=50, pads=True, head="own")
-    projections = 2 * (width * teacher + teacher)
-    assert projections == {64: 33_280, 32: 8_448}[width]
-    assert count(student) + projections == total
 
 
 def test_a_cell_is_the_formula(causal):
@@ -164,47 +148,3 @@ def test_convolutions_begin_as_torch_begins_them(causal):
 def test_a_chain_needs_a_cell(causal):
     with pytest.raises(UsageError, match="at least one cell"):
         Chain(causal, [], width=4)
-
-
-def student(causal, histories, **more):
-    return Student(named("random-1", causal, width=8).build(), 30, length=9, **more)
-
-
-def test_a_students_states_and_logits(causal, histories):
-    one = student(causal, histories)
-    states = one(histories)
-    assert states.output.shape == (5, 9, 8)
-    assert states.layers.shape == (4, 5, 9, 8)
-    assert one.logits(states.output[histories >= 0]).shape == (20, 30)
-    official = student(causal, histories, head="own", pads=True)
-    assert official.logits(official(histories).output[:, -1]).shape == (5, 31)
-    assert count(official) - count(one) == 8 + 8 * 31 + 31  # padding's row, and the output layer
-
-
-def test_positions_are_counted_from_the_end(causal, histories):
-    one = student(causal, histories).eval()
-    short, long = one.embedded(histories[2:3, 5:]), one.embedded(histories[2:3])
-    torch.testing.assert_close(short, long[:, 5:])
-    assert (long[:, :5] == 0).all()
-    with pytest.raises(UsageError, match=r"A history may have 9 positions; got 12. Keep the last items, or learn no"):
-        one(torch.zeros(1, 12, dtype=torch.int64))
-    free = student(causal, histories, positions=False).eval()
-    assert free(torch.zeros(1, 12, dtype=torch.int64)).output.shape == (1, 12, 8)
-
-
-def test_dropout_is_a_function_of_the_clock(causal, histories):
-    one = student(causal, histories, dropout=0.5)
-    assert torch.equal(one.embedded(histories, Clock(1, 2)), one.embedded(histories, Clock(1, 2)))
-    dropped, whole = one.embedded(histories, Clock(1, 3)), one.embedded(histories)
-    assert not torch.equal(dropped, one.embedded(histories, Clock(1, 2)))
-    kept = dropped != 0
-    torch.testing.assert_close(dropped[kept], 2 * whole[kept])
-    assert kept.sum().item() == pytest.approx((whole != 0).sum().item() / 2, rel=0.3)
-    assert torch.equal(one.eval().embedded(histories, Clock(1, 3)), whole)
-
-
-def test_every_weight_of_a_derived_student_learns(causal, histories):
-    one = student(causal, histories, head="own", pads=True)
-    logits = one.logits(one(histories, clock=Clock()).output[histories >= 0], Clock())
-    nn.functional.cross_entropy(logits, torch.arange(20)).backward()
-    assert all(p.grad is not None for p in one.parameters())

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from recdistill.models.sequential import Sequential
     from recdistill.query import Side
 
-__all__ = ["Encoding", "SequenceView"]
+__all__ = ["Encoding", "SequenceView", "by_length"]
 
 _NARROW = 8
 """Histories are encoded in groups of at most 8, 16, 32 ... items, so that short ones do not pay for long ones."""
@@ -60,7 +60,7 @@ class Encoding:
         history, model = self._history, self._model
         out: list[tuple[Tensor | None, list[Tensor]]] = []
         with drawing(self._key if model.training else None, history.device):
-            for rows, width in _by_length(history):
+            for rows, width in model.parts(history):
                 some = history if rows is None else history.index_select(0, rows)
                 some = some[:, history.shape[1] - width :]
                 real = some != -1
@@ -189,7 +189,7 @@ class SequenceView(View):
         return VectorView(self._vectors, self._items, Query(torch.where(known, place, -1)), source=self.source)
 
 
-def _by_length(history: Tensor) -> list[tuple[Tensor | None, int]]:
+def by_length(history: Tensor) -> list[tuple[Tensor | None, int]]:
     """(Q, T) -> rows (q,), None = all, and the width that holds them: one of 8, 16, 32 ..., at most T."""
     longest = history.shape[1]
     widths = [_NARROW << step for step in range(longest.bit_length()) if _NARROW << step < longest]

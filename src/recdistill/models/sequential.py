@@ -21,7 +21,7 @@ from recdistill.errors import MissingKnowledge
 from recdistill.evaluation.encoded import EncodedRanker
 from recdistill.knowledge.view import Kind
 from recdistill.models.base import Recommender
-from recdistill.models.sequence_view import SequenceView
+from recdistill.models.sequence_view import SequenceView, by_length
 from recdistill.query import Query
 
 if TYPE_CHECKING:
@@ -99,6 +99,10 @@ class Sequential(Recommender):
         """(Q, T) item rows -> (Q, T, d) input vectors, 0 at padding."""
         vectors = self.item.index_select(0, history.clamp(min=0).flatten()).view(*history.shape, self.dim)
         return vectors * (history != -1)[:, :, None]
+
+    def parts(self, history: Tensor) -> list[tuple[Tensor | None, int]]:
+        """(Q, T) -> rows (q,), None = all, and a width that holds them: what is encoded apart from the rest."""
+        return by_length(history)
 
     def check(self, query: Query) -> None:
         """Refuse a query whose answer would not be what this model has learned.

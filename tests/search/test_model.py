@@ -1,0 +1,177 @@
+"""Cells as sequential models: sizes, what stands around them, supernet and derived student."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from recdistill.clock import Clock, constant
+from recdistill.data.interactions import Interactions
+from recdistill.errors import CheckpointError, SettingsError, UnknownName
+from recdistill.ids import IdTable
+from recdistill.query import Query
+from recdistill.search.derive import derive, named
+from recdistill.search.model import Cells, CellsSettings, Frame, Supernet, build, of_design
+from recdistill.search.sampling import Architecture
+from recdistill.search.space import SPACES
+
+
+def count(module):
+    return sum(p.numel() for p in module.parameters())
+
+
+@pytest.fixture(scope="module")
+def log():
+    """6 users x 30 items, histories of 2 to 14 items."""
+    draw = np.random.default_rng(0)
+    user = np.repeat(np.arange(6), [14, 2, 5, 9, 3, 12])
+    return Interactions(
+        IdTable.from_ids([f"u{n}" for n in range(6)]),
+        IdTable.from_ids([f"i{n}" for n in range(30)]),
+        user.astype(np.int32),
+        draw.integers(0, 30, len(user)).astype(np.int32),
+        timestamp=np.arange(len(user), dtype=np.int64),
+    )
+
+
+def supernet(log, *, space="causal", depth=False, seed=0, items=30, cells=2, **frame):
+    architecture = Architecture(SPACES[space], cells=cells, temperature=constant(1.0), depth=depth, seed=seed)
+    return Supernet(log.histories(), items, architecture, Frame(**{"dim": 8, "length": 9} | frame), seed=seed)
+
+
+@pytest.mark.parametrize(("width", "teacher", "total"), [(64, 256, 3_714_077), (32, 128, 1_264_029)])
+def test_the_whole_supernet_has_the_parameters_of_the_sheet(log, width, teacher, total):
+    # nin: items 640,000 + padding 64 + positions 3,200 + output 640,000 + biases 10,000 + cells 2,387,468, and two
+    # projections 33,280; the official code has a class for padding besides: width + 1
+    whole = supernet(
+        log, space="published", items=10_000, cells=4, dim=width, length=50, pads=True, tied=False, bias=True
+    )
+    projections = 2 * (width * teacher + teacher)
+    assert projections == {64: 33_280, 32: 8_448}[width]
+    assert count(whole) - count(whole.architecture) + projections + width + 1 == total
+    assert whole.n_body == {64: 2_387_468, 32: 603_916}[width]
+
+
+def states(net, history, at=None, key=None):
+    query = Query(torch.zeros(len(history), dtype=torch.int64), history=history, at=at, key=key)
+    return net.view(query).states()
+
+
+def test_states_are_what_enters_and_what_leaves_each_cell(log, histories):
+    net = supernet(log)
+    net.sample(Clock(), paths=2)
+    found = states(net, histories, at=(histories >= 0).nonzero())
+    assert found.shape == (3, 5, 9, 8)
+    assert (found[:, histories < 0] == 0).all()
+
+
+def test_positions_are_counted_from_the_end_and_padding_changes_nothing(log, histories):
+    net = supernet(log, dropout=0.0).eval()
+    short, long = states(net, histories[2:3, 5:]), states(net, histories[2:3])
+    torch.testing.assert_close(short, long[:, :, 5:])
+    entered = (net.item[histories.clamp(min=0)] + net.position) * (histories >= 0)[:, :, None]
+    torch.testing.assert_close(states(net, histories)[0], entered)
+
+
+def test_padding_that_is_read_is_always_there(log, histories):
+    net = supernet(log, pads=True, over="all").eval()
+    with torch.no_grad():
+        net.architecture.alpha[..., 3] = 9.0  # a convolution over 5 items
+    short, long = states(net, histories[2:3, 5:]), states(net, histories[2:3])
+    torch.testing.assert_close(short, long[:, :, 5:])
+    before = states(net, histories)
+    with torch.no_grad():
+        net.padding.add_(1.0)
+    after = states(net, histories)
+    assert not torch.allclose(before[-1, 1, -1], after[-1, 1, -1])
+    torch.testing.assert_close(before[0, 1, -1], after[0, 1, -1])
+
+
+def test_norms_in_training_are_of_the_whole_batch(log, histories):
+    """Histories of like length would otherwise be a batch of their own."""
+    net = Cells(
+        log.histories(), 30, named("all-cau_cnn_3_d1", SPACES["causal"], width=8).build(), Frame(dim=8, length=9)
+    )
+    asked = []
+    net.chain.register_forward_pre_hook(lambda _m, given: asked.append(given[0].shape[:2]))
+    net.train().view(Query(torch.zeros(5, dtype=torch.int64), history=histories, at=torch.tensor([[0, 8]]))).vectors()
+    assert asked == [(5, 9)]
+
+
+def test_dropout_is_a_function_of_the_querys_key(log, histories):
+    net = Cells(log.histories(), 30, named("all-skip", SPACES["causal"], width=8).build(), Frame(dim=8, length=9))
+    at = (histories >= 0).nonzero()
+    chance = torch.get_rng_state()
+    one, same, other = (states(net, histories, at, key) for key in (5, 5, 6))
+    assert torch.equal(chance, torch.get_rng_state())
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+    assert torch.equal(states(net.eval(), histories, at, 5), states(net, histories, at, 6))
+
+
+@pytest.mark.parametrize("depth", [False, True])
+@pytest.mark.parametrize("frame", [{}, {"pads": True, "over": "all", "tied": False, "bias": True}])
+def test_a_derived_student_with_inherited_weights_is_the_supernet_at_its_best(log, histories, depth, frame):
+    net = supernet(log, depth=depth, seed=4, cells=3, **frame)
+    at = (histories >= 0).nonzero()
+    for step in range(3):  # statistics that are not trivial
+        net.sample(Clock(0, step), paths=10)
+        states(net, histories, at, step)
+    student = net.eval().derived(derive(net.architecture, width=8))
+    torch.testing.assert_close(states(student, histories), states(net, histories))
+    query = Query(torch.arange(6))
+    items = torch.arange(30)
+    torch.testing.assert_close(student.view(query).scores_among(items), net.view(query).scores_among(items))
+    with torch.no_grad():
+        student.item.add_(1.0)
+    assert not torch.equal(student.item, net.item), "it is a copy"
+
+
+def test_a_supernet_answers_as_its_best_when_it_does_not_learn(log):
+    net = supernet(log, seed=4).eval()
+    net.sample(Clock(), paths=2)
+    assert net.view(Query(torch.arange(6))).choice.paths == net.architecture.best().paths
+    assert net.train().view(Query(torch.arange(6))).choice is net.choice
+
+
+def test_settings_name_a_cell_or_hold_a_design(log):
+    assert set(CellsSettings(dim=4, cell="all-none").design().operators[0]) == {"none"}
+    design = named("random-3", SPACES["causal"], width=4, depth=2)
+    settings = of_design(design, Frame(dim=4, length=7, tied=False))
+    again = CellsSettings.model_validate_json(settings.model_dump_json())
+    assert again.design().operators == design.operators
+    assert (again.length, again.tied, again.cells) == (7, False, 2)
+    student = build(again, 6, 30, 1, log)
+    assert student.n_body == count(design.build())
+    with pytest.raises(UnknownName, match="Unknown cell 'nextitnot'"):
+        CellsSettings(cell="nextitnot").design()
+    with pytest.raises(SettingsError, match="A cell needs an operator for every edge"):
+        CellsSettings(operators=(("none",),)).design()
+
+
+def test_a_student_may_begin_with_the_weights_of_its_search(log, tmp_path):
+    net = supernet(log, seed=4).eval()
+    save_file({name: value.contiguous() for name, value in net.state_dict().items()}, tmp_path / "start.safetensors")
+    design = derive(net.architecture, width=8)
+    settings = of_design(design, net.frame, start=tmp_path / "start.safetensors")
+    student = build(settings, 6, 30, 99, log).eval()
+    query, items = Query(torch.arange(6)), torch.arange(30)
+    torch.testing.assert_close(student.view(query).scores_among(items), net.view(query).scores_among(items))
+    with pytest.raises(CheckpointError, match=r"have \(30, 8\) for 'item', and the student needs \(30, 4\)"):
+        build(settings.model_copy(update={"dim": 4}), 6, 30, 99, log)
+    with pytest.raises(CheckpointError, match="The weights to begin with cannot be read"):
+        build(settings.model_copy(update={"start": tmp_path / "nothing"}), 6, 30, 99, log)
+
+
+@pytest.mark.parametrize("cell", ["nextitnet", "random-1", "all-cau_avg_pool"])
+def test_a_student_does_not_see_the_future(log, cell, shaken):
+    student = shaken(build(CellsSettings(dim=8, length=9, cell=cell), 6, 30, 1, log))
+    g = torch.Generator().manual_seed(0)
+    one = torch.randint(0, 30, (4, 9), generator=g)
+    two = one.clone()
+    two[:, 5:] = torch.randint(0, 30, (4, 4), generator=g)
+    before, after = states(student, one), states(student, two)
+    assert torch.equal(before[:, :, :5], after[:, :, :5])
+    assert not torch.equal(before[:, :, 5:], after[:, :, 5:])
