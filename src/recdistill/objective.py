@@ -12,7 +12,7 @@ from recdistill.clock import Clock, Schedule, constant
 from recdistill.errors import MissingKnowledge, UsageError, problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from torch import Tensor
 
@@ -94,6 +94,10 @@ class Pass:
     teacher: Knows | None = None
     interleave: Literal["step", "epoch"] = "step"
     """ "step": its steps are dealt evenly among those of the other passes; "epoch": it runs after them."""
+    updates: tuple[str, ...] = ("weights",)
+    """Which groups of parameters its steps update: "weights" are all that are in no other group."""
+    begin: Callable[[Clock], None] | None = None
+    """Called before each of its steps: a search samples an architecture."""
 
     def check(self, student: frozenset[Kind]) -> list[MissingKnowledge]:
         """Everything its terms ask that the student or the teacher cannot give; empty when all is well."""

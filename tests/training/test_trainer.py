@@ -7,20 +7,23 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
+from recdistill.clock import Clock
 from recdistill.data.batches import InteractionBatches
 from recdistill.data.split import split
 from recdistill.data.synthetic import planted
 from recdistill.errors import MissingKnowledge, SettingsError, TrainingError, UnknownName, UsageError
 from recdistill.models.mf import MF
-from recdistill.objective import Objective, Pass
-from recdistill.query import Query
+from recdistill.objective import Objective, Pass, Term
+from recdistill.query import Query, Rows
 from recdistill.recipes.train import TrainSettings, distill, fit
 from recdistill.runtime import Runtime
 from recdistill.teachers.live import Live
 from recdistill.terms.base import FromInteractions
 from recdistill.training.optim import optimiser
 from recdistill.training.stop import Stop
+from recdistill.training.trainer import Group, Keep
 from recdistill.training.trainer import fit as loop
 from recdistill.training.watch import JsonLines
 
@@ -223,3 +226,65 @@ def test_a_live_teachers_lists_leave_out_training_items(parts):
     lists = teacher.view(Query(users)).ranked(41).numpy()
     assert not parts.train.csr().contains(np.repeat(users.numpy(), 41), lists.ravel().clip(0))[lists.ravel() >= 0].any()
     assert (lists[:, -1] == -1).all(), "a list longer than what is left ends in -1"
+
+
+def test_a_pass_updates_the_groups_it_names_alone(parts):
+    torch.manual_seed(0)
+    model = MF(parts.train.n_users, parts.train.n_items, dim=4, seed=1)
+    tables = dict(model.named_parameters())
+    assert len(tables) == 2
+    (first, one), (_second, other) = tables.items()
+    begun = []
+
+    def run_with(updates, epochs=1):
+        batches = InteractionBatches(parts.train, size=64, seed=1, device=torch.device("cpu"))
+        only = Pass("p", batches, Objective(base=(1.0, FromInteractions())), updates=updates, begin=begun.append)
+        loop(
+            model,
+            [only],
+            epochs=epochs,
+            optimise=lambda ps: torch.optim.SGD(ps, lr=0.1),
+            groups={"first": Group([one], lambda ps: torch.optim.Adam(ps, lr=0.1))},
+            runtime=Runtime.of("cpu"),
+        )
+        return len(batches)
+
+    for updates, moved in (
+        (("first",), (True, False)),
+        (("weights",), (False, True)),
+        (("weights", "first"), (True, True)),
+    ):
+        before = one.detach().clone(), other.detach().clone()
+        begun.clear()
+        steps = run_with(updates)
+        assert (not torch.equal(one, before[0]), not torch.equal(other, before[1])) == moved
+        assert begun == [Clock(0, step) for step in range(steps)], "told before each of its steps"
+    with pytest.raises(
+        UsageError, match=r"The pass 'p' updates what is not there; got \['alpha'\]. Allowed: weights, first"
+    ):
+        run_with(("alpha",))
+    assert first
+
+
+def test_an_objective_of_two_passes_is_kept_once(parts, tmp_path):
+    """safetensors refuses tensors that share memory, and one of them would be stale."""
+    model = MF(parts.train.n_users, parts.train.n_items, dim=4, seed=1)
+    batches = InteractionBatches(parts.train, size=64, seed=1, device=torch.device("cpu"))
+    objective = Objective(base=(1.0, FromInteractions()), own=(1.0, Owning()))
+    passes = [Pass(name, batches, objective) for name in ("one", "two")]
+    keep = Keep(tmp_path / "run.safetensors", "r", seconds=0.0)
+    report = loop(
+        model, passes, epochs=1, optimise=lambda ps: torch.optim.SGD(ps, lr=0.1), runtime=Runtime.of("cpu"), keep=keep
+    )
+    assert set(report.history[0].losses) == {"one.base", "one.own", "two.base", "two.own"}
+    with safe_open(tmp_path / "run.safetensors", "pt") as opened:
+        assert [name for name in opened.keys() if "own" in name] == ["terms/one/terms.own.scale"]  # noqa: SIM118
+
+
+class Owning(Term):
+    def __init__(self):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(1))
+
+    def forward(self, student, teacher, batch, clock):
+        return Rows(self.scale**2, of="queries")

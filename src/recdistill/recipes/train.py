@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import Field
 
 import recdistill
+import recdistill.search.model  # pyright: ignore[reportUnusedImport] - registers "cells"
 from recdistill import rng
 from recdistill.data.interactions import HeldOut, Interactions
 from recdistill.errors import UsageError, problem
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from recdistill.models.base import Recommender
     from recdistill.training.watch import Watch
 
-__all__ = ["TrainSettings", "distill", "fit"]
+__all__ = ["TrainSettings", "distill", "fit", "known"]
 
 
 class TrainSettings(Settings):
@@ -171,7 +172,7 @@ def distill(
         "train": training.model_dump(mode="json"),
         "seed": seed,
     }
-    knows = _known(teacher, train)
+    knows = known(teacher, train)
     runtime = Runtime.of(training.device)
     learner = entry.build(built_with, train.n_users, train.n_items, rng.key(seed, "weights"), train)
     learner.to(runtime.device)
@@ -221,7 +222,8 @@ def distill(
     return Trained(learner, model, method, train, report, everything, stop)
 
 
-def _known(teacher: Trained | Files | Knows | None, train: Interactions) -> Knows | None:
+def known(teacher: Trained | Files | Knows | None, train: Interactions) -> Knows | None:
+    """What a teacher is to terms: a trained model frozen, files matched to the log's rows."""
     if isinstance(teacher, Trained):
         return Live(teacher.model, seen=train.csr())
     if isinstance(teacher, Files):

@@ -48,12 +48,15 @@ class Shape:
     """Whether positions are learned."""
     bias: bool = False
     """Whether items have a bias."""
+    exit: bool = False
+    """Whether the last cell ends in a norm of its own, as where depth is searched."""
 
     @property
     def table_params(self) -> int:
         """Numbers outside the cells."""
+        norm = 2 * self.width if self.exit else 0
         rows = self.items * (1 if self.tied else 2) + (self.length if self.positions else 0)
-        return rows * self.width + (self.items if self.bias else 0)
+        return rows * self.width + (self.items if self.bias else 0) + norm
 
 
 FROZEN = Shape(width=128, length=100)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from recdistill.search.norm import Over
-    from recdistill.search.sampling import Architecture
+    from recdistill.search.sampling import Architecture, Choice
     from recdistill.search.space import Space
 
     T = TypeVar("T")
@@ -150,10 +150,11 @@ class Design(Settings):
 
 
 def derive(
-    architecture: Architecture, *, width: int, seed: int = 0, fingerprints: Mapping[str, str] | None = None
-) -> Design:
-    """The arg-max operator of each edge, and the arg-max depth where depth is searched."""
-    best, space = architecture.best(), architecture.space
+    architecture: Architecture, *, width: int, seed: int = 0, choice: Choice | None = None,
+    fingerprints: Mapping[str, str] | None = None,
+) -> Design:  # fmt: skip
+    """The arg-max operator of each edge, and the arg-max depth where depth is searched; or another choice."""
+    best, space = architecture.best() if choice is None else choice, architecture.space
     depth = best.depths[0] if best.depths else architecture.cells
     names = [[space.names[edge[0]] for edge in group] for group in best.paths]
     return Design.of(

@@ -15,7 +15,7 @@ from recdistill.training.stop import Stop
 from recdistill.training.watch import EpochRecord, Report
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from torch import Tensor, nn
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from recdistill.runtime import Runtime
     from recdistill.training.watch import Watch
 
-__all__ = ["Keep", "fit"]
+__all__ = ["Group", "Keep", "fit"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,14 @@ class Keep:
     """Least time between two writes; it changes nothing but how much a killed run repeats."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Group:
+    """Parameters with an optimiser of their own."""
+
+    parameters: Sequence[nn.Parameter]
+    optimise: Callable[[list[nn.Parameter]], torch.optim.Optimizer]
+
+
 def fit(
     learner: Recommender,
     passes: Sequence[Pass],
@@ -48,6 +56,7 @@ def fit(
     epochs: int,
     optimise: Callable[[list[nn.Parameter]], torch.optim.Optimizer],
     runtime: Runtime,
+    groups: Mapping[str, Group] | None = None,
     stop: Stop | None = None,
     watch: Sequence[Watch] = (),
     keep: Keep | None = None,
@@ -57,20 +66,24 @@ def fit(
     The order of steps, the batches and every draw are functions of (seed, epoch, step), so with `keep` a run that is
     killed and started again ends bit-identical on a CPU.
 
+    `optimise` is for the group "weights": all parameters that are in none of `groups`. A step updates the groups that
+    its pass names, from one backward pass, and no other parameter gets a gradient from it.
+
     Raises:
-        UsageError: there is no pass, or fewer than 0 epochs.
+        UsageError: there is no pass, or fewer than 0 epochs, or a pass updates a group that is not there.
         MissingKnowledge: a term asks what the student or the teacher cannot give; all such problems at once.
         TrainingError: the loss or a validation metric is not a finite number.
         CheckpointError: the file in `keep` is broken or belongs to another run.
     """
-    _check(learner, passes, epochs)
+    groups = {} if groups is None else groups
+    _check(learner, passes, epochs, groups=["weights", *groups])
     learner.to(runtime.device)
     for each in passes:
         each.objective.to(runtime.device)
     loop = _Loop(
         learner,
         passes,
-        optimise=optimise,
+        groups={"weights": Group((), optimise), **groups},
         runtime=runtime,
         stop=stop if stop is not None else Stop(),
         report=Report(epochs),
@@ -99,7 +112,7 @@ class _Loop:
         learner: Recommender,
         passes: Sequence[Pass],
         *,
-        optimise: Callable[[list[nn.Parameter]], torch.optim.Optimizer],
+        groups: Mapping[str, Group],
         runtime: Runtime,
         stop: Stop,
         report: Report,
@@ -108,9 +121,17 @@ class _Loop:
         self.learner, self.passes, self.runtime = learner, passes, runtime
         self.stop, self.report, self.keep = stop, report, keep
         self.modules: dict[str, nn.Module] = {"model": learner}
-        self.modules |= {f"terms/{each.name}": each.objective for each in passes}
-        parameters = {id(p): p for module in self.modules.values() for p in module.parameters() if p.requires_grad}
-        self.optimiser = optimise(list(parameters.values()))
+        for each in passes:  # an objective of several passes is kept once
+            if not any(each.objective is module for module in self.modules.values()):
+                self.modules[f"terms/{each.name}"] = each.objective
+        every = {id(p): p for module in self.modules.values() for p in module.parameters() if p.requires_grad}
+        elsewhere = {id(p) for group in groups.values() for p in group.parameters}
+        self.parameters = {name: list(group.parameters) for name, group in groups.items()}
+        self.parameters["weights"] = [p for key, p in every.items() if key not in elsewhere]
+        self.optimisers = {name: group.optimise(self.parameters[name]) for name, group in groups.items()}
+        self.kept = {
+            "optimiser" if name == "weights" else f"optimiser-{name}": o for name, o in self.optimisers.items()
+        }
         self.saved = time.monotonic()
         self.done: tuple[int, dict[str, float], float] = (0, {}, 0.0)  # of a half epoch: steps, sums, seconds
 
@@ -122,7 +143,7 @@ class _Loop:
             self.keep.path,
             run=self.keep.run,
             modules=self.modules,
-            optimisers={"optimiser": self.optimiser},
+            optimisers=self.kept,
             stop=self.stop,
             report=self.report,
         )
@@ -168,13 +189,20 @@ class _Loop:
         self.learner.eval()
 
     def _step(self, each: Pass, batch: Batch, clock: Clock) -> dict[str, Tensor]:
+        if each.begin is not None:
+            each.begin(clock)
         student = self.learner.view(batch.query)
         with torch.no_grad():
             teacher = None if each.teacher is None else each.teacher.view(batch.query)
         total, parts = each.objective(student, teacher, batch, clock, self.runtime)
-        self.optimiser.zero_grad()
-        total.backward()
-        self.optimiser.step()
+        for optimiser in self.optimisers.values():
+            optimiser.zero_grad()
+        if len(each.updates) == len(self.optimisers):
+            total.backward()
+        else:
+            total.backward(inputs=[p for name in each.updates for p in self.parameters[name]])
+        for name in each.updates:
+            self.optimisers[name].step()
         return parts
 
     def _save(self, epoch: int, step: int, parts: dict[str, Tensor], began: float, *, now: bool = False) -> None:
@@ -186,18 +214,23 @@ class _Loop:
             run=self.keep.run,
             place=(epoch, step, sums, time.perf_counter() - began),
             modules=self.modules,
-            optimisers={"optimiser": self.optimiser},
+            optimisers=self.kept,
             stop=self.stop,
             report=self.report,
         )
         self.saved = time.monotonic()
 
 
-def _check(learner: Recommender, passes: Sequence[Pass], epochs: int) -> None:
+def _check(learner: Recommender, passes: Sequence[Pass], epochs: int, *, groups: Sequence[str]) -> None:
     if not passes:
         raise UsageError(problem("There is nothing to train with: no pass was given"))
     if epochs < 0:
         raise UsageError(problem("The number of epochs must be at least 0", epochs))
+    for each in passes:
+        unknown = [name for name in each.updates if name not in groups]
+        if unknown or not each.updates:
+            what = f"The pass {each.name!r} updates what is not there"
+            raise UsageError(problem(what, unknown or None, allowed=groups))
     missing = [each for one in passes for each in one.check(learner.provides)]
     if len(missing) == 1:
         raise missing[0]

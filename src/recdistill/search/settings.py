@@ -1,0 +1,123 @@
+"""How a search is run; `PRESETS` are settings too."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from recdistill.methods.adarec import COMPAT, AdaRec
+from recdistill.search.cost import Priced
+from recdistill.search.model import Frame
+from recdistill.search.price import Chances
+from recdistill.search.space import Scored
+from recdistill.settings import Settings
+
+__all__ = ["PRESETS", "SearchSettings", "Temperature"]
+
+
+class Temperature(Settings):
+    """tau of the Gumbel-softmax: `max(floor, start * factor ** (epoch // period))`."""
+
+    start: float = Field(default=1.0, gt=0)
+    """At epoch 0."""
+    factor: float = Field(default=0.8, gt=0, le=1)
+    """Of every step down."""
+    period: int = Field(default=5, ge=1)
+    """Epochs between steps."""
+    floor: float = Field(default=0.2, ge=0)
+    """The least it gets. The official code has none, and alpha's gradient is gone by epoch 100."""
+
+
+class SearchSettings(Settings):
+    """A search for the cells of a student."""
+
+    space: str = "causal"
+    """A registered search space: "causal" or "published"."""
+    cells: int = Field(default=4, ge=1)
+    """The most cells there can be."""
+    depth: bool = False
+    """Whether the number of cells is searched too."""
+    shared: bool = True
+    """Whether all cells have one architecture, or each its own."""
+    frame: Frame = Frame()
+    """What stands around the cells: width, length, tables."""
+    scored: Scored = "every"
+    """Where the next item is predicted in training: at "every" position, or the "last" of a history alone."""
+    leak: Literal["refuse", "allow"] = "refuse"
+    """What is done about operators that read their own label: "allow" is for comparison with the official code."""
+    level: Literal["single", "bi"] = "single"
+    """ "single": one backward pass updates weights and alpha; "bi": alpha learns from users that weights never see."""
+    share: float = Field(default=0.3, gt=0, lt=1)
+    """Of the users, those that alpha learns from on two levels."""
+    paths: int = Field(default=2, ge=1)
+    """Operators asked on an edge where alpha learns; the official code asks all ten."""
+    distillation: AdaRec = AdaRec()
+    """The distillation's settings; weight 0 searches without it."""
+    loss: str = "cross-entropy"
+    """The base loss, its mean over asked positions."""
+    negatives: int = Field(default=0, ge=0)
+    """Sampled items for each label, for a base loss that needs them."""
+    price: Priced = "macs"
+    """What an operator costs: "macs", "params" or "bytes" of the real shape, "latency" measured on this device,
+    "published" by the official formula, or "frozen", the official table as it was shipped."""
+    price_weight: float = Field(default=0.1, ge=0)
+    """beta: multiplies the cost, a share of the dearest cells' in [0, 1] (in official prices their plain sum)."""
+    chances: Chances = "expected"
+    """What is priced: the "expected" architecture, or the "sampled" one (official code)."""
+    budget: str | None = None
+    """A hard limit such as "2 ms" or "5 MB", in place of the price; the design that is derived keeps it."""
+    temperature: Temperature = Temperature()
+    """Of the samples."""
+    epochs: int = Field(default=40, ge=0)
+    """The most epochs there can be."""
+    batch: int = Field(default=128, ge=1)
+    """Histories a step."""
+    lr: float = Field(default=3e-3, gt=0)
+    """Of the weights, by AdamW."""
+    weight_decay: float = Field(default=1e-4, ge=0)
+    """Of the weights."""
+    alpha_lr: float = Field(default=1e-2, gt=0)
+    """Of alpha, by AdamW. The official 2e-5 moves it by a tenth in 5,000 steps."""
+    alpha_weight_decay: float = Field(default=0.0, ge=0)
+    """Of alpha."""
+    estimate: int = Field(default=32, ge=1)
+    """Batches from which a derived student's norms are estimated anew before it is scored."""
+    metrics: tuple[str, ...] = Field(default=("ndcg@10",), min_length=1)
+    """Validation metrics of the derived student; the first one chooses the epoch."""
+    protocol: str = Field(default="full", pattern=r"^(full|sampled\([1-9][0-9]*\))$")
+    """ "full" ranking, or e.g. "sampled(100)"."""
+    patience: int = Field(default=20, ge=1)
+    """Validations in a row without improvement before the search stops."""
+    every: int = Field(default=1, ge=1)
+    """Epochs between validations."""
+    device: str = "auto"
+    """ "auto", "cpu", "cuda" or "cuda:<index>"."""
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "compat": {
+        "space": "published",
+        "leak": "allow",
+        "level": "single",
+        "paths": 10,
+        "frame": {"pads": True, "over": "all", "tied": False, "bias": True, "init_std": 1.0},
+        "distillation": COMPAT,
+        "price": "frozen",
+        "price_weight": 8.0,
+        "chances": "sampled",
+        "temperature": {"floor": 0.0},
+        "epochs": 200,
+        "batch": 64,
+        "lr": 5e-3,
+        "weight_decay": 5e-4,
+        "alpha_lr": 2e-5,
+        "alpha_weight_decay": 1e-4,
+        "patience": 200,
+    },
+}
+"""Settings by name. "default" is AdaRec as it was meant; "compat" is what the official code does, for comparison: its
+space reads the label, its divergences are swapped and summed, its prices are of another shape, its temperature has no
+floor. Three things it does are not here: a class for padding, a teacher that is differentiated in vain, and the choice
+of an epoch by randomly sampled cells (the derived one is scored)."""
