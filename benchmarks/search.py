@@ -1,0 +1,155 @@
+"""The search on ML-100K: the cost of its steps, whether prices order real cells, whether the supernet's order holds.
+
+    python benchmarks/search.py steps      [--data ../shared/data] [--threads 1] [--rounds 7] [--json FILE]
+    python benchmarks/search.py latency    [--cells 24] ...
+    python benchmarks/search.py fidelity   [--cells 10] [--epochs 20] ...
+
+`steps`: milliseconds of one step, in turns, of a search that asks two operators an edge, of one that asks all ten as
+the official code does, of a step of weights alone, and of training a derived student; the teacher is NextItNet 256 as
+in AdaRec, untrained, for only its cost matters. Target: two operators at most half of ten; a search at most twice the
+training of its student. `latency`: Kendall's tau between predicted and measured milliseconds of random cells.
+`fidelity`: a search, then its scores of random cells and controls beside those of the same cells trained alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from recdistill.clock import Clock, constant
+from recdistill.data.sources import read
+from recdistill.data.split import split
+from recdistill.evaluation.card import environment
+from recdistill.methods.adarec import AdaRec, distillation
+from recdistill.models import MODELS
+from recdistill.models.nextitnet import ADAREC
+from recdistill.objective import Objective
+from recdistill.recipes.search import fidelity, search
+from recdistill.recipes.train import TrainSettings, fit
+from recdistill.runtime import Runtime
+from recdistill.search.batches import PartBatches
+from recdistill.search.controls import controls
+from recdistill.search.cost import Shape
+from recdistill.search.derive import named
+from recdistill.search.latency import agreement, measured
+from recdistill.search.model import Cells, Frame, Supernet
+from recdistill.search.sampling import Architecture
+from recdistill.search.space import SPACES
+from recdistill.settings import parse
+from recdistill.teachers.live import Live
+from recdistill.terms.base import FromInteractions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from recdistill.data.split import Split
+
+SPACE = SPACES["causal"]
+
+
+def main() -> None:
+    """Measure and print."""
+    default = os.environ.get("RECDISTILL_DATA", str(Path(__file__).parents[2] / "shared" / "data"))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["steps", "latency", "fidelity"])
+    parser.add_argument("--data", type=Path, default=Path(default))
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--cells", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--json", type=Path)
+    asked = parser.parse_args()
+    torch.set_num_threads(asked.threads)
+    parts = split(read(asked.data / "ml_100k", echo=None), "leave-last-out")
+    measures: dict[str, Callable[..., dict[str, Any]]] = {"steps": steps, "latency": latency, "fidelity": order}
+    result = {"environment": environment().model_dump(), **measures[asked.what](asked, parts)}
+    print(json.dumps(result, indent=1))
+    if asked.json is not None:
+        asked.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+def steps(asked: argparse.Namespace, parts: Split) -> dict[str, Any]:
+    """Milliseconds of steps, medians of rounds in turns."""
+    train, frame = parts.train, Frame(dim=64, length=50, every=True)
+    entry = MODELS["nextitnet"]
+    settings = parse(entry.settings, {**ADAREC, "dilations": list(ADAREC["dilations"])})
+    teacher = Live(entry.build(settings, train.n_users, train.n_items, 0, train), seen=train.csr())
+    batches = PartBatches(train, length=50, size=asked.batch, every=True, seed=0, device=torch.device("cpu"))
+    batch, runtime = next(batches.epoch(0)), Runtime.of("cpu")
+
+    def stepping(paths: int | None) -> Callable[[], None]:
+        architecture = Architecture(SPACE, cells=4, temperature=constant(1.0))
+        net = Supernet(train.histories(), train.n_items, architecture, frame)
+        if paths is None:
+            net = Cells(train.histories(), train.n_items, named("all-cau_cnn_3_d2", SPACE, width=64).build(), frame)
+        terms = distillation(AdaRec(), student=net, teacher=teacher, how="mean", seed=0)
+        objective = Objective(base=(0.5, FromInteractions("cross-entropy", how="mean")), **terms)
+        optimiser = torch.optim.AdamW([*net.parameters(), *objective.parameters()], lr=1e-4)
+        net.train()
+        count = iter(range(1 << 30))
+
+        def step() -> None:
+            clock = Clock(0, next(count))
+            if isinstance(net, Supernet):
+                net.sample(clock, paths=paths or 1)
+            total, _ = objective(net.view(batch.query), teacher.view(batch.query), batch, clock, runtime)
+            optimiser.zero_grad()
+            total.backward()
+            optimiser.step()
+
+        return step
+
+    works = {
+        "two operators": stepping(2),
+        "all ten": stepping(10),
+        "weights alone": stepping(1),
+        "derived": stepping(None),
+    }
+    taken: dict[str, list[float]] = {name: [] for name in works}
+    for at in range(asked.rounds + 1):
+        for name, work in works.items():
+            begin = perf_counter()
+            work()
+            if at:  # the first round warms up
+                taken[name].append(1e3 * (perf_counter() - begin))
+    ms = {name: statistics.median(each) for name, each in taken.items()}
+    ratios = {name: ms[name] / ms["all ten"] for name in ("two operators", "weights alone")}
+    ratios["two operators / derived"] = ms["two operators"] / ms["derived"]
+    return {"batch": asked.batch, "ms": ms, "ratios": ratios}
+
+
+def latency(asked: argparse.Namespace, parts: Split) -> dict[str, Any]:
+    """Whether a sum over edges orders whole cells as they are."""
+    shape = Shape(64, 50, items=parts.train.n_items)
+    costs = measured(SPACE, shape)
+    designs = [named(f"random-{seed}", SPACE, width=64) for seed in range(asked.cells)]
+    ms = dict(zip(SPACE.names, costs.operators, strict=True))
+    tau = agreement(SPACE, shape, costs, designs)
+    return {"ms an edge": ms, "ms a cell": costs.cell, "ms around": costs.fixed, "cells": asked.cells, "kendall": tau}
+
+
+def order(asked: argparse.Namespace, parts: Split) -> dict[str, Any]:
+    """Kendall's tau and Spearman's rho between the supernet and training alone."""
+    how = TrainSettings(
+        epochs=60, batch=128, weight_decay=0, loss="cross-entropy", metrics=("ndcg@10",), patience=6, device="cpu"
+    )
+    teacher = fit("sasrec", parts.train, dim=64, settings={"every": True}, valid=parts.valid, training=how)
+    settings = {"epochs": asked.epochs, "frame": {"dim": 32, "every": True}, "every": 2, "device": "cpu"}
+    found = search(teacher, parts.train, valid=parts.valid, settings=settings)
+    designs = {"searched": found.design, **controls(SPACE, width=32, depth=4, random=asked.cells - 4)}
+    alone = how.model_copy(update={"epochs": 30, "lr": 3e-3})
+    both = fidelity(found, teacher, parts.train, designs=designs, valid=parts.valid, training=alone)
+    scores = {name: pair for name, *pair in zip(both.names, both.inherited, both.retrained, strict=True)}
+    return {"ndcg@10 inherited, retrained": scores, "kendall": both.kendall, "spearman": both.spearman}
+
+
+if __name__ == "__main__":
+    main()
