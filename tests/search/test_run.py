@@ -204,8 +204,16 @@ def test_scored_at_the_end_a_history_stops_anywhere_and_its_label_follows(parts)
 def test_the_published_space_is_refused_for_a_loss_it_would_leak(parts, teacher):
     with pytest.raises(UsageError, match="'published' leaks under a next-item loss at every position"):
         search(teacher, parts.train, valid=parts.valid, settings={**SMALL, "space": "published"})
-    honest = {**SMALL, "space": "published", "scored": "last", "epochs": 1}
-    assert search(teacher, parts.train, valid=parts.valid, settings=honest).design.space == "published"
+    honest = {**SMALL, "space": "published", "frame": {**SMALL["frame"], "scored": "last"}, "epochs": 1}
+    found = search(teacher, parts.train, valid=parts.valid, settings=honest)
+    assert found.design.space == "published"
+    leaky = named("all-std_cnn_3", SPACES["published"], width=8, depth=2)
+    trained = retrain(found, teacher, parts.train, design=leaky, training=ONE)
+    assert np.isfinite(trained.report.history[0].losses["base"])
+    with pytest.raises(UsageError, match="1 of its operators read the future"):
+        fit("cells", parts.train, settings={"space": "published", "cell": "all-std_cnn_3"}, training=ONE)
+    sound = {"space": "published", "cell": "all-cau_cnn_3"}  # what is not used does no harm
+    assert fit("cells", parts.train, settings=sound, training=ONE).report.history
 
 
 def test_presets_are_settings(parts, teacher):

@@ -10,7 +10,7 @@ Letters: U users, I items, C width, Q histories, T time, L most positions, S cel
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -27,10 +27,11 @@ from recdistill.models.sequence_view import SequenceView
 from recdistill.models.sequential import Sequential
 from recdistill.query import Query
 from recdistill.runtime import drawing
+from recdistill.search.batches import PartBatches
 from recdistill.search.cells import Chain
 from recdistill.search.derive import Design, inherit, named
 from recdistill.search.norm import Over
-from recdistill.search.space import SPACES
+from recdistill.search.space import SPACES, Scored
 from recdistill.settings import Settings
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from recdistill.clock import Clock
     from recdistill.data.histories import Histories
     from recdistill.data.interactions import Interactions
+    from recdistill.models.base import LearningBatches
     from recdistill.search.sampling import Architecture, Choice
 
 __all__ = ["Cells", "CellsSettings", "Frame", "Supernet", "SupernetView", "of_design"]
@@ -67,6 +69,10 @@ class Frame(Settings):
     """Learn from all of a long history, cut into windows, rather than from its last `length` + 1 items."""
     init_std: float | None = Field(default=None, gt=0)
     """Standard deviation of the initial vectors; 1 / sqrt(`dim`) when left out."""
+    scored: Scored = "every"
+    """Where the next item is predicted in training: at "every" position, or the "last" of a history alone."""
+    leak: Literal["refuse", "allow"] = "refuse"
+    """What is done about operators that read their own label: "allow" is for comparison with the official code."""
 
 
 class CellsSettings(Frame):
@@ -122,6 +128,23 @@ class Cells(Sequential):
     @override
     def body(self) -> nn.Module:
         return self.chain
+
+    @override
+    def batches(
+        self, train: Interactions, *, size: int, negatives: int, seed: int, device: torch.device
+    ) -> LearningBatches:
+        if self.frame.scored == "every":
+            return super().batches(train, size=size, negatives=negatives, seed=seed, device=device)
+        return PartBatches(
+            train,
+            length=self.length,
+            size=size,
+            scored="last",
+            negatives=negatives,
+            every=self.every,
+            seed=seed,
+            device=device,
+        )
 
     @override
     def parts(self, history: Tensor) -> list[tuple[Tensor | None, int]]:
@@ -221,9 +244,15 @@ def of_design(design: Design, frame: Frame, *, start: Path | None = None) -> Cel
 
 @model("cells", settings=CellsSettings, paper=f"{ADAREC.authors}, {ADAREC.title}, {ADAREC.year}, {ADAREC.url}")
 def build(settings: CellsSettings, n_users: int, n_items: int, seed: int, train: Interactions) -> Cells:
-    """A user is the history of the training interactions."""
+    """A user is the history of the training interactions.
+
+    Raises:
+        UsageError: an operator reads the future and every position is scored.
+    """
     del n_users
     design = settings.design()
+    if settings.leak == "refuse":
+        SPACES[design.space].check(settings.scored, {name for row in design.operators for name in row})
     chain = design.build(over=settings.over, pads=settings.pads, seed=rng.key(seed, "cells"))
     student = Cells(train.histories(), n_items, chain, settings, seed=seed)
     if settings.start is not None:

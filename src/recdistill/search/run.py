@@ -123,8 +123,8 @@ def search(
     """
     c, runtime = settings, Runtime.of(settings.device)
     space = SPACES[c.space]
-    if c.leak == "refuse":
-        space.check(c.scored)
+    if c.frame.leak == "refuse":
+        space.check(c.frame.scored)
     if teacher is None and c.distillation.weight > 0:
         remedy = "Give a teacher, or set the weight of `distillation` to 0"
         raise UsageError(problem("A search that distils needs a teacher", remedy=remedy))
@@ -145,7 +145,7 @@ def search(
             size=c.batch,
             part=part,
             share=c.share,
-            scored=c.scored,
+            scored=c.frame.scored,
             negatives=c.negatives,
             every=c.frame.every,
             seed=seed,

@@ -10,7 +10,6 @@ from recdistill.methods.adarec import COMPAT, AdaRec
 from recdistill.search.cost import Priced
 from recdistill.search.model import Frame
 from recdistill.search.price import Chances
-from recdistill.search.space import Scored
 from recdistill.settings import Settings
 
 __all__ = ["PRESETS", "SearchSettings", "Temperature"]
@@ -42,10 +41,6 @@ class SearchSettings(Settings):
     """Whether all cells have one architecture, or each its own."""
     frame: Frame = Frame()
     """What stands around the cells: width, length, tables."""
-    scored: Scored = "every"
-    """Where the next item is predicted in training: at "every" position, or the "last" of a history alone."""
-    leak: Literal["refuse", "allow"] = "refuse"
-    """What is done about operators that read their own label: "allow" is for comparison with the official code."""
     level: Literal["single", "bi"] = "single"
     """ "single": one backward pass updates weights and alpha; "bi": alpha learns from users that weights never see."""
     share: float = Field(default=0.3, gt=0, lt=1)
@@ -99,10 +94,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     "compat": {
         "space": "published",
-        "leak": "allow",
         "level": "single",
         "paths": 10,
-        "frame": {"pads": True, "over": "all", "tied": False, "bias": True, "init_std": 1.0},
+        "frame": {"pads": True, "over": "all", "tied": False, "bias": True, "init_std": 1.0, "leak": "allow"},
         "distillation": COMPAT,
         "price": "frozen",
         "price_weight": 8.0,

@@ -8,11 +8,14 @@ code, whose names the published one keeps.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from recdistill.errors import UnknownName, UsageError, problem
 from recdistill.registry import Registry
 from recdistill.search.operators import Conv, Nothing, Operator, Pool, Skip
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = ["SPACES", "Scored", "Space"]
 
@@ -51,13 +54,18 @@ class Space:
         """The operator of that name; `UnknownName` with the nearest one otherwise."""
         return self.operators[self.index(name)]
 
-    def check(self, scored: Scored) -> Space:
+    def check(self, scored: Scored, used: Iterable[str] | None = None) -> Space:
         """This space, if a student scored there cannot read what it is to predict.
+
+        Args:
+            scored: where the next item is predicted in training.
+            used: names of the operators that there are; all when None.
 
         Raises:
             UsageError: an operator reads the future and the loss is next-item at every position.
         """
-        ahead = [operator for operator in self.operators if not operator.causal]
+        names = self.names if used is None else set(used)
+        ahead = [operator for operator in self.operators if operator.name in names and not operator.causal]
         if scored == "last" or not ahead:
             return self
         labels = [operator.name for operator in ahead if 1 in operator.reads]
@@ -67,7 +75,7 @@ class Space:
         message = problem(
             f"The space {self.name!r} leaks under a next-item loss at every position: {why}",
             allowed="a space whose operators are all causal, or a loss at the last position",
-            remedy="Use the space 'causal', or score the last position alone",
+            remedy="Use the space 'causal', or score the last position alone: scored = 'last'",
         )
         raise UsageError(message)
 
