@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from recdistill.clock import Clock, constant
 from recdistill.errors import UsageError
 from recdistill.search.cells import Chain
 from recdistill.search.derive import Design, named
+from recdistill.search.norm import PositionNorm
 from recdistill.search.sampling import Architecture
 from recdistill.search.space import SPACES
 
@@ -90,6 +93,24 @@ CELLS = [
 def test_no_cell_of_the_causal_space_sees_the_future(causal, name, shaken):
     chain = shaken(named(name, causal, width=8, depth=3).build())
     assert not future(chain, lambda chain, x, real: chain(x, real))
+
+
+@given(st.integers(0, 10_000), st.integers(0, 10), st.integers(0, 6), st.integers(1, 4))
+@settings(max_examples=60, deadline=None)
+def test_whatever_the_cell_the_place_and_the_padding_the_future_changes_nothing(seed, place, padding, depth):
+    chain = named(f"random-{seed}", SPACES["causal"], width=4, depth=depth).build(seed=seed)
+    g = torch.Generator().manual_seed(seed)
+    for module in chain.modules():
+        if isinstance(module, PositionNorm):
+            module.mean.copy_(torch.randn(4, generator=g))
+            module.bias.data.copy_(torch.randn(4, generator=g))
+    real = torch.arange(12)[None] >= padding
+    one = torch.randn(1, 12, 4, generator=g) * real[..., None]
+    two = one.clone()
+    two[:, place + 1 :] = torch.randn(1, 11 - place, 4, generator=g) * real[:, place + 1 :, None]
+    before, after = chain.eval()(one, real), chain(two, real)
+    assert torch.equal(before.output[:, : place + 1], after.output[:, : place + 1])
+    assert torch.equal(before.layers[:, :, : place + 1], after.layers[:, :, : place + 1])
 
 
 def test_the_supernet_of_the_causal_space_does_not_see_the_future(causal, shaken):
