@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -175,3 +178,13 @@ def test_a_student_does_not_see_the_future(log, cell, shaken):
     before, after = states(student, one), states(student, two)
     assert torch.equal(before[:, :, :5], after[:, :, :5])
     assert not torch.equal(before[:, :, 5:], after[:, :, 5:])
+
+
+def test_cells_can_be_cited_before_anything_is_trained():
+    said = subprocess.run(
+        [sys.executable, "-c", "import recdistill as rd; print(rd.cite('cells'))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "2107.07173" in said.stdout

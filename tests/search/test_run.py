@@ -408,11 +408,12 @@ def test_a_search_killed_at_random_moments_ends_bit_identical(level, tmp_path):
 @pytest.mark.parametrize("distilled", [True, False])
 def test_what_was_found_is_trained_again(found, parts, teacher, tmp_path, weights, distilled):  # noqa: PLR0917
     given = teacher if distilled else None
+    how = {"settings": {"weights": weights, "distilled": distilled}, "folder": tmp_path}
     never = ONE.model_copy(update={"epochs": 0})
-    student = retrain(found, given, parts.train, weights=weights, folder=tmp_path, training=never)
+    student = retrain(found, given, parts.train, training=never, **how)
     same = torch.equal(student.model.item, found.supernet.item)
     assert same == (weights == "inherited")
-    trained = retrain(found, given, parts.train, weights=weights, folder=tmp_path, valid=parts.valid, training=ONE)
+    trained = retrain(found, given, parts.train, valid=parts.valid, training=ONE, **how)
     losses = trained.report.history[0].losses
     assert set(losses) == ({"base", "embedding", "hidden", "logits"} if distilled else {"base"})
     assert trained.method == ("adarec" if distilled else "plain")
@@ -423,7 +424,22 @@ def test_what_was_found_is_trained_again(found, parts, teacher, tmp_path, weight
 
 def test_weights_to_inherit_need_a_place(found, parts):
     with pytest.raises(UsageError, match="Give `folder`"):
-        retrain(found, None, parts.train, weights="inherited")
+        retrain(found, None, parts.train, preset="compat")
+    with pytest.raises(UsageError, match="The method 'adarec' needs a teacher"):
+        retrain(found, None, parts.train, training=ONE)
+
+
+def test_presets_of_the_retraining_are_settings_too(found, parts, tmp_path):
+    short = {"epochs": 1}
+    official = retrain(found, None, parts.train, preset="compat", settings=short, folder=tmp_path, valid=parts.valid)
+    assert official.method == "plain"
+    assert official.settings["train"]["lr"] == 1e-4
+    assert official.settings["train"]["metrics"] == ["ndcg@10"]
+    assert official.settings["model"]["start"].startswith(str(tmp_path))
+    with pytest.raises(UnknownName, match=r"Unknown preset of a retraining 'defalt'. Did you mean 'default'"):
+        retrain(found, None, parts.train, preset="defalt")
+    with pytest.raises(SettingsError, match=r"Unknown setting 'retrain.weight'. Did you mean 'retrain.weights'"):
+        retrain(found, None, parts.train, settings={"weight": "fresh"})
 
 
 def test_fidelity_compares_the_same_designs(found, parts, teacher):

@@ -33,4 +33,4 @@ def kl(student: Tensor, teacher: Tensor, *, direction: Direction = "forward", te
     """
     s, t = F.log_softmax(student / temperature, -1), F.log_softmax(teacher / temperature, -1)  # (n, I)
     over, under = (t, s) if direction == "forward" else (s, t)
-    return temperature**2 * (over.exp() * (over - under)).sum(-1)
+    return temperature**2 * F.kl_div(under, over, reduction="none", log_target=True).sum(-1)

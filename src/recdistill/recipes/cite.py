@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import recdistill.search.model  # noqa: F401  # pyright: ignore[reportUnusedImport] - registers "cells"
 from recdistill.errors import UnknownName
 from recdistill.methods import METHODS
 from recdistill.models import MODELS

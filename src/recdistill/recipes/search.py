@@ -4,14 +4,14 @@
     student = retrain(found, teacher, train, valid=valid)
 
 Chen et al., AdaRec, arXiv:2107.07173. Its official code trains what it found from the supernet's weights and without
-distillation: `retrain(..., weights="inherited", distilled=False)`; the default is fresh weights, distilled.
+distillation: `retrain(..., preset="compat")`; the default is fresh weights, distilled.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import save_file
 
@@ -22,7 +22,7 @@ from recdistill.search.fidelity import Fidelity
 from recdistill.search.model import of_design
 from recdistill.search.run import Found
 from recdistill.search.run import search as run
-from recdistill.search.settings import PRESETS, SearchSettings
+from recdistill.search.settings import PRESETS, RETRAINING, RetrainSettings, SearchSettings
 from recdistill.settings import parse
 
 if TYPE_CHECKING:
@@ -37,9 +37,7 @@ if TYPE_CHECKING:
     from recdistill.teachers.stored import Files
     from recdistill.training.watch import Watch
 
-__all__ = ["Found", "Weights", "fidelity", "retrain", "search", "settings_of"]
-
-Weights = Literal["fresh", "inherited"]
+__all__ = ["Found", "fidelity", "retrain", "search", "settings_of"]
 
 
 def settings_of(preset: str = "default", settings: Mapping[str, Any] | None = None) -> SearchSettings:
@@ -92,8 +90,9 @@ def retrain(
     teacher: Trained | Files | Knows | None,
     train: Interactions,
     *,
+    preset: str = "default",
+    settings: Mapping[str, Any] | None = None,
     design: Design | None = None,
-    weights: Weights = "fresh",
     folder: Path | None = None,
     valid: HeldOut | None = None,
     candidates: Candidates | None = None,
@@ -106,39 +105,57 @@ def retrain(
 
     Args:
         found: what `search` returned.
-        teacher: who is distilled, by the search's own distillation; None trains without one, as the official code does.
+        teacher: who is distilled, by the search's own distillation; not asked where `distilled` is off.
         train: the interactions to learn from.
+        preset: "default" is fresh weights, distilled; "compat" inherited ones, without distillation (official code).
+        settings: over those of the preset, see `RetrainSettings`.
         design: instead of the one that was found: a control.
-        weights: "fresh", or "inherited" from the supernet (official code).
         folder: where the supernet's weights are written to be inherited; their name holds their digest.
         valid: held-out data for early stopping.
         candidates: the recorded negatives of a sampled protocol.
         seed: of the initial weights, the order and the draws.
-        training: how it is trained; the loss is the search's where this is left out.
+        training: in place of all that the settings say of training.
         checkpoint: a file that lets a killed run go on.
         watch: told of every epoch.
 
     Raises:
-        UsageError: inherited weights without a folder.
+        UsageError: inherited weights without a folder, or no teacher to distil.
+        UnknownName: no such preset.
+        SettingsError: unknown keys or unusable values.
     """
+    if preset not in RETRAINING:
+        raise UnknownName("preset of a retraining", preset, RETRAINING)
+    how = parse(RetrainSettings, _over(RETRAINING[preset], settings or {}), at="retrain")
     start = None
-    if weights == "inherited":
+    if how.weights == "inherited":
         if folder is None:
             what = "Inherited weights are read from a file"
-            raise UsageError(problem(what, remedy="Give `folder`, where it is written, or take weights='fresh'"))
+            raise UsageError(problem(what, remedy="Give `folder`, where it is written, or take weights = 'fresh'"))
         start = _written(found, folder)
     c = found.settings
-    training = TrainSettings(batch=c.batch, loss=c.loss, negatives=c.negatives) if training is None else training
+    if training is None:
+        training = TrainSettings(
+            epochs=how.epochs,
+            batch=how.batch,
+            negatives=c.negatives,
+            loss=c.loss,
+            lr=how.lr,
+            weight_decay=how.weight_decay,
+            metrics=c.metrics,
+            protocol=c.protocol,
+            patience=how.patience,
+            device=c.device,
+        )
     student = of_design(found.design if design is None else design, c.frame, start=start)
     return distill(
-        teacher,
+        teacher if how.distilled else None,
         "cells",
         train,
-        method="plain" if teacher is None else "adarec",
+        method="adarec" if how.distilled else "plain",
         valid=valid,
         candidates=candidates,
         seed=seed,
-        settings={} if teacher is None else c.distillation.model_dump(mode="json"),
+        settings=c.distillation.model_dump(mode="json") if how.distilled else {},
         model_settings=student.model_dump(mode="json"),
         training=training,
         checkpoint=checkpoint,
@@ -162,7 +179,7 @@ def fidelity(
 
     Args:
         found: what `search` returned.
-        teacher: as for `retrain`; every design is trained alike, from fresh weights.
+        teacher: as for `retrain`; every design is trained alike, from fresh weights; None trains without one.
         train: the interactions to learn from.
         designs: by name; a rank correlation wants ten or more.
         valid: held-out data.
@@ -180,6 +197,7 @@ def fidelity(
             found,
             teacher,
             train,
+            settings={"distilled": teacher is not None},
             design=design,
             valid=valid,
             candidates=candidates,

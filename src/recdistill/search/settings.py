@@ -12,7 +12,7 @@ from recdistill.search.model import Frame
 from recdistill.search.price import Chances
 from recdistill.settings import Settings
 
-__all__ = ["PRESETS", "SearchSettings", "Temperature"]
+__all__ = ["PRESETS", "RETRAINING", "RetrainSettings", "SearchSettings", "Temperature"]
 
 
 class Temperature(Settings):
@@ -90,6 +90,25 @@ class SearchSettings(Settings):
     """ "auto", "cpu", "cuda" or "cuda:<index>"."""
 
 
+class RetrainSettings(Settings):
+    """The training of what was found; what is not here is as it was in the search."""
+
+    weights: Literal["fresh", "inherited"] = "fresh"
+    """Where it begins: drawn anew, or the supernet's."""
+    distilled: bool = True
+    """Whether the teacher is asked again."""
+    epochs: int = Field(default=200, ge=0)
+    """The most epochs there can be."""
+    batch: int = Field(default=128, ge=1)
+    """Histories a step."""
+    lr: float = Field(default=1e-3, gt=0)
+    """Of Adam."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """L2 penalty, beside a base loss that is summed over positions."""
+    patience: int = Field(default=10, ge=1)
+    """Validations in a row without improvement before it stops."""
+
+
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     "compat": {
@@ -115,3 +134,16 @@ PRESETS: dict[str, dict[str, Any]] = {
 space reads the label, its divergences are swapped and summed, its prices are of another shape, its temperature has no
 floor. Three things it does are not here: a class for padding, a teacher that is differentiated in vain, and the choice
 of an epoch by randomly sampled cells (the derived one is scored)."""
+RETRAINING: dict[str, dict[str, Any]] = {
+    "default": {},
+    "compat": {
+        "weights": "inherited",
+        "distilled": False,
+        "epochs": 100,
+        "lr": 1e-4,
+        "weight_decay": 5e-4,
+        "patience": 100,
+    },
+}
+"""Settings by name, for what follows a search. The official code takes AdamW, and 0.9 of its learning rate every ten
+epochs; neither is here."""
