@@ -39,6 +39,7 @@ TEACHERS = [
     "live nextitnet",
     "live bert4rec",
     "live gru4rec",
+    "live cells",
     "lists",
     "scores",
     "vectors",

@@ -18,6 +18,7 @@ NAMES = [
     "live nextitnet",
     "live bert4rec",
     "live gru4rec",
+    "live cells",
     "lists",
     "scores",
     "vectors",

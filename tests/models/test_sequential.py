@@ -19,6 +19,7 @@ from recdistill.models import MODELS, bert4rec, nextitnet, sasrec
 from recdistill.models.sequence_view import Encoding
 from recdistill.query import MASK, Query
 from recdistill.runtime import drawing
+from recdistill.search.model import Cells
 from recdistill.settings import parse
 
 MODELS_PAGE = Path(__file__).parents[2] / "docs" / "models.md"
@@ -29,6 +30,7 @@ FORMS = {
     "nextitnet": [{}, {"scale": "one", "bias": True}],
     "sasrec": [{}, {"form": "pre"}, {"form": "rezero", "tied": False, "bias": True, "activation": "relu"}],
     "bert4rec": [{"cloze": 0}, {"cloze": 0, "form": "pre", "tied": False}],
+    "cells": [{}, {"cell": "random-1", "cells": 2, "bias": True, "tied": False}],
 }
 shapes = pytest.mark.parametrize(("name", "form"), [(n, f) for n in NAMES for f in FORMS[n]])
 
@@ -55,6 +57,8 @@ KINDS = {"sasrec": "SASRec", "nextitnet": "NextItNet", "bert4rec": "BERT4Rec", "
 def bare(name, items=ITEMS, of=None, seed=0, **settings):
     entry = MODELS[name]
     parsed = parse(entry.settings, settings)
+    if name == "cells":
+        return Cells(of or histories(), items, parsed.design().build(seed=seed), parsed, seed=seed)
     module = __import__(f"recdistill.models.{name}", fromlist=["_"])
     return getattr(module, KINDS[name])(of or histories(), items, parsed, seed=seed)
 

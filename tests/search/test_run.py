@@ -375,7 +375,7 @@ seconds = time.monotonic() - began
 kills = 0
 while not (killed / "end.safetensors").exists():
     child = start(killed)
-    if kills < 6:
+    if kills < 4:
         time.sleep(random.uniform(0.1, 0.45) * seconds)
         os.kill(child, signal.SIGKILL)
     kills += os.WIFSIGNALED(os.waitpid(child, 0)[1])
