@@ -15,7 +15,9 @@ def reproduce(
     paper: Annotated[str, typer.Argument(help="Which paper: de-rrd.")] = "de-rrd",
     *,
     seeds: Annotated[str, typer.Option(help="How many seeds (5: 1 to 5), or which: 2,4.")] = "5",
-    tables: Annotated[str, typer.Option(help="Tables by name, with commas between: bpr, neumf, bpr-half.")] = "bpr",
+    tables: Annotated[
+        str, typer.Option(help="Tables by name, with commas between: bpr, neumf, bpr-half, trials, best.")
+    ] = "bpr",
     only: Annotated[str, typer.Option(help="Rows by name, with commas between; all when left out.")] = "",
     data: Annotated[
         Path | None, typer.Option(help="Folder of the paper's split. [default: $RECDISTILL_DATA, ../shared/data]")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import zlib
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -143,6 +143,14 @@ TABLES: dict[str, Table] = {
             Cell("teacher", "bpr", 200),
             tuple(_TRIALS.values()),
             judged_on="valid",
+        ),
+        Table(
+            "best",
+            "The best student of this teacher by those trials, CiteULike, BPR 200 -> 20",
+            "mf",
+            {},
+            Cell("teacher", "bpr", 200),
+            (replace(_TRIALS["rrd-200"], name="best"),),
         ),
     )
 }
