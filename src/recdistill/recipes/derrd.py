@@ -151,7 +151,7 @@ TABLES: dict[str, Table] = {
             "mf",
             {},
             Cell("teacher", "bpr", 200),
-            (replace(_TRIALS["rrd-200"], name="best"),),
+            (replace(_TRIALS["rrd-400"], name="best"),),
         ),
     )
 }
