@@ -5,6 +5,7 @@ Letters: P popular items.
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,6 @@ import numpy as np
 
 from recdistill import bundle
 from recdistill.errors import UsageError, problem
-from recdistill.evaluation.ranking import ranker
 from recdistill.methods import METHODS
 from recdistill.models import MODELS
 from recdistill.serve.service import Service
@@ -66,11 +66,9 @@ class Trained:
         state = self.stop.state_of(metric)
         if state is None:
             raise UsageError(problem("There is no best epoch of that metric", metric, allowed=self.stop.metrics))
-        now = {name: value.clone() for name, value in self.model.state_dict().items()}
-        self.model.load_state_dict(state)
-        arrays = {name: value.copy() for name, value in self.model.arrays().items()}
-        self.model.load_state_dict(now)
-        return ranker(self.model.kind, arrays)
+        model = deepcopy(self.model)
+        model.load_state_dict(state)
+        return model.ranker()
 
     def recommend(
         self,
