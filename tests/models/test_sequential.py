@@ -250,6 +250,20 @@ def test_a_longer_history_than_a_model_reads_is_cut_at_its_end_and_refused_at_po
     view = net.view(Query(torch.tensor([-1]), history=long, at=torch.tensor([[0, 29]])))
     with pytest.raises(UsageError, match=r"SASRec model reads at most 20 items of a history; got 30. Give teacher and"):
         view.scores(torch.tensor([[1]]))
+    torch.testing.assert_close(view.select(torch.tensor([0])).vectors()[0], final(net, long[:, 10:])[0, -1])
+
+
+def test_a_part_of_a_view_costs_nothing_until_it_is_asked(monkeypatch):
+    net = rough("sasrec", {})
+    asked = []
+    layers = net.layers
+    monkeypatch.setattr(net, "layers", lambda *a, **k: asked.append(len(a[0])) or layers(*a, **k))
+    view = net.view(Query(torch.tensor([0, 1]), history=table([1, 2], [3]), at=torch.tensor([[0, 1]])))
+    part = view.select(torch.tensor([1])).select(torch.tensor([0, 0]))
+    assert asked == []
+    torch.testing.assert_close(part.vectors(), view.select(torch.tensor([1, 1])).vectors())
+    view.scores(torch.tensor([[1]]))
+    assert asked == [2], "all parts share what was computed"
 
 
 def test_vectors_of_a_layer_that_is_not_there_are_refused():

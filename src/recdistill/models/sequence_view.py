@@ -92,11 +92,11 @@ class SequenceView(View):
     """
 
     def __init__(
-        self, model: Sequential, query: Query, encoding: Encoding | None = None, rows: Tensor | None = None
+        self, model: Sequential, query: Query, of: SequenceView | None = None, rows: Tensor | None = None
     ) -> None:
-        """Look at `query`; where its histories are part of a larger table, at `rows` (Q,) of its `encoding`."""
+        """Look at `query`; where its histories are those of another view, at `rows` (Q,) of what that one encodes."""
         self.source = model.source
-        self._model, self._query, self._encoded, self._rows = model, query, encoding, rows
+        self._model, self._query, self._of, self._rows = model, query, of, rows
 
     @override
     def known(self) -> Tensor:
@@ -111,10 +111,13 @@ class SequenceView(View):
     @override
     def select(self, index: Tensor) -> SequenceView:
         """The queries at `index` (m,), each asked at its end; of a Cloze text, what its users have in training."""
-        if self._query.both_ways:
-            return SequenceView(self._model, Query(self._query.row[index]))
+        query, model = self._query, self._model
+        if query.both_ways:
+            return SequenceView(model, Query(query.row[index]))
+        if query.at is not None and query.history is not None and query.history.shape[1] > model.length:
+            return SequenceView(model, query[index])  # too long for positions, but its end can be read
         rows = index if self._rows is None else self._rows[index]
-        return SequenceView(self._model, self._query[index], self._encoding, rows)
+        return SequenceView(model, query[index], self if self._of is None else self._of, rows)
 
     @override
     def scores(self, items: Tensor) -> Tensor:
@@ -161,8 +164,8 @@ class SequenceView(View):
 
     @cached_property
     def _encoding(self) -> Encoding:
-        if self._encoded is not None:
-            return self._encoded
+        if self._of is not None:
+            return self._of._encoding
         query, model = self._query, self._model
         history = model.history_of(query.row) if query.history is None else query.history
         if query.at is None:

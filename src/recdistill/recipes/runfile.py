@@ -58,7 +58,7 @@ class Teacher(Settings):
     model_config = ConfigDict(extra="allow")
 
     model: str | None = None
-    """A model to train: "mf", "neumf", "lightgcn"."""
+    """A model to train: "mf", "neumf", "lightgcn", "sasrec", "nextitnet", "bert4rec", "gru4rec"."""
     lists: Path | None = None
     """A file of ranked lists: user_id, item_id, score or rank."""
     scores: Path | None = None
@@ -83,7 +83,7 @@ class Student(Settings):
     model_config = ConfigDict(extra="allow")
 
     model: str
-    """ "mf", "neumf", "lightgcn"."""
+    """ "mf", "neumf", "lightgcn", "sasrec", "nextitnet", "bert4rec", "gru4rec"."""
     baseline: bool = True
     """Train the same student without a teacher too, so that the table shows what distillation is worth."""
 
@@ -241,7 +241,7 @@ dim = 200
 # train = { epochs = 500 }      # keys of [train] that differ for the teacher
 
 [student]
-model = "mf"                    # mf | neumf | lightgcn; their settings stand here too
+model = "mf"                    # mf | neumf | lightgcn | sasrec | nextitnet | bert4rec | gru4rec, and their settings
 dim = 20
 # baseline = true               # also train it without a teacher, to see what distillation is worth
 
@@ -254,7 +254,7 @@ epochs = 1000
 batch = 1024
 seed = 7
 device = "auto"                 # auto | cpu | cuda | cuda:1
-# loss = "bpr"                  # bpr | bce | softmax
+# loss = "bpr"                  # bpr | bce | softmax | sampled-softmax | cross-entropy
 # negatives = 1                 # sampled items an interaction
 # optimiser = "adam"
 # lr = 1e-3

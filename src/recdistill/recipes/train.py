@@ -49,11 +49,13 @@ class TrainSettings(Settings):
     epochs: int = Field(default=1000, ge=0)
     """The most epochs there can be; early stopping usually ends sooner."""
     batch: int = Field(default=1024, ge=1)
-    """Interactions a step."""
+    """Interactions a step; of a sequential model, histories."""
     negatives: int = Field(default=1, ge=0)
-    """Sampled items an interaction, uniform over all items the user does not have in training."""
+    """Sampled items an interaction, uniform over all items the user does not have in training; "cross-entropy" needs
+    none."""
     loss: str = "bpr"
-    """The base loss: "bpr", "bce" or "softmax", summed over the batch."""
+    """The base loss, summed over the batch: "bpr", "bce", "softmax" over the positive and the sampled items,
+    "sampled-softmax" corrected for how they were sampled, or "cross-entropy" over all items."""
     optimiser: str = "adam"
     """ "adam" with coupled weight decay, or a row-wise one for large tables."""
     lr: float = Field(default=1e-3, gt=0)
@@ -88,7 +90,7 @@ def fit(
     """Train a model on its own: a teacher, or a plain student.
 
     Args:
-        model: a registered name: "mf", "neumf", "lightgcn".
+        model: a registered name: "mf", "neumf", "lightgcn", "sasrec", "nextitnet", "bert4rec", "gru4rec".
         train: the interactions to learn from; held-out data is another type and is refused.
         dim: width of the vectors; short for `settings={"dim": ...}`.
         valid: held-out data for early stopping; without it every epoch is run.
