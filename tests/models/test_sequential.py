@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -17,6 +21,7 @@ from recdistill.query import MASK, Query
 from recdistill.runtime import drawing
 from recdistill.settings import parse
 
+MODELS_PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 NAMES = [name for name in MODELS if MODELS[name].settings.model_fields.keys() & {"length"}]
 ITEMS = 40
 FORMS = {
@@ -99,6 +104,48 @@ def test_the_usual_sasrec_has_the_size_of_s3_rec():
     net = bare("sasrec", items=11_924)
     assert net.n_body == 2 * (4 * (64**2 + 64) + 2 * 64 * 256 + 256 + 64 + 2 * 128)
     assert net.n_parameters == 11_924 * 64 + 50 * 64 + 128 + net.n_body
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "whole"),
+    [
+        # item table 100 * 8; positions 50 * 8, a norm 16; 2 blocks of 4 (64 + 8) + 8 * 32 * 2 + 32 + 8 + 2 * 16
+        ("sasrec", 2 * (288 + 552 + 32), 800 + 400 + 16 + 1744),
+        # the same, a bias for each item, one hidden item
+        ("bert4rec", 1744, 800 + 400 + 16 + 1744 + 100 + 8),
+        # two tables; 4 blocks of 2 (3 * 64 + 8) + 2 * 16 + 1
+        ("nextitnet", 4 * 433, 1600 + 1732),
+        # 3 gates of 8 x 8 from below, 8 x 8 from before, and two biases
+        ("gru4rec", 3 * (64 + 64 + 8 + 8), 800 + 432),
+    ],
+)
+def test_parameter_counts_by_hand_and_as_documented(name, body, whole):
+    net = bare(name, items=100, dim=8)
+    assert (net.n_body, net.n_parameters) == (body, whole)
+    row = re.search(rf"\| `{name}` \|.*?\|([^|]*)\|", MODELS_PAGE.read_text(encoding="utf-8"))[1]
+    formula = row.strip().replace("^", "**").replace(" (", " * (").replace("+ * (", "+ (")
+    known = {"I": 100, "T": 50, "d": 8, "layers": 1 if name == "gru4rec" else 2, "blocks": 4}
+    product = re.sub(r"(\w) (?=[A-Za-z])", r"\1 * ", formula)
+    assert _value(product, known) == whole
+
+
+def _value(formula: str, known: dict[str, int]) -> int:
+    """Sums, products and powers of names and numbers."""
+
+    def of(node: ast.AST) -> int:
+        match node:
+            case ast.Expression(body=body):
+                return of(body)
+            case ast.BinOp(left=left, op=op, right=right):
+                one, other = of(left), of(right)
+                return {ast.Add: one + other, ast.Mult: one * other, ast.Pow: one**other}[type(op)]
+            case ast.Name(id=name):
+                return known[name]
+            case ast.Constant(value=int(value)):
+                return value
+        raise AssertionError(ast.dump(node))
+
+    return of(ast.parse(formula, mode="eval"))
 
 
 # what a position may see

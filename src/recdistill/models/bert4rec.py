@@ -19,6 +19,7 @@ from torch import nn
 from typing_extensions import override
 
 from recdistill.data.sequences import ClozeBatches, SequenceBatches, StagedBatches
+from recdistill.errors import MissingKnowledge
 from recdistill.models.base import model
 from recdistill.models.sequential import Sequential
 from recdistill.models.transformer import Activation, Form, Placed, Transformer
@@ -143,6 +144,20 @@ class BERT4Rec(Sequential):
     @override
     def embedded(self, history: Tensor) -> Tensor:
         return torch.where((history == MASK)[:, :, None], self.hidden, super().embedded(history))
+
+    @override
+    def check(self, query: Query) -> None:
+        """Of positions inside a history, only what was learned causally is honest, and after that only this.
+
+        Raises:
+            MissingKnowledge: a trained model is asked in the way of the stage it was not in last.
+        """
+        if self.training or query.at is None or query.both_ways != bool(self.causal):
+            return
+        what = "the hidden items of a text" if query.both_ways else "what follows each position of a history"
+        other = "first" if query.both_ways else "second"
+        remedy = f"It ended in its {'second' if query.both_ways else 'first'} stage: train its {other} one, see `cloze`"
+        raise MissingKnowledge(what, self.source, remedy)
 
     @override
     def asked_at_end(self, history: Tensor) -> tuple[Tensor, bool]:

@@ -167,6 +167,7 @@ class SequenceView(View):
         if self._of is not None:
             return self._of._encoding
         query, model = self._query, self._model
+        model.check(query)
         history = model.history_of(query.row) if query.history is None else query.history
         if query.at is None:
             history, both_ways = model.asked_at_end(history)

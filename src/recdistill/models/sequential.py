@@ -17,6 +17,7 @@ from torch import nn
 from typing_extensions import override
 
 from recdistill.data.sequences import SequenceBatches
+from recdistill.errors import MissingKnowledge
 from recdistill.evaluation.encoded import EncodedRanker
 from recdistill.knowledge.view import Kind
 from recdistill.models.base import Recommender
@@ -98,6 +99,16 @@ class Sequential(Recommender):
         """(Q, T) item rows -> (Q, T, d) input vectors, 0 at padding."""
         vectors = self.item.index_select(0, history.clamp(min=0).flatten()).view(*history.shape, self.dim)
         return vectors * (history != -1)[:, :, None]
+
+    def check(self, query: Query) -> None:
+        """Refuse a query whose answer would not be what this model has learned.
+
+        Raises:
+            MissingKnowledge: hidden items are asked of a model that reads one way.
+        """
+        if query.both_ways:
+            remedy = "Teach the next item (of a BERT4Rec student, its second stage), or use a method of ranked lists"
+            raise MissingKnowledge("the hidden items of a text that is read both ways", self.source, remedy)
 
     def asked_at_end(self, history: Tensor) -> tuple[Tensor, bool]:
         """(Q, T) what is read when a history is asked at its end, and whether it is read both ways."""
