@@ -67,7 +67,7 @@ class System:
             thing.ranker(),
             model=label(thing.name, thing.settings.get("model", {})),
             method=None if thing.method == "plain" else thing.method,
-            parameters=sum(array.size for array in arrays),
+            parameters=thing.model.n_parameters,
             bytes=sum(array.nbytes for array in arrays),
             training=Training(
                 seconds=thing.report.seconds,

@@ -17,6 +17,7 @@ from recdistill import bundle
 from recdistill.errors import UsageError, problem
 from recdistill.methods import METHODS
 from recdistill.models import MODELS
+from recdistill.recipes.evaluate import AFTER_TRAINING
 from recdistill.serve.service import Service
 
 if TYPE_CHECKING:
@@ -111,7 +112,12 @@ class Trained:
             popular=self._popular,
             model=self.name,
             settings=dict(self.settings),
-            lineage={"method": self.method, "seed": self.settings["seed"], **(lineage or {})},
+            lineage={
+                "method": self.method,
+                "seed": self.settings["seed"],
+                **({"users": AFTER_TRAINING} if self.model.ordered else {}),
+                **(lineage or {}),
+            },
             metrics=dict(metrics or {}),
             citations=self.citations,
             overwrite=overwrite,
