@@ -1,6 +1,6 @@
 """The words that data and models share.
 
-Letters: B interactions, Q queries, n distinct entities, N negatives, T time.
+Letters: B interactions, Q queries, P asked positions, n distinct entities, N negatives, T time.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Batch", "Distinct", "Of", "Query", "Rows", "Side"]
+__all__ = ["MASK", "Batch", "Distinct", "Of", "Query", "Rows", "Side"]
+
+MASK = -2
+"""In a history: an item is here, and which one is hidden (Cloze)."""
 
 Side = Literal["user", "item"]
 Of = Literal["queries", "users", "items", "pairs"]
@@ -28,9 +31,14 @@ class Query:
     """(Q,) int64: the user (or item) of each query, -1 = unknown."""
     side: Side = "user"
     history: Tensor | None = None
-    """(Q, T) int64 item rows, oldest first, -1 = padding."""
+    """(Q, T) int64 item rows, oldest first, padded on the left with -1; `MASK` hides one. None: the one of the user."""
     at: Tensor | None = None
-    """(P, 2) int64: which positions of which histories are asked; None asks all real ones."""
+    """(P, 2) int64: which positions of which histories are asked, so that a view has P answers in place of Q; None asks
+    each query once, at its end."""
+    both_ways: bool = False
+    """Whether a position may see what comes after it, as the answers of a Cloze text may."""
+    key: int | None = None
+    """Of the draws a model makes while it learns from this query (dropout), see `rng.key`; None = torch's generator."""
 
     def __len__(self) -> int:
         return self.row.shape[0]
@@ -80,17 +88,19 @@ class Batch:
     """One step's interactions, on the runtime's device."""
 
     query: Query
-    """Q = B: one query an interaction."""
+    """Q = B, one query an interaction; or P = B, one asked position of a history an interaction."""
     positive: Tensor
     """(B,) int64 item rows."""
     negatives: Tensor
     """(B, N) int64 item rows."""
     weight: Tensor | None = None
     """(B,) float32, or None for all ones."""
+    log_q: Tensor | None = None
+    """(B, N) or (B, 1) float32 logarithm of the chance of each negative in one draw; None where nobody says."""
 
     @cached_property
     def users(self) -> Distinct:
-        """The distinct users; `first` is a place in the batch."""
+        """The distinct users; `first` is a place among the queries."""
         return Distinct.of(self.query.row)
 
     @cached_property

@@ -5,6 +5,7 @@ One process on the CPU or on one GPU. Many processes are not here yet: `reduce` 
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -13,11 +14,13 @@ import torch
 from recdistill.errors import UsageError, problem
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from torch import Tensor
 
     from recdistill.query import Rows
 
-__all__ = ["How", "Runtime"]
+__all__ = ["How", "Runtime", "drawing"]
 
 How = Literal["mean", "sum"]
 
@@ -52,3 +55,17 @@ class Runtime:
     def reduce(self, rows: Rows, how: How) -> Tensor:
         """(n,) rows -> one number: the sum, or the mean over all rows of all processes; 0 when there are none."""
         return rows.value.sum() / (max(rows.value.shape[0], 1) if how == "mean" else 1)
+
+
+@contextmanager
+def drawing(key: int | None, device: torch.device) -> Generator[None]:
+    """Let torch's own draws (dropout) inside be a function of `key`, and leave its generators as they were.
+
+    None draws from torch's generators as they stand.
+    """
+    if key is None:
+        yield
+        return
+    with torch.random.fork_rng(devices=[] if device.type == "cpu" else [device]):
+        torch.manual_seed(key)
+        yield

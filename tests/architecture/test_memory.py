@@ -59,3 +59,34 @@ def test_training_and_ranking_200_thousand_users_by_200_thousand_items_stay_smal
     assert told["steps"] > 1
     assert ("rrd" in told["terms"]) == ("rrd" in method)
     assert told["peak"] < LIMIT, f"{told['peak'] / 1e9:.2f} GB"
+
+
+ENTROPY = """
+import json, resource, sys
+import torch
+from recdistill.losses.cross_entropy import cross_entropy
+
+torch.set_num_threads(1)
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+vectors, items = (torch.randn(n, 8).requires_grad_() for n in (1_500, 200_000))
+target = torch.arange(1_500)
+cross_entropy(vectors[:2], items[:500], target[:2]).sum().backward()
+vectors.grad = items.grad = None
+before = peak()
+value = cross_entropy(vectors, items, target)
+value.sum().backward()
+told = {"before": before, "peak": peak(), "loss": float(value.mean()), "moved": float(items.grad.abs().sum())}
+print(json.dumps(told))
+"""
+
+
+def test_cross_entropy_over_a_large_catalogue_holds_a_chunk_of_scores_and_the_gradients():
+    """1,500 rows x 200,000 items are 1.2 GB of scores, and as much again of their gradient."""
+    quiet = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", ENTROPY], check=False, capture_output=True, text=True, env=quiet)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["loss"] > 0
+    assert told["moved"] > 0
+    assert told["peak"] - told["before"] < 0.15e9, f"{(told['peak'] - told['before']) / 1e9:.2f} GB"

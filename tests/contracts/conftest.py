@@ -49,7 +49,7 @@ def built(log):
 
     def build(name, *, seed=3, dim=6, data=log, stirred=True):
         entry = MODELS[name]
-        net = entry.build(parse(entry.settings, {"dim": dim}), data.n_users, data.n_items, seed, data.csr())
+        net = entry.build(parse(entry.settings, {"dim": dim}), data.n_users, data.n_items, seed, data)
         if stirred:
             generator = torch.Generator().manual_seed(seed)
             with torch.no_grad():

@@ -29,7 +29,20 @@ SMALL = {
     "rrd": {"near": 5, "far": 4, "depth": 12, "reach": 10},
     "de-rrd": {"de": {"experts": 3}, "rrd": {"near": 5, "far": 4, "depth": 12, "reach": 10}},
 }
-TEACHERS = ["live mf", "live neumf", "live lightgcn", "lists", "scores", "vectors", "bundle", "joined"]
+TEACHERS = [
+    "live mf",
+    "live neumf",
+    "live lightgcn",
+    "live sasrec",
+    "live nextitnet",
+    "live bert4rec",
+    "live gru4rec",
+    "lists",
+    "scores",
+    "vectors",
+    "bundle",
+    "joined",
+]
 DOCS = Path(__file__).parents[2] / "docs" / "methods.md"
 
 

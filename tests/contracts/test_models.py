@@ -156,11 +156,12 @@ def test_a_bundle_serves_the_same_top_10_by_external_ids(name, built, log, saved
 def test_one_user_and_one_item_are_a_catalogue(name):
     entry = MODELS[name]
     log = Interactions(IdTable.from_ids(["u"]), IdTable.from_ids(["i"]), np.zeros(1, np.int32), np.zeros(1, np.int32))
-    net = entry.build(parse(entry.settings, {"dim": 4}), 1, 1, 0, log.csr())
+    net = entry.build(parse(entry.settings, {"dim": 4}), 1, 1, 0, log)
     assert net.ranker().top_k(np.array([0]), 3).tolist() == [[0, -1, -1]]
     assert net.ranker().top_k(np.array([0]), 3, log.csr()).tolist() == [[-1, -1, -1]]
     assert net.view(Query(torch.tensor([0]))).scores(torch.tensor([[0]])).shape == (1, 1)
-    with pytest.raises(TrainingError, match="has all 1 items, so no negative can be drawn"):
+    nothing = "no history of at least 2 items" if net.ordered else "has all 1 items, so no negative can be drawn"
+    with pytest.raises(TrainingError, match=nothing):
         fit(name, log, dim=4, training=QUICK)
 
 
@@ -186,13 +187,18 @@ def test_a_seed_makes_one_model_and_touches_no_other_chance(name, log, built):
 def test_parameters_are_counted(name, built):
     net = built(name)
     assert net.n_parameters == sum(p.numel() for p in net.parameters())
-    assert net.n_parameters >= (USERS + ITEMS) * 6
-    assert sum(a.size for a in net.arrays().values()) == net.n_parameters, "what is served is what was counted"
+    assert net.n_parameters >= (ITEMS if net.ordered else USERS + ITEMS) * 6
+    if not net.ordered:  # whose users are computed from their histories
+        assert sum(a.size for a in net.arrays().values()) == net.n_parameters, "what is served is what was counted"
 
 
 @pytest.mark.parametrize("loss", BASE_LOSSES)
 def test_every_base_loss_falls(name, log, loss):
+    # no dropout; one stage, for losses of two kinds of text cannot be compared
+    still = {key: 0 for key in ("dropout", "cloze") if key in MODELS[name].settings.model_fields}
     training = TrainSettings(epochs=12, batch=16, lr=0.03, weight_decay=0, loss=loss, negatives=2, device="cpu")
-    history = fit(name, log, dim=8, training=training).report.history
+    if MODELS[name].settings.model_fields.keys() & {"length"}:  # these few histories make few steps
+        training = training.model_copy(update={"epochs": 30, "batch": 8, "lr": 0.04})
+    history = fit(name, log, dim=8, settings=still, training=training).report.history
     assert np.isfinite([record.losses["base"] for record in history]).all()
     assert history[-1].losses["base"] < 0.8 * history[0].losses["base"]

@@ -10,7 +10,20 @@ from recdistill.knowledge.view import Kind
 from recdistill.query import Query
 
 USERS, ITEMS = 24, 37
-NAMES = ["live mf", "live neumf", "live lightgcn", "lists", "scores", "vectors", "bundle", "joined"]
+NAMES = [
+    "live mf",
+    "live neumf",
+    "live lightgcn",
+    "live sasrec",
+    "live nextitnet",
+    "live bert4rec",
+    "live gru4rec",
+    "lists",
+    "scores",
+    "vectors",
+    "bundle",
+    "joined",
+]
 ROWS = torch.tensor([4, 0, 23, 5])
 ITEM_ROWS = torch.tensor([[1, 2], [9, 30], [7, 7], [36, 0]])
 ASK = {
@@ -37,7 +50,7 @@ def test_it_answers_what_it_provides_and_refuses_the_rest_by_name(teacher, kind)
     if kind in teacher.provides:
         answer = ASK[kind](view)
         assert not answer.requires_grad
-        assert answer.shape[0] == (2 if kind is Kind.VECTORS else 4)
+        assert answer.shape[kind is Kind.STATES] == (2 if kind is Kind.VECTORS else 4)
     else:
         with pytest.raises(MissingKnowledge, match=f"cannot give {kind}. Use a teacher that provides {kind}") as caught:
             ASK[kind](view)

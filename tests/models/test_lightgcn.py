@@ -8,6 +8,7 @@ import torch
 
 from recdistill.clock import Clock
 from recdistill.data.csr import Csr
+from recdistill.data.synthetic import random_log
 from recdistill.errors import UsageError
 from recdistill.models import MODELS
 from recdistill.models.lightgcn import LightGCN, LightGCNSettings
@@ -179,7 +180,7 @@ def test_no_edge_at_all_leaves_a_share_of_the_raw_vectors():
 
 
 def test_it_is_registered():
-    built = MODELS["lightgcn"].build(parse(LightGCNSettings, {"dim": 4, "layers": 2}), 6, 9, 1, graph())
+    built = MODELS["lightgcn"].build(parse(LightGCNSettings, {"dim": 4, "layers": 2}), 6, 9, 1, random_log(6, 9, 20))
     assert isinstance(built, LightGCN)
     assert built.layers == 2
 

@@ -12,10 +12,11 @@ import recdistill.recipes.study as study_module
 from recdistill.data.sources import read
 from recdistill.data.split import split
 from recdistill.data.synthetic import planted
-from recdistill.errors import DataError
+from recdistill.errors import DataError, UsageError
 from recdistill.recipes.distill import _at_limit as at_limit
 from recdistill.recipes.distill import distill
 from recdistill.recipes.runfile import RunSettings
+from recdistill.recipes.seeds import over_seeds
 from recdistill.recipes.train import TrainSettings
 from recdistill.report.page import Curve
 from recdistill.settings import overlay, parse
@@ -67,6 +68,21 @@ class Heard:
     @property
     def trained(self):
         return [stage.removeprefix("Training ") for stage in self.stages if stage.startswith("Training")]
+
+
+def test_a_run_without_a_teacher_ends_with_one_card_a_bundle_and_a_page(run):
+    alone = run("method={name='plain'}", "teacher={}")
+    heard = Heard()
+    outcome = distill(alone, listener=heard)
+    assert heard.trained == ["plain"]
+    assert list(outcome.comparison.cards) == ["plain"]
+    assert outcome.comparison.cards["plain"].retention == {}
+    assert (outcome.bundle / "manifest.json").exists()
+    page = outcome.page.read_text(encoding="utf-8")
+    assert "mf, 3 dims" in page
+    assert "teacher \u2192" not in page
+    with pytest.raises(UsageError, match=r"The method 'rrd' needs a teacher\. Give the run file a"):
+        over_seeds(alone, methods=["plain", "rrd"])
 
 
 def test_a_run_ends_with_cards_a_bundle_a_page_and_paired_tests(run):

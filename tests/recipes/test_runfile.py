@@ -90,6 +90,20 @@ def test_a_misspelt_setting_is_an_error(run_toml, assignment, error, said):
     assert said in str(caught.value)
 
 
+def test_a_run_file_without_a_teacher_trains_the_student_alone_and_says_so_where_it_cannot(run_toml):
+    text = run_toml.read_text(encoding="utf-8")
+    alone = re.sub(r"\[teacher\].*?(?=\[student\])", "", text, flags=re.DOTALL)
+    assert "[teacher]" not in alone
+    run_toml.write_text(alone, encoding="utf-8")
+    with pytest.raises(SettingsError, match=r"the method 'de-rrd' needs a \[teacher\]: a model to train, or files"):
+        read(run_toml)
+    run = read(run_toml, ["method.name=plain"])
+    assert not run.teacher.given
+    assert resolve(run).teacher is None
+    with pytest.raises(SettingsError, match="a teacher is either a model to train"):
+        read(run_toml, ["method.name=plain", "teacher.dim=20"])
+
+
 def test_a_teacher_from_files_takes_no_model_settings(tmp_path):
     file = tmp_path / "run.toml"
     file.write_text(

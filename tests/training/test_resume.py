@@ -47,8 +47,12 @@ class StopAt:
         pass
 
 
-@pytest.mark.parametrize("method", ["plain", "de", "rrd", "de-rrd"])
-def test_a_run_stopped_after_any_epoch_ends_as_the_whole_one(parts, teacher, method, tmp_path):
+CASES = [("mf", "plain"), ("mf", "de"), ("mf", "rrd"), ("mf", "de-rrd")]
+CASES += [("sasrec", "rrd"), ("bert4rec", "plain"), ("gru4rec", "plain"), ("nextitnet", "plain")]
+
+
+@pytest.mark.parametrize(("student", "method"), CASES)
+def test_a_run_stopped_after_any_epoch_ends_as_the_whole_one(parts, teacher, student, method, tmp_path):
     settings = {"rrd": {"depth": 20, "reach": 20, "near": 5, "far": 5}}
     settings = {
         "rrd": settings["rrd"],
@@ -57,12 +61,14 @@ def test_a_run_stopped_after_any_epoch_ends_as_the_whole_one(parts, teacher, met
         "plain": {},
     }[method]
     common = {"method": method, "dim": 4, "valid": parts.valid, "settings": settings, "training": FAST, "seed": 2}
-    whole = distill(teacher, "mf", parts.train, **common)
+    if student == "bert4rec":
+        common["model_settings"] = {"cloze": 2}  # one stop in each stage
+    whole = distill(teacher, student, parts.train, **common)
     for stop in (0, 3):
         path = tmp_path / f"{stop}.safetensors"
         with pytest.raises(Interrupt):
-            distill(teacher, "mf", parts.train, checkpoint=path, watch=[StopAt(stop)], **common)
-        again = distill(teacher, "mf", parts.train, checkpoint=path, **common)
+            distill(teacher, student, parts.train, checkpoint=path, watch=[StopAt(stop)], **common)
+        again = distill(teacher, student, parts.train, checkpoint=path, **common)
         for name, value in whole.model.arrays().items():
             np.testing.assert_array_equal(again.model.arrays()[name], value, strict=True)
         assert [r.losses for r in again.report.history] == [r.losses for r in whole.report.history]
@@ -147,7 +153,7 @@ small = {"de": {"experts": 3}, "rrd": {"near": 4, "far": 4, "reach": 10, "depth"
 def work(out):
     out.mkdir(exist_ok=True)
     teacher = fit("mf", parts.train, dim=8, valid=parts.valid, training=how, checkpoint=out / "teacher.safetensors")
-    student = distill(teacher, "mf", parts.train, dim=3, valid=parts.valid, training=how, settings=small,
+    student = distill(teacher, sys.argv[2], parts.train, dim=4, valid=parts.valid, training=how, settings=small,
         checkpoint=out / "student.safetensors")
     save_file({k: np.ascontiguousarray(v) for k, v in student.model.arrays().items()}, out / "end.safetensors")
 
@@ -177,12 +183,18 @@ print("killed", kills)
 """
 
 
-def test_a_run_killed_at_random_moments_ends_bit_identical(tmp_path):
+@pytest.mark.parametrize("student", ["mf", "sasrec"])
+def test_a_run_killed_at_random_moments_ends_bit_identical(student, tmp_path):
     script = tmp_path / "run.py"
     script.write_text(SCRIPT)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, script, tmp_path], env=environment, capture_output=True, text=True, timeout=200, check=False
+        [sys.executable, script, tmp_path, student],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout.split()[-1]) >= 3, "the run must have been killed for this test to say anything"

@@ -12,15 +12,20 @@ __all__ = ["reproduce"]
 
 
 def reproduce(
-    paper: Annotated[str, typer.Argument(help="Which paper: de-rrd.")] = "de-rrd",
+    paper: Annotated[str, typer.Argument(help="Which tables: de-rrd, or sequential (SASRec and its kind).")] = "de-rrd",
     *,
     seeds: Annotated[str, typer.Option(help="How many seeds (5: 1 to 5), or which: 2,4.")] = "5",
     tables: Annotated[
-        str, typer.Option(help="Tables by name, with commas between: bpr, neumf, bpr-half, trials, best.")
-    ] = "bpr",
+        str,
+        typer.Option(
+            help="Tables by name, with commas between. Of de-rrd: bpr, neumf, bpr-half, trials, best; of "
+            "sequential: toys, beauty, ml-1m. [default: the first]"
+        ),
+    ] = "",
     only: Annotated[str, typer.Option(help="Rows by name, with commas between; all when left out.")] = "",
     data: Annotated[
-        Path | None, typer.Option(help="Folder of the paper's split. [default: $RECDISTILL_DATA, ../shared/data]")
+        Path | None,
+        typer.Option(help="Folder of the log; of sequential, of its logs. [default: $RECDISTILL_DATA, ../shared/data]"),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Finished cells. [default: docs/results/PAPER]")] = None,
     work: Annotated[Path | None, typer.Option(help="Checkpoints and logs. [default: runs/PAPER]")] = None,
@@ -42,21 +47,18 @@ def reproduce(
 
     import torch
 
-    from recdistill.recipes.reproduce import markdown
-    from recdistill.recipes.reproduce import reproduce as run
+    from recdistill.recipes.papers import REPRODUCTIONS
 
+    chosen = REPRODUCTIONS[paper]
     torch.set_num_threads(threads)
-    found = run(
-        paper,
-        data=data
-        if data is not None
-        else Path(os.environ.get("RECDISTILL_DATA", "../shared/data")) / "citeulike_derrd",
+    found = chosen.run(
+        data=data if data is not None else Path(os.environ.get("RECDISTILL_DATA", "../shared/data")) / chosen.folder,
         out=out if out is not None else Path("docs/results") / paper,
         work=work if work is not None else Path("runs") / paper,
         seeds=numbers if "," in seeds else list(range(1, numbers[0] + 1)),
-        tables=[part.strip() for part in tables.split(",") if part.strip()],
+        tables=[part.strip() for part in (tables or chosen.tables).split(",") if part.strip()],
         only=[part.strip() for part in only.split(",") if part.strip()],
         watch=Screen().watch,
         say=typer.echo,
     )
-    console().print(Markdown(markdown(found)))
+    console().print(Markdown(chosen.page(found)))

@@ -63,4 +63,4 @@ class InteractionBatches:
         drawn = negatives(rng.key(self._seed, "negatives", epoch), user, self._negatives, self.taken)  # (n, N)
         for begin in range(start * self._size, n, self._size):
             part = slice(begin, begin + self._size)
-            yield Batch(Query(user[part]), item[part], drawn[part])
+            yield Batch(Query(user[part]), item[part], drawn[part], log_q=self.taken.log_q(user[part]))

@@ -57,6 +57,11 @@ class Taken:
         """The items of one row, ascending."""
         return self.keys[int(self.indptr[row]) : int(self.indptr[row + 1])] - row * self.n_items
 
+    def log_q(self, rows: Tensor) -> Tensor:
+        """(Q,) rows -> (Q, 1) float32 logarithm of the chance of each item a row does not have, in a uniform draw."""
+        free = self.n_items - (self.indptr[rows + 1] - self.indptr[rows])
+        return -free.clamp(min=1).float().log()[:, None]
+
     def has(self, rows: Tensor, items: Tensor) -> Tensor:
         """(Q,), (Q, k) -> (Q, k) bool."""
         wanted = rows[:, None] * self.n_items + items
@@ -97,12 +102,13 @@ def outside(key: int, rows: Tensor, k: int, taken: Taken, *, more: Tensor | None
     return _draw(key, rows, rows, k, taken, more=more, distinct=distinct)
 
 
-def negatives(key: int, users: Tensor, n: int, taken: Taken) -> Tensor:
+def negatives(key: int, users: Tensor, n: int, taken: Taken, *, place: Tensor | None = None) -> Tensor:
     """(B,) users of interactions -> (B, n) items their users do not have, with replacement.
 
-    Interaction b draws by its place b, so a user's interactions draw different items. Errors as for `outside`.
+    Interaction b draws by its place (B,), b when None, so a user's interactions draw different items. Errors as for
+    `outside`.
     """
-    place = torch.arange(users.shape[0], device=users.device)
+    place = torch.arange(users.shape[0], device=users.device) if place is None else place
     parts = zip(place.split(_AT_ONCE), users.split(_AT_ONCE), strict=True)
     drawn = [_draw(key, part, of, n, taken, more=None, distinct=False) for part, of in parts]
     return torch.cat(drawn) if drawn else users.new_empty(0, n)

@@ -13,10 +13,11 @@ import numpy as np
 
 from recdistill.data.csr import Csr
 from recdistill.data.formats.roles import naming
+from recdistill.data.histories import Histories
 from recdistill.errors import DataError, UsageError, problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -51,6 +52,7 @@ class Interactions:
     notes: tuple[str, ...] = ()
     """What was inferred and what was dropped, one sentence each."""
     _csr: list[Csr] = field(default_factory=list["Csr"], init=False)
+    _histories: list[Histories] = field(default_factory=list["Histories"], init=False)
 
     def __post_init__(self) -> None:
         n = len(self.user)
@@ -84,6 +86,17 @@ class Interactions:
         if not self._csr:
             self._csr.append(Csr.from_pairs(self.user, self.item, self.n_users, self.n_items))
         return self._csr[0]
+
+    def histories(self) -> Histories:
+        """What each user did, oldest first. Computed at the first call."""
+        if not self._histories:
+            self._histories.append(Histories.of(self))
+        return self._histories[0]
+
+    def in_time(self) -> NDArray[np.int64]:
+        """(n,) places of the interactions, grouped by user, each group by time, ties by the order of the log."""
+        by = self.timestamp
+        return np.argsort(self.user, kind="stable") if by is None else np.lexsort((by, self.user))
 
     def describe(self) -> str:
         """One line for people: sizes, density, times, weights, split."""
@@ -198,6 +211,17 @@ class HeldOut:
     """U x I: what is to be found."""
     seen: Csr
     """U x I: what a ranking at this stage leaves out: train, and for the test also valid."""
+    told: Callable[[], Histories] | None = field(default=None, repr=False)
+    """Called at the first look at `histories`."""
+
+    _histories: list[Histories] = field(default_factory=list["Histories"], init=False, repr=False)
+
+    @property
+    def histories(self) -> Histories | None:
+        """What each user did before, oldest first: train, and for the test also valid; None where nobody says."""
+        if not self._histories and self.told is not None:
+            self._histories.append(self.told())
+        return self._histories[0] if self._histories else None
 
     @property
     def queries(self) -> NDArray[np.int64]:

@@ -15,6 +15,7 @@ Letters: n interactions, U users, I items.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +23,7 @@ import numpy as np
 from recdistill import rng
 from recdistill.data.csr import Csr
 from recdistill.data.formats.roles import naming
+from recdistill.data.histories import Histories
 from recdistill.data.interactions import HeldOut, Interactions, Split
 from recdistill.errors import DataError, UnknownName, UsageError, problem
 
@@ -80,7 +82,7 @@ def split(
         raise UsageError(problem("min_history must be at least 3", least, remedy=remedy))
     ways: dict[str, Callable[[], tuple[NDArray[np.int8], list[str]]]] = {
         "given": lambda: _given(log),
-        "leave-last-out": lambda: _leave_out(log, _in_time(log, log.user), least, _order_note(log)),
+        "leave-last-out": lambda: _leave_out(log, log.in_time(), least, _order_note(log)),
         "leave-random-out": lambda: _leave_out(log, _shuffled(log, seed, "leave-random-out"), least, []),
         "ratio": lambda: _ratio(log, _shuffled(log, seed, "ratio"), least, valid, test),
         "time": lambda: _time(log, valid, test),
@@ -156,10 +158,11 @@ def _assembled(log: Interactions, part: NDArray[np.int8], how: str, seed: int, n
     for name, targets, before in (("valid", valid, train), ("test", test, seen)):
         notes += _overlap(name, targets, before) + _cold(name, targets, train)
     notes = [f"Split {how}: train {len(kept):,}, valid {len(valid):,}, test {len(test):,}", *notes]
+    given = replace(kept, notes=(*log.notes, *notes))
     return Split(
-        train=replace(kept, notes=(*log.notes, *notes)),
-        valid=HeldOut("valid", log.users, log.items, valid, train),
-        test=HeldOut("test", log.users, log.items, test, seen),
+        train=given,
+        valid=HeldOut("valid", log.users, log.items, valid, train, given.histories),
+        test=HeldOut("test", log.users, log.items, test, seen, partial(_before, log, part)),
         how=how,
         seed=seed,
         notes=tuple(notes),
@@ -170,9 +173,9 @@ def _pairs(log: Interactions, here: NDArray[np.bool_]) -> Csr:
     return Csr.from_pairs(log.user[here], log.item[here], log.n_users, log.n_items)
 
 
-def _in_time(log: Interactions, user: NDArray[np.int32]) -> NDArray[np.int64]:
-    """(n,) rows grouped by user, each group in order of time, ties in the log's order."""
-    return np.argsort(user, kind="stable") if log.timestamp is None else np.lexsort((log.timestamp, user))
+def _before(log: Interactions, part: NDArray[np.int8]) -> Histories:
+    """What is known when the test is asked: everything but the test."""
+    return Histories.of(log.take(np.flatnonzero(part != _TEST)))
 
 
 def _shuffled(log: Interactions, seed: int, purpose: str) -> NDArray[np.int64]:

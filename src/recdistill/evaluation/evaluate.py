@@ -21,6 +21,7 @@ import numpy as np
 from recdistill.errors import DataError, UsageError, nearest, problem
 from recdistill.evaluation.compare import Interval, PairedTest, bootstrap_interval, paired_test, retention
 from recdistill.evaluation.metrics import Metric, from_rank, parse, per_user
+from recdistill.evaluation.ranking import EncodedRanker, Told, following
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +38,7 @@ _LISTED = 1 << 22  # items of lists held at a time
 _FORMAT = 1
 
 
-class Held(Protocol):
+class Held(Told, Protocol):
     """What is read of held-out data."""
 
     @property
@@ -204,7 +205,7 @@ def evaluate(
     """Measure `ranker` on held-out data.
 
     Args:
-        ranker: what orders the items.
+        ranker: what orders the items; one that reads histories reads those of `held`.
         held: targets, what a ranking leaves out, and the users with a target.
         metrics: names with a cut-off, "ndcg@10".
         protocol: "full" ranks all items outside `held.seen`; "sampled(499)" ranks the one target among 499 candidates.
@@ -240,15 +241,16 @@ def evaluate_parts(
     negatives = _negatives(protocol, candidates)
     asked = [_asked(ranker, held) for held in parts]
     if negatives is None:
-        measured = [_full(ranker, held, rows, wanted) for held, rows in zip(parts, asked, strict=True)]
+        measured = [_full(following(ranker, held), held, rows, wanted) for held, rows in zip(parts, asked, strict=True)]
     else:
         alike = all(np.array_equal(held.queries, parts[0].queries) for held in parts)
+        alike = alike and not isinstance(ranker, EncodedRanker)  # a user stands elsewhere at each part
         alike = alike and all(np.array_equal(rows, asked[0]) for rows in asked)
         groups = [list(parts)] if alike else [[held] for held in parts]
         ranks = [
             rank
             for group, rows in zip(groups, asked, strict=False)
-            for rank in _sampled(ranker, group, rows, negatives)
+            for rank in _sampled(following(ranker, group[0]), group, rows, negatives)
         ]
         measured = [(np.isfinite(rank), [from_rank(metric, rank) for metric in wanted]) for rank in ranks]
     return [_evaluation(held, wanted, m, negatives, cold) for held, m in zip(parts, measured, strict=True)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from recdistill.errors import DataError, UnknownName, problem
+from recdistill.evaluation.encoded import EncodedRanker
 from recdistill.evaluation.pairnet import PairNetRanker
 from recdistill.evaluation.vectors import VectorRanker
 
@@ -18,11 +19,21 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from recdistill.data.csr import Csr
+    from recdistill.data.histories import Histories
 
-__all__ = ["RANKERS", "PairNetRanker", "Ranker", "VectorRanker", "ranker"]
+__all__ = ["RANKERS", "EncodedRanker", "PairNetRanker", "Ranker", "Told", "VectorRanker", "following", "ranker"]
 
 RANKERS = ("neumf", "vectors")
 """The kinds that `ranker` knows."""
+
+
+class Told(Protocol):
+    """What is read of held-out data by a ranker of histories."""
+
+    @property
+    def histories(self) -> Histories | None:
+        """What each user did before, oldest first."""
+        ...
 
 
 class Ranker(Protocol):
@@ -73,6 +84,13 @@ def ranker(kind: str, arrays: Mapping[str, NDArray[np.float32]], *, threads: int
     if kind == "neumf":
         return PairNetRanker(arrays, threads=threads)
     raise UnknownName("kind of ranker", kind, RANKERS)
+
+
+def following(ranker: Ranker, held: Told) -> Ranker:
+    """The ranker as it stands when `held` is asked: after other histories, where it reads any and any are told."""
+    if not isinstance(ranker, EncodedRanker) or held.histories is None:
+        return ranker
+    return ranker.following(held.histories)
 
 
 def _array(arrays: Mapping[str, NDArray[np.float32]], name: str) -> NDArray[np.float32]:

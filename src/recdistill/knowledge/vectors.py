@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from recdistill.knowledge.table import by_rows, gather_dot, take
 from recdistill.knowledge.view import View
+from recdistill.losses.cross_entropy import log_partition
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,6 +54,11 @@ class VectorView(View):
     @override
     def scores_among(self, items: Tensor) -> Tensor:
         return self.vectors() @ take(self._tables["item"], items).T  # (Q, m)
+
+    @override
+    def log_partition(self, without: Tensor, *, chunk: int | None = None) -> Tensor:
+        left_out = without if without.shape[1] else None
+        return log_partition(self.vectors(), self._tables["item"], without=left_out, chunk=chunk)
 
     @override
     def entities(self, side: Side, ids: Tensor, layer: Layer = "served") -> Tensor:

@@ -59,8 +59,8 @@ class View:
         """(m,) item rows, shared by all queries -> (Q, m) scores, in one product."""
         raise self._missing(Kind.SCORES)
 
-    def log_partition(self, without: Tensor, *, chunk: int = 4096) -> Tensor:
-        """(Q, n) item rows (-1 = none) -> (Q,) log-sum-exp of the scores of all other items, chunked."""
+    def log_partition(self, without: Tensor, *, chunk: int | None = None) -> Tensor:
+        """(Q, n) item rows (-1 = none) -> (Q,) log-sum-exp of the scores of all other items, `chunk` at a time."""
         raise self._missing(Kind.SCORES)
 
     def ranked(self, k: int) -> Tensor:
@@ -72,7 +72,7 @@ class View:
         raise self._missing(Kind.VECTORS)
 
     def states(self) -> Tensor:
-        """(L, Q, T, d) hidden states of every layer."""
+        """(1 + L, Q, T, d) hidden states: what enters the first layer, and what leaves each; 0 at padding."""
         raise self._missing(Kind.STATES)
 
     def _missing(self, kind: str) -> MissingKnowledge:

@@ -7,29 +7,39 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from torch import nn
 
+from recdistill.data.batches import InteractionBatches
 from recdistill.evaluation.ranking import ranker
+from recdistill.objective import Batches
 from recdistill.registry import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import numpy as np
+    import torch
     from numpy.typing import NDArray
 
-    from recdistill.data.csr import Csr
+    from recdistill.data.draws import Taken
+    from recdistill.data.interactions import Interactions
     from recdistill.evaluation.ranking import Ranker
     from recdistill.knowledge.view import Kind, View
     from recdistill.query import Query
     from recdistill.settings import Settings
 
     S = TypeVar("S", bound=Settings)
-    Build = Callable[[S, int, int, int, Csr], "Recommender"]
+    Build = Callable[[S, int, int, int, Interactions], "Recommender"]
 
-__all__ = ["MODELS", "ModelEntry", "Recommender", "model"]
+__all__ = ["MODELS", "LearningBatches", "ModelEntry", "Recommender", "model"]
+
+
+class LearningBatches(Batches, Protocol):
+    """Batches that know what every user already has."""
+
+    taken: Taken
 
 
 class Recommender(nn.Module, ABC):
@@ -39,6 +49,8 @@ class Recommender(nn.Module, ABC):
     """What its views can answer."""
     kind: ClassVar[str]
     """Which ranker serves its arrays: "vectors", "neumf"."""
+    ordered: ClassVar[bool] = False
+    """Whether the order of a user's interactions matters to it."""
     n_users: int
     n_items: int
 
@@ -49,6 +61,12 @@ class Recommender(nn.Module, ABC):
     @abstractmethod
     def arrays(self) -> dict[str, NDArray[np.float32]]:
         """What a bundle stores and a ranker reads; shares memory with the parameters where they are on the CPU."""
+
+    def batches(
+        self, train: Interactions, *, size: int, negatives: int, seed: int, device: torch.device
+    ) -> LearningBatches:
+        """What it learns from: `size` interactions a step; a model of another kind says otherwise."""
+        return InteractionBatches(train, size=size, negatives=negatives, seed=seed, device=device)
 
     def ranker(self) -> Ranker:
         """The numpy ranker of what the model is now: what is evaluated is what will be served."""

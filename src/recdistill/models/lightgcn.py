@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from recdistill.data.csr import Csr
+    from recdistill.data.interactions import Interactions
     from recdistill.knowledge.view import Layer
     from recdistill.query import Query, Side
 
@@ -167,6 +168,10 @@ class _GraphView(View):
         return self._served().scores_among(items)
 
     @override
+    def log_partition(self, without: Tensor, *, chunk: int | None = None) -> Tensor:
+        return self._served().log_partition(without, chunk=chunk)
+
+    @override
     def entities(self, side: Side, ids: Tensor, layer: Layer = "served") -> Tensor:
         """Layer 0 is the raw table."""
         if layer == "served":
@@ -191,9 +196,9 @@ def _edges(rows: Csr, columns: Csr) -> tuple[NDArray[np.int64], NDArray[np.int64
 
 
 @model("lightgcn", settings=LightGCNSettings, paper=PAPER)
-def build(settings: LightGCNSettings, n_users: int, n_items: int, seed: int, train: Csr) -> LightGCN:
+def build(settings: LightGCNSettings, n_users: int, n_items: int, seed: int, train: Interactions) -> LightGCN:
     """The graph is that of the training interactions."""
     del n_users, n_items  # `train` has them
     return LightGCN(
-        train, dim=settings.dim, layers=settings.layers, init=settings.init, init_std=settings.init_std, seed=seed
+        train.csr(), dim=settings.dim, layers=settings.layers, init=settings.init, init_std=settings.init_std, seed=seed
     )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from recdistill.data.csr import Csr
+    from recdistill.data.interactions import Interactions
     from recdistill.query import Query
 
 __all__ = ["MF", "MFSettings", "table"]
@@ -66,7 +66,7 @@ def table(rows: int, dim: int, *, std: float, generator: torch.Generator) -> Tab
 
 
 @model("mf", settings=MFSettings, paper=PAPER)
-def build(settings: MFSettings, n_users: int, n_items: int, seed: int, train: Csr) -> MF:
+def build(settings: MFSettings, n_users: int, n_items: int, seed: int, train: Interactions) -> MF:
     """MF needs no graph: `train` is not used."""
     del train
     return MF(n_users, n_items, dim=settings.dim, init_std=settings.init_std, seed=seed)

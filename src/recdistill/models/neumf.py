@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from recdistill.data.csr import Csr
+    from recdistill.data.interactions import Interactions
     from recdistill.knowledge.view import Layer
     from recdistill.query import Query, Side
 
@@ -137,6 +137,20 @@ class _PairView(View):
         return out if self._all_known() else self._masked(out, torch.ones_like(items[None], dtype=torch.bool))
 
     @override
+    def log_partition(self, without: Tensor, *, chunk: int | None = None) -> Tensor:
+        """Every chunk's activations are kept while gradients are on: for small catalogues."""
+        parts: list[Tensor] = []
+        step = chunk or max(1, _BLOCK // max(len(without) * self._net.dim, 1))
+        for start in range(0, self._net.n_items, step):
+            some = torch.arange(start, min(start + step, self._net.n_items), device=without.device)
+            scores = self.scores_among(some)  # (Q, c)
+            row, place = ((without >= start) & (without < start + len(some))).nonzero(as_tuple=True)
+            gone = torch.zeros_like(scores, dtype=torch.bool)
+            gone[row, without[row, place] - start] = True
+            parts.append(scores.masked_fill(gone, -torch.inf).logsumexp(1))
+        return torch.stack(parts).logsumexp(0)
+
+    @override
     def entities(self, side: Side, ids: Tensor, layer: Layer = "served") -> Tensor:
         """Layer 0 is the product's table, 1 the network's; "served" is both, side by side (2d)."""
         mf, mlp = (self._net.user_mf, self._net.user_mlp) if side == "user" else (self._net.item_mf, self._net.item_mlp)
@@ -202,7 +216,7 @@ def _linear(into: int, out: int) -> nn.Linear:
 
 
 @model("neumf", settings=NeuMFSettings, paper=PAPER)
-def build(settings: NeuMFSettings, n_users: int, n_items: int, seed: int, train: Csr) -> NeuMF:
+def build(settings: NeuMFSettings, n_users: int, n_items: int, seed: int, train: Interactions) -> NeuMF:
     """NeuMF needs no graph: `train` is not used."""
     del train
     return NeuMF(n_users, n_items, dim=settings.dim, hidden=settings.hidden, init_std=settings.init_std, seed=seed)

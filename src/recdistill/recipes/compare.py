@@ -17,6 +17,7 @@ from recdistill.evaluation.card import Card, Measured, Training, agreement, envi
 from recdistill.evaluation.compare import holm
 from recdistill.evaluation.evaluate import Evaluation, evaluate
 from recdistill.evaluation.latency import Latency, measure
+from recdistill.evaluation.ranking import following
 from recdistill.recipes.tables import differences, results
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class System:
             thing.ranker(),
             model=label(thing.name, thing.settings.get("model", {})),
             method=None if thing.method == "plain" else thing.method,
-            parameters=sum(array.size for array in arrays),
+            parameters=thing.model.n_parameters,
             bytes=sum(array.nbytes for array in arrays),
             training=Training(
                 seconds=thing.report.seconds,
@@ -219,7 +220,13 @@ def card(
         latency=latency,
         agreement=None
         if teacher is None
-        else agreement(system.ranker, teacher[0].ranker, held.queries, 10, exclude=held.seen),
+        else agreement(
+            following(system.ranker, held),
+            following(teacher[0].ranker, held),
+            held.queries,
+            10,
+            exclude=held.seen,
+        ),
         retention=kept,
         training=system.training,
         environment=environment(seed=seed),

@@ -139,7 +139,7 @@ def _page(
     }
     return Page(
         title=title or run.data.path.stem,
-        subtitle=f"{results['teacher'].card.model if 'teacher' in results else 'teacher'} \u2192 {card.model}",
+        subtitle=_subtitle(results, card.model, taught=run.teacher.given),
         entries=entries,
         main_metric=main,
         tests=comparison.tests.get(main, {}),
@@ -151,6 +151,11 @@ def _page(
         citations=_papers(results),
         command=command,
     )
+
+
+def _subtitle(results: Mapping[str, Result], student: str, *, taught: bool) -> str:
+    teacher = results["teacher"].card.model if "teacher" in results else "teacher"
+    return f"{teacher} \u2192 {student}" if taught else student
 
 
 def _at_limit(curve: Curve | None, training: TrainSettings) -> bool:

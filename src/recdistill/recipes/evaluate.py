@@ -35,7 +35,10 @@ if TYPE_CHECKING:
     from recdistill.ids import IdTable
     from recdistill.recipes.listener import Listener
 
-__all__ = ["Matched", "evaluate_bundle", "trained_on"]
+__all__ = ["AFTER_TRAINING", "Matched", "evaluate_bundle", "trained_on"]
+
+AFTER_TRAINING = "after their training histories"
+"""In the lineage of a bundle of a model that reads histories: what its users' vectors stand for."""
 
 
 class Matched:
@@ -157,6 +160,11 @@ def evaluate_bundle(
         listener.say(
             f"Warning: the bundle was trained on {trained:,} of these {len(held):,} {part} targets, so the figures "
             "below flatter it. Use the split and the seed it was trained with, or a later log."
+        )
+    if part == "test" and opened.manifest.lineage.get("users") == AFTER_TRAINING and len(parts.valid):
+        listener.say(
+            f"The bundle's users stand where training left them. A card of its {opened.manifest.model} was measured "
+            "after the validation item, so it says more than the figures below."
         )
     candidates = None
     if protocol != "full" and protocol.startswith("sampled(") and protocol[8:-1].isdigit():

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from recdistill.errors import SettingsError, UnknownName, problem
 from recdistill.evaluation.metrics import parse as parse_metric
@@ -58,7 +58,7 @@ class Teacher(Settings):
     model_config = ConfigDict(extra="allow")
 
     model: str | None = None
-    """A model to train: "mf", "neumf", "lightgcn"."""
+    """A model to train: "mf", "neumf", "lightgcn", "sasrec", "nextitnet", "bert4rec", "gru4rec"."""
     lists: Path | None = None
     """A file of ranked lists: user_id, item_id, score or rank."""
     scores: Path | None = None
@@ -69,6 +69,11 @@ class Teacher(Settings):
     """A bundle, as `recdistill distill` writes it."""
     train: dict[str, Any] = Field(default_factory=dict[str, Any])
     """[teacher.train]: keys of [train] that differ for the teacher."""
+
+    @property
+    def given(self) -> bool:
+        """Whether there is a teacher at all."""
+        return self.model is not None or bool(self.files)
 
     @property
     def files(self) -> dict[str, Path]:
@@ -83,7 +88,7 @@ class Student(Settings):
     model_config = ConfigDict(extra="allow")
 
     model: str
-    """ "mf", "neumf", "lightgcn"."""
+    """ "mf", "neumf", "lightgcn", "sasrec", "nextitnet", "bert4rec", "gru4rec"."""
     baseline: bool = True
     """Train the same student without a teacher too, so that the table shows what distillation is worth."""
 
@@ -130,7 +135,8 @@ class RunSettings(Settings):
     """A run file."""
 
     data: Data
-    teacher: Teacher
+    teacher: Teacher = Teacher()
+    """Left out, there is none: the method "plain" trains the student alone."""
     student: Student
     method: Method
     train: Train = Train()
@@ -140,10 +146,20 @@ class RunSettings(Settings):
     @field_validator("teacher")
     @classmethod
     def _one_kind(cls, teacher: Teacher) -> Teacher:
-        if (teacher.model is None) == (not teacher.files):
+        if (teacher.model is None) == (not teacher.files) and teacher != Teacher():
             msg = 'a teacher is either a model to train (model = "mf") or files (lists, scores, vectors, bundle)'
             raise ValueError(msg)
         return teacher
+
+    @model_validator(mode="after")
+    def _taught_by(self) -> RunSettings:
+        if not self.teacher.given and self.method.name != "plain":
+            msg = (
+                f"the method {self.method.name!r} needs a [teacher]: a model to train, or files (lists, scores, "
+                'vectors, bundle); without one, the method is "plain"'
+            )
+            raise ValueError(msg)
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +167,7 @@ class Plan:
     """What belongs to models, methods and the trainer, read by their own settings."""
 
     teacher: Settings | None
-    """The teacher model's; None when the teacher comes from files."""
+    """The teacher model's; None when the teacher comes from files, or there is none."""
     student: Settings
     """The student model's."""
     method: Settings
@@ -235,13 +251,13 @@ split = "leave-last-out"        # given | leave-last-out | leave-random-out | ra
 # dedup = "last"                # one of a user's repeated interactions with an item: last | first | max
 # on_bad_rows = "error"         # or "skip": say how many and show the first ten
 
-[teacher]
+[teacher]                       # not needed where the method is "plain"
 model = "mf"                    # or: lists = "top100.parquet", vectors = "teacher.npz", bundle = "runs/big"
 dim = 200
 # train = { epochs = 500 }      # keys of [train] that differ for the teacher
 
 [student]
-model = "mf"                    # mf | neumf | lightgcn; their settings stand here too
+model = "mf"                    # mf | neumf | lightgcn | sasrec | nextitnet | bert4rec | gru4rec, and their settings
 dim = 20
 # baseline = true               # also train it without a teacher, to see what distillation is worth
 
@@ -254,7 +270,7 @@ epochs = 1000
 batch = 1024
 seed = 7
 device = "auto"                 # auto | cpu | cuda | cuda:1
-# loss = "bpr"                  # bpr | bce | softmax
+# loss = "bpr"                  # bpr | bce | softmax | sampled-softmax | cross-entropy
 # negatives = 1                 # sampled items an interaction
 # optimiser = "adam"
 # lr = 1e-3

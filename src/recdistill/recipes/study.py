@@ -22,7 +22,7 @@ from recdistill import bundle
 from recdistill.data.candidates import Candidates, draw
 from recdistill.data.sources import read
 from recdistill.data.split import split
-from recdistill.errors import BundleError
+from recdistill.errors import BundleError, UsageError, problem
 from recdistill.evaluation.card import Card, bytes_on_disk
 from recdistill.evaluation.evaluate import Evaluation, evaluate
 from recdistill.evaluation.latency import measure
@@ -94,7 +94,9 @@ class Study:
         return Cells(self.run.output.dir / "work")
 
     def teacher(self) -> Result | None:
-        """The teacher, measured; None where its files cannot answer what is measured."""
+        """The teacher, measured; None where there is none, or its files cannot answer what is measured."""
+        if not self.run.teacher.given:
+            return None
         if self.plan.teacher is not None:
             return self._result("teacher", self._about_teacher, lambda: self._trained_teacher, None)
         if self.run.evaluate.protocol != "full" and Kind.SCORES not in self._files.provides:
@@ -116,6 +118,9 @@ class Study:
             "method": {"name": method, **how}
         }
         if method != "plain":
+            if not self.run.teacher.given:
+                remedy = "Give the run file a [teacher], or ask for 'plain' alone"
+                raise UsageError(problem(f"The method {method!r} needs a teacher", remedy=remedy))
             about |= {"teacher": self._about_teacher}
 
         def train() -> Trained:
@@ -130,7 +135,7 @@ class Study:
                 **self._common(method, about, self.plan.train),
             )
 
-        return self._result(method, about, train, self._about_teacher)
+        return self._result(method, about, train, self._about_teacher if self.run.teacher.given else None)
 
     # what a teacher is
 
@@ -204,7 +209,7 @@ class Study:
     @cached_property
     def _data_digest(self) -> str:
         found = hashlib.blake2b(digest_size=16)
-        parts: list[NDArray[Any]] = [self.split.train.user, self.split.train.item]
+        parts: list[NDArray[Any]] = [self.split.train.user, self.split.train.item, self.split.train.histories().items]
         for held in (self.split.valid, self.split.test):
             parts += [held.targets.indptr, held.targets.indices, held.seen.indptr, held.seen.indices]
         for part in parts:

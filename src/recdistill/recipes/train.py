@@ -14,7 +14,6 @@ from pydantic import Field
 
 import recdistill
 from recdistill import rng
-from recdistill.data.batches import InteractionBatches
 from recdistill.data.interactions import HeldOut, Interactions
 from recdistill.errors import UsageError, problem
 from recdistill.evaluation.evaluate import evaluate
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
 
     from recdistill.data.candidates import Candidates
     from recdistill.knowledge.view import Knows
+    from recdistill.models.base import Recommender
     from recdistill.training.watch import Watch
 
 __all__ = ["TrainSettings", "distill", "fit"]
@@ -49,11 +49,13 @@ class TrainSettings(Settings):
     epochs: int = Field(default=1000, ge=0)
     """The most epochs there can be; early stopping usually ends sooner."""
     batch: int = Field(default=1024, ge=1)
-    """Interactions a step."""
+    """Interactions a step; of a sequential model, histories."""
     negatives: int = Field(default=1, ge=0)
-    """Sampled items an interaction, uniform over all items the user does not have in training."""
+    """Sampled items an interaction, uniform over all items the user does not have in training; "cross-entropy" needs
+    none."""
     loss: str = "bpr"
-    """The base loss: "bpr", "bce" or "softmax", summed over the batch."""
+    """The base loss, summed over the batch: "bpr", "bce", "softmax" over the positive and the sampled items,
+    "sampled-softmax" corrected for how they were sampled, or "cross-entropy" over all items."""
     optimiser: str = "adam"
     """ "adam" with coupled weight decay, or a row-wise one for large tables."""
     lr: float = Field(default=1e-3, gt=0)
@@ -88,7 +90,7 @@ def fit(
     """Train a model on its own: a teacher, or a plain student.
 
     Args:
-        model: a registered name: "mf", "neumf", "lightgcn".
+        model: a registered name: "mf", "neumf", "lightgcn", "sasrec", "nextitnet", "bert4rec", "gru4rec".
         train: the interactions to learn from; held-out data is another type and is refused.
         dim: width of the vectors; short for `settings={"dim": ...}`.
         valid: held-out data for early stopping; without it every epoch is run.
@@ -171,9 +173,9 @@ def distill(
     }
     knows = _known(teacher, train)
     runtime = Runtime.of(training.device)
-    learner = entry.build(built_with, train.n_users, train.n_items, rng.key(seed, "weights"), train.csr())
+    learner = entry.build(built_with, train.n_users, train.n_items, rng.key(seed, "weights"), train)
     learner.to(runtime.device)
-    batches = InteractionBatches(
+    batches = learner.batches(
         train, size=training.batch, negatives=training.negatives, seed=seed, device=runtime.device
     )
     setting = Setting(
@@ -200,7 +202,10 @@ def distill(
     )
     keep = None
     if checkpoint is not None:
-        keep = Keep(checkpoint, _fingerprint(everything, train, knows, valid, candidates))
+        run_of = _fingerprint(
+            everything, train=train, learner=learner, teacher=knows, valid=valid, candidates=candidates
+        )
+        keep = Keep(checkpoint, run_of)
     report = run(
         learner,
         passes,
@@ -241,7 +246,9 @@ def _check_data(train: Interactions, valid: HeldOut | None) -> None:
 
 def _fingerprint(
     everything: Mapping[str, Any],
+    *,
     train: Interactions,
+    learner: Recommender,
     teacher: Knows | None,
     valid: HeldOut | None,
     candidates: Candidates | None,
@@ -250,6 +257,8 @@ def _fingerprint(
     digest = hashlib.blake2b(json.dumps(everything, sort_keys=True).encode(), digest_size=16)
     digest.update(recdistill.__version__.encode())
     arrays: list[Any] = [train.user, train.item, [train.n_users, train.n_items]]
+    if learner.ordered:
+        arrays.append(train.histories().items)
     if valid is not None:
         arrays += [valid.targets.indptr, valid.targets.indices]
     if candidates is not None:

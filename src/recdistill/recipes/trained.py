@@ -5,6 +5,7 @@ Letters: P popular items.
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,9 +15,9 @@ import numpy as np
 
 from recdistill import bundle
 from recdistill.errors import UsageError, problem
-from recdistill.evaluation.ranking import ranker
 from recdistill.methods import METHODS
 from recdistill.models import MODELS
+from recdistill.recipes.evaluate import AFTER_TRAINING
 from recdistill.serve.service import Service
 
 if TYPE_CHECKING:
@@ -66,11 +67,9 @@ class Trained:
         state = self.stop.state_of(metric)
         if state is None:
             raise UsageError(problem("There is no best epoch of that metric", metric, allowed=self.stop.metrics))
-        now = {name: value.clone() for name, value in self.model.state_dict().items()}
-        self.model.load_state_dict(state)
-        arrays = {name: value.copy() for name, value in self.model.arrays().items()}
-        self.model.load_state_dict(now)
-        return ranker(self.model.kind, arrays)
+        model = deepcopy(self.model)
+        model.load_state_dict(state)
+        return model.ranker()
 
     def recommend(
         self,
@@ -113,7 +112,12 @@ class Trained:
             popular=self._popular,
             model=self.name,
             settings=dict(self.settings),
-            lineage={"method": self.method, "seed": self.settings["seed"], **(lineage or {})},
+            lineage={
+                "method": self.method,
+                "seed": self.settings["seed"],
+                **({"users": AFTER_TRAINING} if self.model.ordered else {}),
+                **(lineage or {}),
+            },
             metrics=dict(metrics or {}),
             citations=self.citations,
             overwrite=overwrite,

@@ -103,7 +103,7 @@ class _JoinedView(View):
         return self._of(Kind.SCORES).scores_among(items)
 
     @override
-    def log_partition(self, without: Tensor, *, chunk: int = 4096) -> Tensor:
+    def log_partition(self, without: Tensor, *, chunk: int | None = None) -> Tensor:
         return self._of(Kind.SCORES).log_partition(without, chunk=chunk)
 
     @override

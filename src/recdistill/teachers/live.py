@@ -81,6 +81,10 @@ class _LiveView(View):
         return self._view.scores_among(items)
 
     @override
+    def log_partition(self, without: Tensor, *, chunk: int | None = None) -> Tensor:
+        return self._view.log_partition(without, chunk=chunk)
+
+    @override
     def ranked(self, k: int) -> Tensor:
         return self._teacher.ranked(self._query.row, k)
 
