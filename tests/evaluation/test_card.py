@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from recdistill.data.csr import Csr
+from recdistill.data.histories import Histories
 from recdistill.errors import DataError, UsageError
 from recdistill.evaluation.card import Card, Measured, Training, agreement, bytes_on_disk, environment
 from recdistill.evaluation.compare import Interval
+from recdistill.evaluation.encoded import EncodedRanker
 from recdistill.evaluation.evaluate import Evaluation
 from recdistill.evaluation.latency import Latency, measure
 from recdistill.evaluation.ranking import VectorRanker
@@ -144,3 +146,16 @@ def test_bytes_are_those_of_all_files(tmp_path):
     assert bytes_on_disk(tmp_path / "a") == 5
     with pytest.raises(DataError, match="There is nothing to weigh"):
         bytes_on_disk(tmp_path / "nowhere")
+
+
+def test_what_reads_histories_is_timed_as_it_is_served_and_not_while_it_reads():
+    asked = []
+
+    def encode(histories, rows):
+        asked.append((histories.n_rows, rows.tolist()))
+        return np.ones((len(rows), 2), np.float32)
+
+    histories = Histories(np.array([0, 1, 2, 4], np.int64), np.array([0, 1, 2, 1], np.int32))
+    ranker = EncodedRanker(encode, np.eye(4, 2, dtype=np.float32), histories)
+    assert measure(ranker, k=2, n_users=5, batch=4, seconds=0).n_users_timed == 5
+    assert asked == [(3, [0, 1, 2])], "everybody once, before the clock runs"

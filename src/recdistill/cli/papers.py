@@ -18,8 +18,8 @@ def reproduce(
     tables: Annotated[
         str,
         typer.Option(
-            help="Tables by name, with commas between. Of de-rrd: bpr, neumf, bpr-half; of sequential: toys, beauty, "
-            "ml-1m. [default: the first]"
+            help="Tables by name, with commas between. Of de-rrd: bpr, neumf, bpr-half, trials, best; of "
+            "sequential: toys, beauty, ml-1m. [default: the first]"
         ),
     ] = "",
     only: Annotated[str, typer.Option(help="Rows by name, with commas between; all when left out.")] = "",

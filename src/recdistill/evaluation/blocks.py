@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BlockRanker", "Scratch", "Work", "default_threads"]
 
-_ROWS = (1, 8, 64)  # block heights: one user, a small request, a whole table
+_ROWS = (1, 8, 32)  # block heights: one user, a small request, a whole table
 _SCORES = 1 << 22  # floats of one block's scores that a thread may hold (16 MiB), down to 8 rows
 _PAIRS = 1 << 16  # pairs that are scored exactly at a time
 _DEPTH = 16  # items a group

@@ -50,6 +50,11 @@ class EncodedRanker(VectorRanker):
             return self
         return EncodedRanker(self._encode, self.item, histories, threads=self.threads)
 
+    def settled(self) -> VectorRanker:
+        """The ranker with everybody's vector ready, as a bundle serves it."""
+        self._check(np.arange(self.n_users))
+        return VectorRanker(self.user, self.item, threads=self.threads)
+
     @override
     def _check(self, queries: NDArray[np.int64]) -> None:
         with self._lock:

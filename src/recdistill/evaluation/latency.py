@@ -13,6 +13,7 @@ import numpy as np
 
 from recdistill.errors import UsageError, problem
 from recdistill.evaluation.blocks import BlockRanker
+from recdistill.evaluation.encoded import EncodedRanker
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -58,7 +59,7 @@ def measure(
     ranker is timed on fewer users; how many is kept.
 
     Args:
-        ranker: what is timed.
+        ranker: what is timed; one that reads histories as its bundle serves it, the vectors of users ready.
         k: how many items a list has.
         exclude: what lists leave out, as in serving.
         users: (Q,) user rows to choose from; None = all.
@@ -75,6 +76,8 @@ def measure(
     pool = np.arange(ranker.n_users, dtype=np.int64) if users is None else np.asarray(users, np.int64)
     if len(pool) == 0:
         raise UsageError(problem("There is no user to time", remedy="Pass `users`, or a ranker that has some"))
+    if isinstance(ranker, EncodedRanker):
+        ranker = ranker.settled()
     chosen = np.random.default_rng(seed).choice(pool, max(n_users, batch))
     single = _singles(ranker, k, exclude, chosen[:n_users], seconds)
     p50, p95, p99 = np.percentile(single, [50, 95, 99]).tolist()

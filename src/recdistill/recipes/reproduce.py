@@ -207,8 +207,8 @@ def markdown(found: dict[str, Any]) -> str:
         *summary(found),
         "",
     ]
-    for table in found["tables"].values():
-        lines += _page(table) if "order" in table else _trials_page(table)
+    for name, table in found["tables"].items():
+        lines += _page(name, table) if "order" in table else _trials_page(table)
     lines += [
         "Not run here: the paper's Foursquare tables (Table 2's second half, Tables 4 and 5): missing.",
         "",
@@ -246,34 +246,32 @@ def summary(found: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _page(table: dict[str, Any]) -> list[str]:
+def _page(name: str, table: dict[str, Any]) -> list[str]:
     done = {name: row for name, row in table["methods"].items() if row["seeds"]}
     lines = [f"## {table['title']}", ""]
     if not done:
         return [*lines, "Not run yet: missing.", ""]
-    half = "0.5" in table["title"]
-    paper = {} if half else DE_RRD_PAPER[table["base"]]
-    log = {} if half else DE_RRD_LOG[table["base"]]
+    paper, log = DE_RRD_PAPER.get(name, {}), DE_RRD_LOG.get(name, {})
     lines += [
         "| row | seeds | H@5 (95 %) | N@5 | H@10 | N@10 (95 %) | H@20 | N@20 | H@5 kept (95 %) | paper H@5, N@10 "
         "| log H@5, N@10 |",
         "|" + "---|" * 11,
     ]
-    for name, row in table["methods"].items():
-        if name not in done:
-            lines.append(f"| {name} | missing |" + " |" * 9)
+    for method, row in table["methods"].items():
+        if method not in done:
+            lines.append(f"| {method} | missing |" + " |" * 9)
             continue
         mean, spread = row["mean"], row["interval"]
         kept = row["retention"].get("test.H@5")
         cells = [
-            name,
+            method,
             str(len(row["seeds"])),
             _with(mean["test.H@5"], spread["test.H@5"]),
             *(f"{mean[f'test.{metric}']:.4f}" for metric in ("N@5", "H@10")),
             _with(mean["test.N@10"], spread["test.N@10"]),
             *(f"{mean[f'test.{metric}']:.4f}" for metric in ("H@20", "N@20")),
             f"{kept[0]:.1f} % ({kept[1]:.1f}-{kept[2]:.1f})" if kept else "",
-            *(_published(source.get(name.removesuffix("-top"))) for source in (paper, log)),
+            *(_published(source.get(method.removesuffix("-top"))) for source in (paper, log)),
         ]
         lines.append("| " + " | ".join(cells) + " |")
     lines += [
@@ -283,11 +281,13 @@ def _page(table: dict[str, Any]) -> list[str]:
         "| row | H@5 | H@10 | N@10 | H@20 |",
         "|---|---|---|---|---|",
     ]
-    for name, row in done.items():
+    for method, row in done.items():
         one = row["one_epoch_for_all"]
         lines.append(
-            f"| {name} | " + " | ".join(f"{one[f'test.{m}']:.4f}" for m in ("H@5", "H@10", "N@10", "H@20")) + " |"
+            f"| {method} | " + " | ".join(f"{one[f'test.{m}']:.4f}" for m in ("H@5", "H@10", "N@10", "H@20")) + " |"
         )
+    if not table["order"]:
+        return [*lines, ""]
     lines += ["", "Neighbours in the published order, paired over users (sign flips, Holm over all rows):", ""]
     lines += ["| metric | above | below | seeds | difference (95 %) | p |", "|---|---|---|---|---|---|"]
     for test in table["order"]:
