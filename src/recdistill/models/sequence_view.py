@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from recdistill.knowledge.view import Layer
+    from recdistill.models.memory import Recalled
     from recdistill.models.sequential import Sequential
     from recdistill.query import Side
 
@@ -163,12 +164,16 @@ class SequenceView(View):
         return out if self._model.bias is None else torch.cat([out, self.known()[:, None].to(out.dtype)], 1)
 
     @cached_property
-    def _encoding(self) -> Encoding:
+    def _encoding(self) -> Encoding | Recalled:
         if self._of is not None:
             return self._of._encoding
         query, model = self._query, self._model
         model.check(query)
         history = model.history_of(query.row) if query.history is None else query.history
+        if model.memory is not None and not model.training and query.at is not None and not query.both_ways:
+            recalled = model.memory.recall(history)
+            if recalled is not None:
+                return recalled
         if query.at is None:
             history, both_ways = model.asked_at_end(history)
             return Encoding(model, history, both_ways=both_ways, key=query.key)
