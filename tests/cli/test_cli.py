@@ -69,6 +69,7 @@ def test_the_commands_are_these_and_each_says_what_it_does():
         "init",
         "recommend",
         "reproduce",
+        "search",
     }
     assert all(each.callback.__doc__ for each in app.registered_commands)
 

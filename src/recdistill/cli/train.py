@@ -107,10 +107,7 @@ def search(
 
         torch.set_num_threads(threads)
     found = search_run(settings, text=written(run, assigned), listener=Screen())
-    console().print(found.text)
-    console().print()
-    console().print(found.comparison)
-    console().print(found.words)
+    console().print(found)
     typer.echo(f"Cell:    {found.drawing}   (cell.json builds it again)")
     typer.echo(f"Report:  {found.page}")
     typer.echo(f"Student: {found.bundle}   (recdistill recommend {found.bundle} --users ...)")

@@ -14,10 +14,13 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from recdistill import rng
 from recdistill.clock import constant
 from recdistill.errors import UsageError, problem
 from recdistill.models.sequential import Sequential
+from recdistill.query import Query
 from recdistill.recipes.answers import Answers, answers
 from recdistill.recipes.cells import digest
 from recdistill.recipes.search import inherited, training_of
@@ -33,6 +36,7 @@ from recdistill.search.run import Found, prices
 from recdistill.search.run import search as run_search
 from recdistill.search.sampling import Architecture
 from recdistill.search.space import SPACES
+from recdistill.terms.layer_match import LayerMatch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,6 +51,7 @@ if TYPE_CHECKING:
 __all__ = ["CellStudy", "Searched"]
 
 _TOLERANCES = (0.1, 0.2, 0.4, 0.8)
+_LOOKED_AT = 256  # histories, of a picture of who learned from whom
 _TIMED = 2.0  # seconds for each system's single answers, and again for its tables
 
 
@@ -67,12 +72,13 @@ class Searched:
     curve: Curve
     """Loss terms, and on validation data the derived student's metrics, "entropy" and "cost"."""
     seconds: float
+    mapping: Sequence[Sequence[float]]
+    """S x T shares of what each cell learned of the teacher's layers, in [0, 1]; empty without hidden layers."""
 
     @property
     def asked(self) -> str:
-        """What it was held to: "budget 2 ms", or "price weight 0.1"."""
-        c = self.settings
-        return f"budget {Budget.parse(c.budget)}" if c.budget is not None else f"price weight {c.price_weight:g}"
+        """What it was held to."""
+        return held_to(self.settings)
 
 
 @dataclass(frozen=True)
@@ -123,6 +129,7 @@ class CellStudy(Bench):
                     "chances": found.supernet.architecture.probabilities().tolist(),
                     "curve": json.dumps(asdict(curve(found.report))),  # as text, which keeps the order of terms
                     "seconds": found.report.seconds,
+                    "mapping": self._mapping(found),
                 }
                 self.cells.put(name, about, done)
         return Searched(
@@ -134,6 +141,7 @@ class CellStudy(Bench):
             done["chances"],
             Curve(**json.loads(done["curve"])),
             done["seconds"],
+            done["mapping"],
         )
 
     def found(self, c: SearchSettings) -> Found:
@@ -142,7 +150,7 @@ class CellStudy(Bench):
         key = digest(about)
         if key not in self._found:
             name = self._name(c)
-            common = self._common(name, about, c.protocol)
+            common = self._common(name, about, c.protocol, stage=f"Searching cells, {held_to(c)}")
             if common["valid"] is None:
                 remedy = "Hold some out: split = 'leave-last-out', or valid above 0"
                 raise UsageError(problem("A search needs validation data, and there are none", remedy=remedy))
@@ -254,6 +262,20 @@ class CellStudy(Bench):
         assert isinstance(trained.model, Sequential)  # noqa: S101 - `resolve` has seen to it
         return trained.model
 
+    def _mapping(self, found: Found) -> list[list[float]]:
+        term = dict(found.objective.named_terms()).get("hidden")
+        if not isinstance(term, LayerMatch):
+            return []
+        student, train = found.student(), self.split.train
+        rows = torch.arange(min(_LOOKED_AT, train.n_users), device=student.item.device)
+        history = student.history_of(rows)
+        query = Query(rows, history=history, at=(history != -1).nonzero())
+        teacher = known(self._trained_teacher, train)
+        assert teacher is not None  # noqa: S101 - the term is there
+        with torch.no_grad():
+            plan = term.mapping(student.view(query), teacher.view(query), query)  # (S, T)
+        return (plan / plan.sum(1, keepdim=True)).tolist()
+
     def _prices(self, c: SearchSettings) -> tuple[Costs, float | None]:
         key = c.model_dump_json()
         if key not in self._priced:
@@ -279,3 +301,8 @@ class CellStudy(Bench):
     def _name(c: SearchSettings) -> str:
         asked = f"{c.price_weight:g}" if c.budget is None else re.sub(r"\W+", "", str(Budget.parse(c.budget)))
         return f"search-{asked}"
+
+
+def held_to(c: SearchSettings) -> str:
+    """What a search is held to: "budget 2 ms", or "price weight 0.1"."""
+    return f"price weight {c.price_weight:g}" if c.budget is None else f"budget {Budget.parse(c.budget)}"

@@ -80,9 +80,7 @@ class SearchRun(Settings):
     @model_validator(mode="after")
     def _trained_here(self) -> SearchRun:
         if self.teacher.model is None or self.teacher.files:
-            msg = (
-                'a search asks for the teacher\'s layers, so [teacher] is a sequential model to train: model = "sasrec"'
-            )
+            msg = 'a search asks for the layers of its teacher, a sequential model trained here: model = "sasrec"'
             raise ValueError(msg)
         return self
 
@@ -130,6 +128,7 @@ def resolve(run: SearchRun) -> SearchPlan:
         parse_metric(metric)
     assert run.teacher.model is not None  # noqa: S101 - the file's validator has seen to it
     train, own = run.train.model_extra or {}, run.search.model_extra or {}
+    parse(TrainSettings, train, at="train", also=tuple(Train.model_fields))
     inherited = {key: train[key] for key in _SHARED if key in train and key not in own}
     search = settings_of(run.search.preset, {**inherited, **own}, also=tuple(Search.model_fields))
     plan = SearchPlan(
@@ -140,7 +139,6 @@ def resolve(run: SearchRun) -> SearchPlan:
         search=search,
         retrain=retraining_of(run.retrain.preset, run.retrain.model_extra, also=tuple(Retrain.model_fields)),
     )
-    parse(TrainSettings, train, at="train", also=tuple(Train.model_fields))
     _check_training(plan)
     space = SPACES[search.space]
     if search.frame.leak == "refuse":

@@ -17,6 +17,8 @@ import statistics
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
+from rich.text import Text
+
 from recdistill.methods.adarec import ADAREC
 from recdistill.recipes.cells import write_text
 from recdistill.recipes.cellstudy import CellStudy
@@ -26,6 +28,7 @@ from recdistill.recipes.drawing import drawn, legend
 from recdistill.recipes.listener import Silent
 from recdistill.recipes.searchfile import resolve
 from recdistill.recipes.study import load_log
+from recdistill.recipes.tables import searched
 from recdistill.report.cell import as_text, standalone
 from recdistill.report.page import Entry
 from recdistill.report.search import Beliefs, Row, SearchPage, Spread, Step
@@ -36,6 +39,8 @@ from recdistill.search.space import SPACES
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+    from rich.console import Console, ConsoleOptions, RenderResult
 
     from recdistill.evaluation.latency import Latency
     from recdistill.recipes.cellstudy import Searched
@@ -58,16 +63,21 @@ class SearchOutcome:
     """Cards and evaluations of all systems; the paired tests are of the others less the searched student."""
     design: Design
     """The student's cells."""
-    text: str
-    """The same, drawn in letters."""
-    words: str
-    """What it came to, in a few sentences."""
+    told: SearchPage
+    """Everything `report.html` says."""
     page: Path
     """`report.html`."""
     drawing: Path
     """`cell.svg`."""
     bundle: Path
     """The student to ship."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The cells in letters, the table, and what it came to in a few sentences."""
+        for cell in self.told.cells:
+            yield Text(f"{as_text(cell)}\n")
+        yield searched(self.told, width=options.max_width)
+        yield Text(f"\n{_words(self.told)}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,8 +122,7 @@ def search_run(run: SearchRun, *, text: str = "", listener: Listener | None = No
     return SearchOutcome(
         comparison,
         found.designs[found.best],
-        "\n\n".join(as_text(cell) for cell in page.cells),
-        _words(page),
+        page,
         out / "report.html",
         out / "cell.svg",
         out / "bundles" / found.best,
@@ -214,7 +223,7 @@ def _page(study: CellStudy, found: _Found, comparison: Comparison, rows: dict[st
         cells=drawn(best.design, best.chances, student.chain),
         legend=legend(best.design),
         chain=_chain(best, study.split.train.n_items),
-        budget=_budget(best, rows[found.best], cards[found.best].latency),
+        budget=_budget(found.searches[_SEARCHED][0], rows[found.best], cards[found.best].latency),
         searched=found.best,
         random=_spread(comparison, found.groups, main),
         steps=[
@@ -241,6 +250,7 @@ def _page(study: CellStudy, found: _Found, comparison: Comparison, rows: dict[st
             )
             for at, chances in enumerate(best.chances, 1)
         ],
+        mapping=best.mapping,
         timing="" if not run.evaluate.latency else _TIMING,
     )
 
@@ -262,14 +272,14 @@ def _chain(best: Searched, items: int) -> str:
     )
 
 
-def _budget(best: Searched, row: Row, latency: Latency | None) -> str:
-    if best.most is None or row.cost is None:
+def _budget(first: Searched, row: Row, latency: Latency | None) -> str:
+    if first.most is None or row.cost is None:
         return ""
-    unit = best.costs.unit
-    said = f"Held to {best.asked}: by the price list it costs {_figure(row.cost, unit)}"
+    unit = first.costs.unit
+    said = f"Held to {first.asked}: by the price list it costs {_figure(row.cost, unit)}"
     if unit == "ms" and latency is not None:
         said += f"; measured here, from a history to a list, {milliseconds(latency.p50_ms)}"
-        said += ", which keeps it" if latency.p50_ms <= best.most else ", which is more"
+        said += ", which keeps it" if latency.p50_ms <= first.most else ", which is more"
     return said + "."
 
 

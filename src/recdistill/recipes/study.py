@@ -230,8 +230,8 @@ class Bench:
             "candidates": None if candidates is None else candidates.digest,
         }
 
-    def _common(self, name: str, about: dict[str, Any], protocol: str) -> dict[str, Any]:
-        self.listener.begin(f"Training {name}")
+    def _common(self, name: str, about: dict[str, Any], protocol: str, *, stage: str = "") -> dict[str, Any]:
+        self.listener.begin(stage or f"Training {name}")
         return {
             "valid": self.split.valid if len(self.split.valid.queries) else None,
             "candidates": self._candidates(protocol),

@@ -126,7 +126,7 @@ def _width(cell: Drawn) -> float:
 def _cell(cell: Drawn) -> Markup:
     axis, live = _axis(cell), cell.live
     parts = [Markup('<text class="title" x="0" y="16">{title}</text>').format(title=cell.title)]
-    order = sorted(cell.wires, key=lambda wire: (wire.kind != "none", wire.source not in live))  # the faint ones below
+    order = sorted(cell.wires, key=lambda wire: (wire.kind != "none", wire.source in live))  # the faint ones below
     parts += [_wire(wire, axis, faint=wire.kind == "none" or wire.source not in live) for wire in order]
     parts += [_mix(cell, axis, live)]
     parts += [_node(node, axis, faint=node not in live) for node in range(cell.nodes + 1)]

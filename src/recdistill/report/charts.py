@@ -151,7 +151,7 @@ def heat(
     """
     left = 18 + 7.2 * max((len(name) for name in rows), default=0)
     wide, high, top = min(64.0, max(34.0, (WIDTH - left) / max(len(columns), 1))), 23.0, 40.0 if x_label else 24.0
-    most = max((value for row in values for value in row), default=0) or 1.0
+    most = max(0.5, *(value for row in values for value in row)) if any(values) else 1.0
     parts = [Markup('<text class="name" x="{x:.1f}" y="13">{t}</text>').format(x=left, t=x_label)]
     for at, name in enumerate(columns):
         parts.append(
@@ -218,7 +218,7 @@ def lines(
         width=340 if small else WIDTH,
         height=220 if small else 320,
         left=46,
-        right=82,
+        right=max(82.0, 20 + 7.2 * max(len(line.name) for line, _ in kept)),
         top=32,
         bottom=46,
         x=(min(x for x, _ in every), max(x for x, _ in every)),

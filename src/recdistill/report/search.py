@@ -103,7 +103,7 @@ class SearchPage(Page):
     """Term -> its share of the loss, in [0, 1], for every epoch."""
     beliefs: Sequence[Beliefs] = ()
     mapping: Sequence[Sequence[float]] = ()
-    """Share of the transport from each student layer (rows) to each teacher layer."""
+    """Of what each cell learned (rows), the share from each layer of the teacher; rows sum to 1."""
     timing: str = ""
     """How latency was measured, in a sentence."""
 
