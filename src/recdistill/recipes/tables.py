@@ -95,14 +95,12 @@ def searched(page: SearchPage, *, width: int = _WIDE) -> Table:
         header_style="bold",
         title=Text(f"test \u00b7 {page.protocol} \u00b7 {page.users} users", style="dim"),
         title_justify="left",
-        caption=Text(
-            "p50, p99: ms from a history to a list, one at a time; /s: 256 at a time; body: without tables", style="dim"
-        ),
+        caption=Text("p50, p99: ms from one history to a list; /s: 256 at a time", style="dim"),
         caption_justify="left",
     )
     metrics = page.metrics if wide else [main]
     table.add_column("system", no_wrap=True)
-    for name in [*metrics, "kept", "body", "params", "bytes", "p50", "p99", "/s"]:
+    for name in [*metrics, "kept", "body", *(["params"] if wide else []), "bytes", "p50", "p99", "/s"]:
         table.add_column(name, justify="right", no_wrap=True)
     for entry in page.entries:
         card, kept, timed = entry.card, entry.card.retention.get(main), entry.card.latency
@@ -116,7 +114,7 @@ def searched(page: SearchPage, *, width: int = _WIDE) -> Table:
             *(_interval(entry.metrics[metric], 4) for metric in metrics),
             _NONE if kept is None else Text(f"{kept.mean:.1f} %"),
             Text(short(page.row(entry).body)),
-            Text(short(card.parameters)),
+            *([Text(short(card.parameters))] if wide else []),
             Text(megabytes(card.bytes)),
             *times,
             style="bold" if student is not None and entry.name == student.name else "",

@@ -218,7 +218,7 @@ def lines(
         width=340 if small else WIDTH,
         height=220 if small else 320,
         left=46,
-        right=max(82.0, 20 + 7.2 * max(len(line.name) for line, _ in kept)),
+        right=max(82.0, 18 + 8 * max(len(line.name) for line, _ in kept)) if any(line.name for line, _ in kept) else 18,
         top=32,
         bottom=46,
         x=(min(x for x, _ in every), max(x for x, _ in every)),
