@@ -136,7 +136,14 @@ def test_a_search_ends_with_cells_drawn_cards_beside_controls_a_front_a_bundle_a
     assert found.bundle == out / "bundles" / "searched"
     assert Service.from_bundle(found.bundle).recommend([3], k=5).n_rows == 5
     page = found.page.read_text(encoding="utf-8")
-    for word in ("What was found", "Chances of operators", "Who learned from whom", "Shares of the loss", "# the file"):
+    for word in (
+        "What was found",
+        "Chances of operators",
+        "Who learned from whom",
+        "Shares of the loss",
+        "# the file",
+        "all systems in turns",
+    ):
         assert word in page
     assert "http://" not in page.replace("http://www.w3.org/2000/svg", "")
 

@@ -251,7 +251,7 @@ def _page(study: CellStudy, found: _Found, comparison: Comparison, rows: dict[st
             for at, chances in enumerate(best.chances, 1)
         ],
         mapping=best.mapping,
-        timing="" if not run.evaluate.latency else _TIMING,
+        timing="" if cards[found.best].latency is None else _TIMING,
     )
 
 
