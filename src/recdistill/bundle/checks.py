@@ -97,6 +97,10 @@ def _table(where: str, tensors: Mapping[str, Spec], kind: str, encoder: EncoderE
                 f"{dtype} {list(shape)}" if dtype is not None else "absent",
             )
         )
+    if encoder.gives != tensors["item"][1][1]:
+        raise BundleError(
+            problem(f"{where}: the encoder gives {encoder.gives} dimensions and 'item' has {tensors['item'][1][1]}")
+        )
 
 
 def _id_specs(found: Mapping[str, Spec], ids: _Ids) -> dict[str, Spec]:

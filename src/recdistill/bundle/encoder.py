@@ -87,7 +87,7 @@ class Encoder:
             group += kept > width
             width *= 2
         order = np.argsort(group, kind="stable")
-        out = np.empty((len(rows), self.width), np.float32)
+        out = np.empty((len(rows), self.entry.gives), np.float32)
         at = 0
         while at < len(order):
             width = min(_NARROW << int(group[order[at]]), length)
@@ -108,7 +108,7 @@ class Encoder:
         if not history.size:
             history = np.full((len(history), 1), -1, np.int64)
         if not len(history):
-            return np.empty((0, self.width), np.float32)
+            return np.empty((0, self.entry.gives), np.float32)
         if history.min() < -1 or history.max() >= len(self._table):
             wrong = int(history.max() if history.max() >= len(self._table) else history.min())
             raise UsageError(problem("A history holds a row that is no item", wrong, allowed="rows, -1 = padding"))
@@ -120,36 +120,32 @@ class Encoder:
             (found,) = session.run(None, {"vectors": vectors, "real": real})
         except Exception as error:  # noqa: BLE001 - its errors have no common class
             raise BundleError(problem(f"{self._where} cannot be run: {error}", remedy=_ANEW)) from None
-        if found.shape != (len(history), self.width) or found.dtype != np.float32:
+        if found.shape != (len(history), self.entry.gives) or found.dtype != np.float32:
             raise BundleError(problem(f"{self._where} gave {found.dtype} {found.shape}", remedy=_ANEW))
         return found
-
-    @cached_property
-    def width(self) -> int:
-        """Dims of the output, w."""
-        shape = self._session.get_outputs()[0].shape
-        if len(shape) != 2 or not isinstance(shape[1], int):
-            raise BundleError(problem(f"{self._where} gives no (Q, w) vectors", shape, remedy=_ANEW))
-        return shape[1]
 
     @cached_property
     def _session(self) -> Any:  # noqa: ANN401 - of an untyped library
         with self._lock:
             if (made := self.__dict__.get("_session")) is not None:
                 return made
-            run = runtime()
+            run, entry = runtime(), self.entry
             options = run.SessionOptions()
             options.intra_op_num_threads, options.inter_op_num_threads = self._threads, 1
             options.log_severity_level = 4
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
             try:
                 session = run.InferenceSession(self._graph, options, providers=["CPUExecutionProvider"])
+                inputs = {one.name: (one.type, len(one.shape)) for one in session.get_inputs()}
+                outputs = [(one.type, one.shape[1:]) for one in session.get_outputs()]
             except Exception as error:  # noqa: BLE001 - its errors have no common class
                 raise BundleError(problem(f"{self._where} cannot be loaded: {error}", remedy=_ANEW)) from None
-            inputs = {one.name: (one.type, len(one.shape)) for one in session.get_inputs()}
             wanted = {"vectors": ("tensor(float)", 3), "real": ("tensor(bool)", 2)}
-            if inputs != wanted or len(session.get_outputs()) != 1:
+            if inputs != wanted:
                 raise BundleError(problem(f"{self._where} has other inputs", inputs, allowed=f"{wanted}", remedy=_ANEW))
+            if outputs != [("tensor(float)", [entry.gives])]:
+                what = f"{self._where} does not give one table of width {entry.gives}"
+                raise BundleError(problem(what, outputs, remedy=_ANEW))
             self.__dict__["_session"] = session
             return session
 

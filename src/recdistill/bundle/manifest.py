@@ -65,6 +65,8 @@ class EncoderEntry(_Strict):
     """Which array of `tensors.safetensors` holds the input vectors; of a wider one, the first `width` columns."""
     width: Annotated[int, Field(ge=1, lt=2**24)]
     """d, of the input vectors."""
+    gives: Annotated[int, Field(ge=1, lt=2**24)]
+    """w, of the vectors that come out: the width of `item`."""
     length: Annotated[int, Field(ge=1, lt=2**24)]
     """The most items of a history that are read: its last ones."""
     precision: Literal["float32", "int8"]

@@ -62,7 +62,13 @@ def encoder(model: Sequential, *, k: int = 10, sample: int = 256, seed: int = 0)
     name, table = input_table(model)
     n = sum(p.numel() for p in _weights(model))
     entry = EncoderEntry(
-        table=name, width=model.dim, length=model.reads, precision="float32", parameters=n, measured={}
+        table=name,
+        width=model.dim,
+        gives=model.dim + (model.bias is not None),
+        length=model.reads,
+        precision="float32",
+        parameters=n,
+        measured={},
     )
     made = Encoder(graph, entry, table, where=f"The exported encoder of {model.source}")
     found = parity(made, model, k=k, sample=sample, seed=seed).checked()
@@ -139,7 +145,7 @@ def _explained(source: str) -> Generator[None]:
     try:
         yield
     except Exception as error:
-        first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        first = " ".join(str(error.__cause__ or error).split())[:400]
         remedy = "Its `ending` must be made of operators that torch.onnx knows, for any batch and length"
         raise BundleError(
             problem(f"The encoder of {source} cannot be written as ONNX: {first}", remedy=remedy)

@@ -106,12 +106,12 @@ def parity(
         raise BundleError(problem("The exported encoder has another width than its model", theirs.shape[1]))
     item = model.served_items().detach().cpu().numpy()  # (I, d)
     k = min(k, len(item))
+    if not (np.isfinite(ours).all() and np.isfinite(theirs).all()):
+        return Parity(len(rows), k, 0, 0, float(np.finfo(np.float64).max), tolerance)
     difference, step = 0.0, max(1, _CELLS // max(len(item), 1))
     for at in range(0, len(rows), step):
         part = (ours[at : at + step] - theirs[at : at + step]) @ item.T
         difference = max(difference, float(np.abs(part).max(initial=0.0)))
-    if not np.isfinite(difference):
-        return Parity(len(rows), k, 0, 0, float(np.finfo(np.float64).max), tolerance)
     ranker = VectorRanker(ours, item)
     a, b = ranker.top_k(rows, k), ranker.asked_by(theirs).top_k(rows, k)  # (m, k)
     apart = np.flatnonzero((a != b).any(axis=1))

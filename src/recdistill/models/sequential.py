@@ -123,8 +123,8 @@ class Sequential(Recommender):
         """The most items of a history that `ending` is given."""
         return self.length
 
-    def ending(self) -> nn.Module:
-        """(Q, T, d) input vectors, 0 at padding, (Q, T) bool -> (Q, d or d + 1): the vectors of histories at their ends.
+    def ending(self) -> Ending:
+        """(Q, T, d) input vectors, 0 at padding, (Q, T) bool -> (Q, d or d + 1): vectors of histories at their ends.
 
         It shares the weights, computes what `encode` does with as little as that takes, and is what is exported.
         """

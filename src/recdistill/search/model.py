@@ -189,12 +189,8 @@ class _FoldedEnding(Ending):
     def __init__(self, model: Cells) -> None:
         super().__init__(model)
         self.folded = fold(model.chain)
-        self.length, self.pads, self.position, self.padding = (
-            model.length,
-            model.frame.pads,
-            model.position,
-            model.padding,
-        )
+        self.length, self.pads = model.length, model.frame.pads
+        self.position, self.padding = model.position, model.padding
 
     @override
     def states(self, vectors: Tensor, real: Tensor) -> Tensor:
