@@ -82,10 +82,13 @@ def test_no_command_shows_the_help():
     [
         (["distil"], "error: Unknown command 'distil'. Did you mean 'distill'? Allowed: cite, "),
         (["distill", "runn.toml"], "error: There is no run file 'runn.toml'"),
-        (["cite", "derrd"], "error: Unknown method or model 'derrd'. Did you mean 'de-rrd'? Allowed: bert4rec, de, "),
+        (
+            ["cite", "derrd"],
+            "error: Unknown method or model 'derrd'. Did you mean 'de-rrd'? Allowed: adarec, ",
+        ),
         (
             ["cite", "lightgnc"],
-            "error: Unknown method or model 'lightgnc'. Did you mean 'lightgcn'? Allowed: bert4rec, de, ",
+            "error: Unknown method or model 'lightgnc'. Did you mean 'lightgcn'? Allowed: adarec, ",
         ),
         (
             ["distill", "run.toml", "--set", "train.epoch=3"],

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ClozeBatches", "SequenceBatches", "StagedBatches"]
 
+_SHOWN = 128
+"""Histories at a time, where all are gone through once."""
+
 
 class _Sequences(ABC):
     """Every window of the histories once an epoch, in a new order."""
@@ -130,6 +133,18 @@ class SequenceBatches(_Sequences):
         """
         common = {"size": size, "negatives": negatives, "seed": seed}
         super().__init__(train, length=length, least=max(least, 2), every=every, device=device, **common)
+
+    def shown(self) -> Iterator[Tensor]:
+        """Every history of an epoch, (Q, T) item rows padded on the left with -1, the shortest first."""
+        order = torch.sort(self._stop - self._start, stable=True).indices  # (W,)
+        for some in order.split(_SHOWN):
+            place, real = self._places(some, ahead=1)
+            yield torch.where(real, self._items[place.clamp(min=0)].long(), -1)
+
+    @property
+    def n_shown(self) -> int:
+        """Items in all of them."""
+        return int((self._stop - self._start - 1).clamp(max=self._length).sum())
 
     @override
     def _batch(self, some: Tensor, epoch: int, key: int) -> Batch:

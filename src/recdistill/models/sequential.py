@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from recdistill.data.histories import Histories
     from recdistill.data.interactions import Interactions
     from recdistill.models.base import LearningBatches
+    from recdistill.models.memory import Memory
 
 __all__ = ["Ending", "Sequential"]
 
@@ -74,6 +75,7 @@ class Sequential(Recommender):
         super().__init__()
         self.n_users, self.n_items, self.dim, self.length, self.every = histories.n_rows, n_items, dim, length, every
         self.histories = histories
+        self.memory: Memory | None = None
         self.item = nn.Parameter(torch.empty(n_items, dim).normal_(0, init_std))
         self.out = None if tied else nn.Parameter(torch.empty(n_items, dim).normal_(0, init_std))
         self.bias = nn.Parameter(torch.zeros(n_items)) if bias else None

@@ -24,7 +24,7 @@ from recdistill.data.candidates import Candidates
 from recdistill.errors import UsageError, problem
 from recdistill.evaluation.evaluate import evaluate
 from recdistill.knowledge.view import fingerprint_of
-from recdistill.methods.adarec import distillation
+from recdistill.methods.adarec import distillation, remember
 from recdistill.objective import Objective, Pass
 from recdistill.runtime import Runtime
 from recdistill.search.batches import PartBatches
@@ -159,6 +159,8 @@ def search(
         return derive(architecture, width=c.frame.dim, seed=seed, choice=choice)
 
     every = batches("all")
+    if teacher is not None and c.distillation.weight > 0:
+        remember(teacher, every, most=c.distillation.memory)
 
     def score(of: Design) -> dict[str, float]:
         student = net.derived(of)
