@@ -36,7 +36,7 @@ def rows(space, per_cell=6):
     return [names[at : at + per_cell] for at in range(0, len(names), per_cell)]
 
 
-PLAIN = {name: (name, {}) for name, entry in MODELS.items() if "length" in entry.settings.model_fields}
+PLAIN = {name: (name, {}) for name in MODELS if "length" in MODELS[name].settings.model_fields}
 OTHERS = {
     "bert4rec, second stage": ("bert4rec", {"cloze": 0, "form": "pre", "layers": 1}),
     "sasrec, untied with biases": ("sasrec", {"tied": False, "bias": True, "form": "rezero", "layers": 1}),
