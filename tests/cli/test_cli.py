@@ -117,6 +117,7 @@ def test_no_command_shows_the_help():
         (["distill", "run.toml"], "ratings.csv"),
         (["init", "run.toml"], "error: There is a file at 'run.toml' already. Use --force, or another name."),
         (["recommend", "nowhere"], "error: Say for whom"),
+        (["recommend", "nowhere", "--all", "--after", "i1"], "error: Say for whom"),
         (["recommend", "nowhere", "--all"], "error: --all writes a Parquet file. For example --out lists.parquet."),
         (["recommend", "nowhere", "--users", "@none"], "error: "),
         (["reproduce", "de-rdd"], "Unknown paper 'de-rdd'. Did you mean 'de-rrd'?"),
@@ -255,6 +256,13 @@ def test_recommend_writes_files(finished, name):
     )
     assert done.returncode == 0, done.stderr
     assert "6 rows for 2 users" in done.stdout
+
+
+def test_a_bundle_that_reads_no_histories_says_so(finished):
+    folder, _ = finished
+    done = call("recommend", "out/bundles/rrd", "--after", "i1,i2", cwd=folder)
+    assert done.returncode == 2
+    assert "holds no encoder" in done.stderr
 
 
 def test_recommend_all_writes_every_user(finished):

@@ -5,24 +5,32 @@ Letters: Q users asked, k list, I items, m candidates, e items left out of one u
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from recdistill import bundle
+from recdistill.bundle.encoder import Encoder
 from recdistill.errors import UsageError, problem
+from recdistill.evaluation.blocks import default_threads
+from recdistill.evaluation.ranking import VectorRanker
 from recdistill.evaluation.ranking import ranker as ranker_of
 from recdistill.serve.arguments import LeftOut, Wish, among, column, positive, refuse, sequence
+from recdistill.serve.histories import brought
 from recdistill.serve.recommendations import Recommendations
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
     from typing import Never
 
     from numpy.typing import NDArray
 
     from recdistill.data.csr import Csr
+    from recdistill.data.histories import Histories
+    from recdistill.evaluation.encoded import Encode
     from recdistill.evaluation.ranking import Ranker
     from recdistill.ids import IdTable
     from recdistill.serve.arguments import Ids
@@ -41,12 +49,24 @@ class Service:
         items: external ids of the ranker's items.
         seen: (U x I) what each user has already.
         popular: (P,) distinct item rows for users nobody knows, best first.
+        encode: makes vectors of histories, of a model that reads them; None: it has only what it was trained on.
+        histories: of the users, which new items follow.
 
     Raises:
-        UsageError: the five do not belong together.
+        UsageError: they do not belong together.
     """
 
-    def __init__(self, ranker: Ranker, users: IdTable, items: IdTable, seen: Csr, popular: NDArray[np.int64]) -> None:
+    def __init__(
+        self,
+        ranker: Ranker,
+        users: IdTable,
+        items: IdTable,
+        seen: Csr,
+        popular: NDArray[np.int64],
+        *,
+        encode: Encode | None = None,
+        histories: Histories | None = None,
+    ) -> None:
         sizes = (len(users), len(items))
         for what, found in (
             ("ranker", (ranker.n_users, ranker.n_items)),
@@ -56,7 +76,12 @@ class Service:
                 raise UsageError(
                     problem(f"The {what} is of another size than the ids (users, items)", found, allowed=f"{sizes}")
                 )
+        if histories is not None and histories.n_rows != len(users):
+            raise UsageError(
+                problem("There are not as many histories as users", histories.n_rows, allowed=f"{sizes[0]}")
+            )
         self.ranker, self.users, self.items, self.seen, self.popular = ranker, users, items, seen, popular
+        self.encode, self.histories = encode, histories
 
     @classmethod
     def from_bundle(
@@ -74,7 +99,14 @@ class Service:
         """
         opened = bundle.open(path, verify=verify)
         model = ranker_of(opened.manifest.kind, opened.arrays, threads=threads)
-        return cls(model, opened.users, opened.items, opened.seen, opened.popular)
+        part, encode, histories = opened.encoder, None, None
+        if part is not None:
+            threads = default_threads() if threads is None else threads
+            where = f"The encoder of {path}"
+            encode = Encoder(part.graph, part.entry, part.table, threads=threads, where=where).encode
+            histories = part.histories
+        parts = opened.users, opened.items, opened.seen, opened.popular
+        return cls(model, *parts, encode=encode, histories=histories)
 
     def recommend(
         self,
@@ -114,6 +146,61 @@ class Service:
         wish = Wish(min(k, max(len(self.items), 1)), filter_seen, left_out, only)
         lists, scores = self._answers(rows, wish)
         return self._told(ids, rows, lists, scores, tuple(notes))
+
+    def recommend_after(
+        self,
+        histories: Mapping[Any, Ids] | Sequence[Ids],
+        k: int = 10,
+        *,
+        filter_seen: bool = True,
+        exclude: Ids | Mapping[Any, Ids] | None = None,
+        candidates: Ids | None = None,
+        **foreign: Never,
+    ) -> Recommendations:
+        """The best items to follow histories: new clicks of known users, or what visitors did whom nobody knows.
+
+        A history with nothing of the catalogue in it gets the popular list.
+
+        Args:
+            histories: `{user: item ids}`, oldest first: they follow what the bundle holds of a known user, and are all
+                there is of another; or a list of such histories, (Q,), whose lists are named 0, 1, 2 ...
+            k: how many items each, at least 1.
+            filter_seen: leave out what stands in the history, and what a known user had already.
+            exclude: as in `recommend`.
+            candidates: as in `recommend`.
+            foreign: nothing; as in `recommend`.
+
+        Raises:
+            UsageError: this model reads no histories, onnxruntime is missing, or as in `recommend`.
+            BundleError: the bundle's encoder is broken.
+            DataError: an id is neither text nor an integer.
+        """
+        refuse(foreign)
+        k = positive(k)
+        if self.encode is None or not isinstance(self.ranker, VectorRanker):
+            what = "This bundle cannot read new histories: it holds no encoder"
+            remedy = (
+                "Save a sequential model (sasrec, nextitnet, bert4rec, gru4rec, cells) where the extra is installed: "
+                'pip install "recdistill[onnx]"'
+            )
+            raise UsageError(problem(what, remedy=remedy))
+        found = brought(histories, self.users, self.items, self.histories)
+        notes: list[str] = []
+        if found.ignored:
+            many = f"{found.ignored:,} of {found.total:,} items"
+            notes.append(f"histories: {many} are not in the catalogue and were ignored")
+        left_out = self._left_out(exclude, found.ids, notes)
+        only = None if candidates is None else self._known_items(candidates, "candidates", notes)
+        wish = Wish(min(k, max(len(self.items), 1)), filter_seen, left_out, only)
+        rows = np.where(found.there, np.arange(len(found.rows)), -1)
+        here = copy.copy(self)  # the same items, asked by these histories
+        there = np.flatnonzero(found.there)
+        vectors = np.zeros((len(rows), self.ranker.d), np.float32)  # (Q, d)
+        vectors[there] = self.encode(found.histories, there)
+        here.ranker = self.ranker.asked_by(vectors)
+        here.seen = found.seen(self.seen) if filter_seen else self.seen
+        lists, scores = here._answers(rows, wish)
+        return self._told(found.ids, rows, lists, scores, tuple(notes))
 
     def recommend_all(
         self,
