@@ -88,6 +88,8 @@ def split(
         "time": lambda: _time(log, valid, test),
     }
     part, notes = ways[how]()  # (n,) int8
+    if how != "given" and log.split is not None:
+        notes = ["The split that the log itself gives is ignored; split(log, 'given') takes it", *notes]
     return _assembled(log, part, how, seed, notes)
 
 

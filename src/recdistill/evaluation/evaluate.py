@@ -196,7 +196,7 @@ class Evaluation:
 def evaluate(
     ranker: Ranker,
     held: Held,
-    metrics: Sequence[str | Metric] = ("recall@10", "ndcg@10"),
+    metrics: str | Metric | Sequence[str | Metric] = ("recall@10", "ndcg@10"),
     *,
     protocol: str = "full",
     candidates: Negatives | None = None,
@@ -207,7 +207,7 @@ def evaluate(
     Args:
         ranker: what orders the items; one that reads histories reads those of `held`.
         held: targets, what a ranking leaves out, and the users with a target.
-        metrics: names with a cut-off, "ndcg@10".
+        metrics: a name with a cut-off, "ndcg@10", or several.
         protocol: "full" ranks all items outside `held.seen`; "sampled(499)" ranks the one target among 499 candidates.
         candidates: of the sampled protocol, one row a user; the other held-out item is not among them.
         cold: users the ranker cannot serve count 0 ("zero"), or are left out ("drop").
@@ -223,7 +223,7 @@ def evaluate(
 def evaluate_parts(
     ranker: Ranker,
     parts: Sequence[Held],
-    metrics: Sequence[str | Metric] = ("recall@10", "ndcg@10"),
+    metrics: str | Metric | Sequence[str | Metric] = ("recall@10", "ndcg@10"),
     *,
     protocol: str = "full",
     candidates: Negatives | None = None,
@@ -233,7 +233,8 @@ def evaluate_parts(
 
     Arguments and errors are those of `evaluate`; one evaluation a part comes back, equal to its own call's.
     """
-    wanted = [m if isinstance(m, Metric) else parse(m) for m in metrics]
+    named = [metrics] if isinstance(metrics, str | Metric) else metrics
+    wanted = [m if isinstance(m, Metric) else parse(m) for m in named]
     if not wanted:
         raise UsageError(problem("Nothing to measure: no metric was named", remedy="Name one: metrics=('ndcg@10',)"))
     if cold not in ("zero", "drop"):

@@ -81,6 +81,7 @@ class View:
         )
 
 
+@runtime_checkable
 class Knows(Protocol):
     """All that a teacher has to be."""
 

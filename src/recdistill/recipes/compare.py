@@ -18,6 +18,7 @@ from recdistill.evaluation.compare import holm
 from recdistill.evaluation.evaluate import Evaluation, evaluate
 from recdistill.evaluation.latency import Latency, measure
 from recdistill.evaluation.ranking import following
+from recdistill.recipes.measure import check_held, fits
 from recdistill.recipes.tables import differences, results
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ class System:
     citations: tuple[str, ...] = ()
     timed: bool = True
     """Whether its latency means anything: a teacher from files is not served by us."""
+    trained: Trained | None = field(default=None, repr=False)
+    """Where it was trained here: by which it is checked that held-out data are of the same users and items."""
 
     @classmethod
     def of(cls, name: str, thing: Trained | Ranker) -> System:
@@ -75,6 +78,7 @@ class System:
                 best_epoch=None if best is None else best.epoch,
             ),
             citations=thing.citations,
+            trained=thing,
         )
 
 
@@ -138,7 +142,7 @@ def compare(
     systems: Mapping[str, Trained | Ranker | System],
     held: HeldOut,
     *,
-    metrics: Sequence[str] = METRICS,
+    metrics: str | Sequence[str] = METRICS,
     protocol: str = "full",
     candidates: Candidates | None = None,
     teacher: str | None = None,
@@ -160,14 +164,19 @@ def compare(
         seed: recorded in the cards.
 
     Raises:
-        UsageError: no systems, or a teacher or baseline that is not among them.
+        UsageError: no systems, a teacher or baseline that is not among them, training data given to be measured on, or
+            a system that was trained on other users or items.
         UnknownName: no such metric.
     """
     if not systems:
         raise UsageError(problem("There is nothing to compare", remedy="Give at least one system by name"))
     teacher = _among(teacher, systems, "teacher", "teacher")
     baseline = _among(baseline, systems, "baseline", "plain")
+    check_held(held)
     known = {name: thing if isinstance(thing, System) else System.of(name, thing) for name, thing in systems.items()}
+    for name, system in known.items():
+        if system.trained is not None:
+            fits(f"The system {name!r}", system.trained, held)
     found = {
         name: evaluate(system.ranker, held, metrics, protocol=protocol, candidates=candidates)
         for name, system in known.items()

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from recdistill.errors import UnknownName, UsageError, problem
 from recdistill.evaluation.evaluate import evaluate
-from recdistill.recipes.train import TrainSettings, distill, known
+from recdistill.recipes.train import TrainSettings, check_data, distill, known
 from recdistill.search.fidelity import Fidelity
 from recdistill.search.model import of_design
 from recdistill.search.run import Found
@@ -81,6 +81,7 @@ def search(
         UsageError: unusable settings, a space that leaks, a budget that nothing keeps, no teacher.
         MissingKnowledge: the teacher is not sequential.
     """
+    check_data(train, valid)
     knows, c = known(teacher, train), settings_of(preset, settings)
     return run(knows, train, c, valid=valid, candidates=candidates, seed=seed, checkpoint=checkpoint, watch=watch)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,9 +17,10 @@ import recdistill
 import recdistill.search.model  # pyright: ignore[reportUnusedImport] - registers "cells"
 from recdistill import rng
 from recdistill.data.interactions import HeldOut, Interactions
+from recdistill.data.matching import same_tables
 from recdistill.errors import UsageError, problem
 from recdistill.evaluation.evaluate import evaluate
-from recdistill.knowledge.view import fingerprint_of
+from recdistill.knowledge.view import Knows, fingerprint_of
 from recdistill.methods import METHODS, Setting
 from recdistill.models import MODELS
 from recdistill.recipes.trained import Trained
@@ -34,14 +36,12 @@ from recdistill.training.trainer import fit as run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from recdistill.data.candidates import Candidates
-    from recdistill.knowledge.view import Knows
     from recdistill.models.base import Recommender
     from recdistill.training.watch import Watch
 
-__all__ = ["TrainSettings", "distill", "fit", "known"]
+__all__ = ["TrainSettings", "check_data", "distill", "fit", "known"]
 
 
 class TrainSettings(Settings):
@@ -160,7 +160,7 @@ def distill(
         UsageError: held-out data given as training data, or unusable settings.
         MissingKnowledge: the method asks what the teacher cannot give.
     """
-    _check_data(train, valid)
+    check_data(train, valid)
     entry, how = MODELS[model], METHODS[method]
     training = training if training is not None else TrainSettings()
     of_model = dict(model_settings or {}) | ({} if dim is None else {"dim": dim})
@@ -223,23 +223,45 @@ def distill(
 
 
 def known(teacher: Trained | Files | Knows | None, train: Interactions) -> Knows | None:
-    """What a teacher is to terms: a trained model frozen, files matched to the log's rows."""
+    """What a teacher is to terms: a trained model frozen, files matched to the log's rows.
+
+    Raises:
+        UsageError: a model trained on other users or items, or a path.
+    """
     if isinstance(teacher, Trained):
+        remedy = "Split one log for both, or save the teacher and give rd.teacher(bundle=...), which is matched by ids"
+        same_tables("The teacher", teacher.train, "the training data", train, remedy=remedy)
         return Live(teacher.model, seen=train.csr())
     if isinstance(teacher, Files):
         return teacher.matched(users=train.users, items=train.items, seen=train.csr())
+    if isinstance(teacher, str | Path):
+        remedy = f"Say what the file holds: rd.teacher(lists={str(teacher)!r}), or scores=, vectors=, bundle="
+        raise UsageError(problem("A path alone is no teacher", str(teacher), remedy=remedy))
+    if teacher is not None and not isinstance(teacher, Knows):  # pyright: ignore[reportUnnecessaryIsInstance]
+        allowed = "what `fit` returned, rd.teacher(lists=...), or anything with `provides` and `view`"
+        raise UsageError(problem("This is no teacher", type(teacher).__name__, allowed=allowed))
     return teacher
 
 
-def _check_data(train: Interactions, valid: HeldOut | None) -> None:
+def check_data(train: Interactions, valid: HeldOut | None) -> None:
+    """Refuse held-out data to train on, and validation data of another log.
+
+    Raises:
+        UsageError: `train` holds valid or test rows, or is no log; `valid` is not of the same split.
+    """
     if isinstance(train, HeldOut) or not isinstance(train, Interactions):  # pyright: ignore[reportUnnecessaryIsInstance]
         msg = problem("Training takes Interactions", type(train).__name__, remedy="Give `split(log).train`")
         raise UsageError(msg)
+    if train.split is not None and (held := int((train.split != 0).sum())):
+        what = f"This log carries its own split, and {held:,} of its {len(train):,} rows are not for training"
+        raise UsageError(problem(what, remedy="Divide it: train, valid, test = rd.split(log, 'given')"))
     if valid is not None and (not isinstance(valid, HeldOut) or valid.name != "valid"):  # pyright: ignore[reportUnnecessaryIsInstance]
         what = valid.name if isinstance(valid, HeldOut) else type(valid).__name__  # pyright: ignore[reportUnnecessaryIsInstance]
         msg = problem("Early stopping takes the validation part of a split", what, remedy="Give `split(log).valid`")
         raise UsageError(msg)
-    if valid is not None and (train.n_users, train.n_items) == (valid.targets.n_rows, valid.targets.n_columns):
+    if valid is not None:
+        remedy = "Take both from one split: train, valid, test = rd.split(log)"
+        same_tables("The validation part", valid, "the training data", train, remedy=remedy)
         new = valid.targets.keys[~np.isin(valid.targets.keys, valid.seen.keys)]  # a repeat may be on both sides
         if leaked := int(np.isin(new, train.csr().keys).sum()):
             what = f"The training data hold {leaked:,} of the {len(valid):,} validation targets"
