@@ -44,6 +44,8 @@ def shapes(where: str, specs: Mapping[str, Mapping[str, Spec]], kind: str, users
             "indices": (np.dtype(np.int32), _first(specs["seen.safetensors"], "indices")),
         },
     }
+    if "trained" in specs["seen.safetensors"]:
+        expected["seen.safetensors"]["trained"] = (np.dtype(np.uint8), expected["seen.safetensors"]["indices"][1])
     for file, wanted in expected.items():
         if specs[file] != wanted:
             raise BundleError(

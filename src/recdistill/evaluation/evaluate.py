@@ -99,6 +99,8 @@ class Evaluation:
     """How many users with a target got no answer, counted as 0 or dropped."""
     fingerprint: str
     """Of the held-out data, the protocol and its candidates: equal where two evaluations may be compared."""
+    notes: tuple[str, ...] = ()
+    """What has to be known to read the figures, one sentence each."""
 
     @property
     def means(self) -> dict[str, float]:
@@ -141,6 +143,7 @@ class Evaluation:
             "cold": self.cold,
             "unserved": self.unserved,
             "fingerprint": self.fingerprint,
+            "notes": list(self.notes),
             "means": self.means,
             "queries": self.queries.tolist(),
             "per_user": {name: values.tolist() for name, values in self.per_user.items()},
@@ -168,6 +171,7 @@ class Evaluation:
                 per_user={str(k): np.array(v, np.float64) for k, v in content["per_user"].items()},
                 unserved=int(content["unserved"]),
                 fingerprint=str(content["fingerprint"]),
+                notes=tuple(str(note) for note in content.get("notes", ())),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(problem(f"This is not an evaluation ({error})", remedy=remedy)) from None
@@ -177,7 +181,8 @@ class Evaluation:
 
     def __repr__(self) -> str:
         means = ", ".join(f"{name} {mean:.4f}" for name, mean in self.means.items())
-        return f"Evaluation({self.name}, {self.protocol}, {len(self.queries):,} users: {means})"
+        notes = "".join(f"; {note}" for note in self.notes)
+        return f"Evaluation({self.name}, {self.protocol}, {len(self.queries):,} users: {means}{notes})"
 
     def _values(self, metric: str) -> NDArray[np.float64]:
         name = str(parse(metric))
@@ -350,6 +355,20 @@ def _evaluation(
         per_user={str(metric): value[kept] for metric, value in zip(metrics, values, strict=True)},
         unserved=int((~served).sum()),
         fingerprint=_fingerprint(held, negatives, cold),
+        notes=() if negatives is None else _too_few(held, negatives),
+    )
+
+
+def _too_few(held: Held, negatives: Negatives) -> tuple[str, ...]:
+    """A note on users who have fewer free items than the protocol ranks the target among."""
+    queries = np.asarray(held.queries, np.int64)
+    short = queries[negatives.items[queries, -1] < 0]  # padding stands at the end
+    if not len(short):
+        return ()
+    free = (negatives.items[short] >= 0).sum(axis=1)
+    return (
+        f"sampled({negatives.n}): {len(short):,} of {len(queries):,} users have fewer free items, {free.min():,} to "
+        f"{free.max():,}, so their target is ranked among fewer and the figures are higher than their name says",
     )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
+from rich.text import Text
 
 from recdistill.errors import UsageError, nearest, problem
 from recdistill.evaluation.card import Card, Measured, Training, agreement, environment
@@ -18,6 +19,7 @@ from recdistill.evaluation.compare import holm
 from recdistill.evaluation.evaluate import Evaluation, evaluate
 from recdistill.evaluation.latency import Latency, measure
 from recdistill.evaluation.ranking import following
+from recdistill.recipes.leaks import leaks
 from recdistill.recipes.measure import check_held, fits
 from recdistill.recipes.tables import differences, results
 
@@ -97,6 +99,8 @@ class Comparison:
     """Metric -> system -> its difference from the baseline."""
     corrected: dict[str, dict[str, float]] = field(default_factory=dict[str, "dict[str, float]"])
     """Metric -> system -> the permutation test's p-value, corrected for their number (Holm)."""
+    notes: tuple[str, ...] = ()
+    """What has to be known to read the figures: a system that knew the targets, candidates that ran out."""
 
     @property
     def metrics(self) -> list[str]:
@@ -108,6 +112,7 @@ class Comparison:
         content: dict[str, Any] = {
             "teacher": self.teacher,
             "baseline": self.baseline,
+            "notes": list(self.notes),
             "cards": {name: each.model_dump(mode="json") for name, each in self.cards.items()},
             "tests": {
                 metric: {
@@ -130,6 +135,8 @@ class Comparison:
         yield results(self, width=options.max_width)
         if self.tests:
             yield differences(self)
+        for note in self.notes:
+            yield Text(note, style="dim")
 
     def __repr__(self) -> str:
         printer = Console(width=160, color_system=None)
@@ -193,7 +200,18 @@ def compare(
         for name, system in known.items()
     }
     tests, corrected = paired(found, baseline, skip=teacher)
-    return Comparison(cards, found, teacher, baseline, tests, corrected)
+    warned = [
+        note
+        for name, system in known.items()
+        if system.trained is not None
+        for note in leaks(f"the system {name!r}", system.trained, held)
+    ]
+    return Comparison(cards, found, teacher, baseline, tests, corrected, noted(found, *warned))
+
+
+def noted(found: Mapping[str, Evaluation], *more: str) -> tuple[str, ...]:
+    """What evaluations say beside their figures, once each, and what else has to be said."""
+    return tuple(dict.fromkeys([*(note for each in found.values() for note in each.notes), *more]))
 
 
 def card(

@@ -20,6 +20,7 @@ from recdistill.evaluation.card import bytes_on_disk
 from recdistill.evaluation.metrics import parse
 from recdistill.evaluation.ranking import ranker
 from recdistill.recipes.compare import Comparison, System, compare, label
+from recdistill.recipes.leaks import rows_in, trained_on
 from recdistill.recipes.listener import Silent
 
 if TYPE_CHECKING:
@@ -28,14 +29,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from recdistill.bundle import Bundle
     from recdistill.data.formats.table import OnBadRows
-    from recdistill.data.interactions import HeldOut
     from recdistill.evaluation.ranking import Ranker
-    from recdistill.ids import IdTable
     from recdistill.recipes.listener import Listener
 
-__all__ = ["AFTER_TRAINING", "Matched", "evaluate_bundle", "trained_on"]
+__all__ = ["AFTER_TRAINING", "Matched", "evaluate_bundle"]
 
 AFTER_TRAINING = "after their training histories"
 """In the lineage of a bundle of a model that reads histories: what its users' vectors stand for."""
@@ -149,7 +147,7 @@ def evaluate_bundle(
     for note in (*log.notes, *parts.notes):
         listener.say(note)
     inner = ranker(opened.manifest.kind, opened.arrays)
-    user, item = _rows(opened.users, log.users), _rows(opened.items, log.items)
+    user, item = rows_in(opened.users, log.users), rows_in(opened.items, log.items)
     for what, rows in (("users", user), ("items", item)):
         known = int((rows >= 0).sum())
         listener.say(f"The bundle knows {known:,} of the log's {len(rows):,} {what}.")
@@ -180,29 +178,6 @@ def evaluate_bundle(
     return compare(
         {bundle.name: system}, held, metrics=metrics, protocol=protocol, candidates=candidates, latency=latency
     )
-
-
-def trained_on(bundle: Bundle, held: HeldOut, *, beside: Csr | None = None) -> int:
-    """How many held-out targets are among what the bundle's users had in training.
-
-    Args:
-        bundle: an opened bundle.
-        held: the targets, matched by external id.
-        beside: (U x I) pairs of the log that do not count: those a model may know, such as the training items.
-    """
-    ours = np.repeat(np.arange(held.targets.n_rows), held.targets.degrees)  # (n,) one row a target
-    wanted = held.targets.indices.astype(np.int64)
-    if beside is not None:
-        new = ~beside.contains(ours, wanted)
-        ours, wanted = ours[new], wanted[new]
-    user, item = _rows(bundle.users, held.users)[ours], _rows(bundle.items, held.items)[wanted]
-    both = (user >= 0) & (item >= 0)
-    return int(bundle.seen.contains(user[both], item[both]).sum())
-
-
-def _rows(table: IdTable, of: IdTable) -> NDArray[np.int64]:
-    """The table's row of every id of another table, -1 = not there."""
-    return table.rows(of.external(np.arange(len(of))))
 
 
 def _model_settings(settings: object) -> dict[str, object]:

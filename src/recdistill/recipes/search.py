@@ -26,7 +26,7 @@ from recdistill.search.settings import PRESETS, RETRAINING, RetrainSettings, Sea
 from recdistill.settings import parse
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from recdistill.data.candidates import Candidates
@@ -101,6 +101,7 @@ def retrain(
     training: TrainSettings | None = None,
     checkpoint: Path | None = None,
     watch: Sequence[Watch] = (),
+    echo: Callable[[str], object] | None = print,
 ) -> Trained:
     """Train the student that was found, or another design in its place.
 
@@ -118,6 +119,7 @@ def retrain(
         training: in place of all that the settings say of training.
         checkpoint: a file that lets a killed run go on.
         watch: told of every epoch.
+        echo: what to call with the notes; None for silence.
 
     Raises:
         UsageError: inherited weights without a folder, or no teacher to distil.
@@ -161,6 +163,7 @@ def retrain(
         training=training,
         checkpoint=checkpoint,
         watch=watch,
+        echo=echo,
     )
 
 

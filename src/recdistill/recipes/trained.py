@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recdistill import bundle
+from recdistill.data.matching import same_tables
 from recdistill.errors import UsageError, problem
 from recdistill.methods import METHODS
 from recdistill.models import MODELS
@@ -28,9 +29,11 @@ if TYPE_CHECKING:
     from recdistill.bundle.manifest import Manifest
     from recdistill.data.interactions import Interactions
     from recdistill.evaluation.ranking import Ranker
+    from recdistill.knowledge.view import Knows
     from recdistill.models.base import Recommender
     from recdistill.serve.arguments import Ids
     from recdistill.serve.recommendations import Recommendations
+    from recdistill.teachers.stored import Files
     from recdistill.training.stop import Stop
     from recdistill.training.watch import Report
 
@@ -53,6 +56,10 @@ class Trained:
     settings: Mapping[str, Any]
     """Everything that was set, as plain values: what makes the run repeatable."""
     stop: Stop = field(repr=False)
+    notes: tuple[str, ...] = ()
+    """What was worth knowing before training, one sentence each."""
+    teacher: Trained | Files | Knows | None = field(default=None, repr=False)
+    """Who taught it: asked what it had seen of held-out data, never saved."""
 
     def ranker(self) -> Ranker:
         """What is evaluated and served."""
@@ -87,6 +94,7 @@ class Trained:
         self,
         path: Path | str,
         *,
+        seen: Interactions | None = None,
         lineage: Mapping[str, Any] | None = None,
         metrics: Mapping[str, float] | None = None,
         overwrite: bool = False,
@@ -95,20 +103,28 @@ class Trained:
 
         Args:
             path: the folder; it appears whole or not at all.
+            seen: the log before it was split: what its users have already is not recommended to them. None leaves out
+                the training data alone, so that what was held out can be recommended, as it is while measuring; give
+                the log when the bundle is to be served.
             lineage: where it came from, beside method and seed.
             metrics: what was measured of it.
             overwrite: replace a bundle that is there.
 
         Raises:
-            BundleError: the folder is there and `overwrite` is off, or it is not a bundle.
+            UsageError: something is there and `overwrite` is off, or is no bundle; `seen` is of other users or items.
         """
+        train = self.train.csr()
+        if seen is not None:
+            remedy = "Give the log that was split into train, valid and test"
+            same_tables("`seen`", seen, "the training data", self.train, remedy=remedy)
         return bundle.save(
             Path(path),
             kind=self.model.kind,
             arrays=self.model.arrays(),
             users=self.train.users,
             items=self.train.items,
-            seen=self.train.csr(),
+            seen=train if seen is None else train.union(seen.csr()),
+            trained=train,
             popular=self._popular,
             model=self.name,
             settings=dict(self.settings),
@@ -131,7 +147,8 @@ class Trained:
 
     @cached_property
     def _service(self) -> Service:
-        return Service(self.ranker(), self.train.users, self.train.items, self.train.csr(), self._popular)
+        seen = self.train.csr()
+        return Service(self.ranker(), self.train.users, self.train.items, seen, self._popular, trained=seen)
 
     @cached_property
     def _popular(self) -> NDArray[np.int64]:

@@ -55,6 +55,7 @@ class Design(Settings):
     """A derived architecture: all that is needed to build it again, anywhere."""
 
     version: Literal[1] = 1
+    """Of this form."""
     space: str
     """A name of `SPACES`."""
     nodes: int = Field(ge=1)

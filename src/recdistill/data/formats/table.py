@@ -6,7 +6,7 @@ Letters: n rows.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
@@ -271,7 +271,8 @@ def _numbered(
         notes.append(f"Column {table.names[role]!r}: whole numbers stored as fractions, read as integers")
         column = whole
     if column.dtype.is_integer():
-        if column.dtype == pl.UInt64 and column.max() > np.iinfo(np.int64).max:  # pyright: ignore[reportOperatorIssue]
+        low, high = (cast("int", each) for each in (column.min(), column.max()))
+        if not -_INT64_END <= low <= high < _INT64_END:  # of unsigned and of 128-bit integers
             return _of_text(table, role, column.cast(pl.String), notes)
         size = None if table.dense is None else table.dense[role == "item"]
         return _of_integers(column.cast(pl.Int64).to_numpy(), size)
