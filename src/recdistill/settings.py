@@ -30,6 +30,20 @@ Schema = dict[str, Any]
 _KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
+_ELSEWHERE = {
+    "lr": ("learning_rate", "eta"),
+    "batch": ("batch_size",),
+    "epochs": ("n_epochs", "num_epochs", "max_epochs", "iterations"),
+    "negatives": ("n_negatives", "num_negatives", "negative_samples"),
+    "dim": ("embedding_dim", "embedding_size", "n_factors", "factors", "latent_dim", "hidden_size"),
+    "weight_decay": ("l2", "regularization", "reg"),
+    "optimiser": ("optimizer",),
+    "patience": ("early_stopping",),
+    "dropout": ("dropout_rate", "dropout_prob"),
+}
+"""What our keys are called in other libraries, so that their words find ours."""
+
+
 class _Explained(ModelMetaclass):
     """Calls of a settings class in Python complain in the house's form, as run files do."""
 
@@ -130,6 +144,8 @@ def parse(model: type[S], table: Mapping[str, Any], *, at: str = "", also: Seque
 def prose(schema: Schema, defs: Mapping[str, Schema]) -> str:
     """What a JSON schema allows, in words: "a whole number, at least 1"."""
     schema = _resolved(schema, defs)
+    if "words" in schema:
+        return str(schema["words"])
     if "enum" in schema or "const" in schema:
         return " or ".join(json.dumps(value) for value in schema.get("enum", [schema.get("const")]))
     if "anyOf" in schema:
@@ -227,7 +243,9 @@ def _explain(
     match error["type"]:
         case "extra_forbidden":
             above, dot, word = key.rpartition(".")
-            near = nearest(word, siblings)
+            meant = {theirs: ours for ours in siblings for theirs in _ELSEWHERE.get(ours, ())}
+            near = nearest(word, [*siblings, *meant])
+            near = meant.get(near, near) if near else None
             message = problem(f"Unknown setting {key!r}", near=near and above + dot + near, allowed=siblings or "none")
         case "missing":
             message = problem(f"{what} is missing", allowed=prose(schema, defs), remedy=schema.get("description"))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -21,6 +20,7 @@ import numpy as np
 from recdistill.errors import DataError, UsageError, nearest, problem
 from recdistill.evaluation.compare import Interval, PairedTest, bootstrap_interval, paired_test, retention
 from recdistill.evaluation.metrics import Metric, from_rank, parse, per_user
+from recdistill.evaluation.protocol import sampled
 from recdistill.evaluation.ranking import EncodedRanker, Told, following
 
 if TYPE_CHECKING:
@@ -283,13 +283,11 @@ def _asked(ranker: Ranker, held: Held) -> NDArray[np.int64]:
 
 
 def _negatives(protocol: str, candidates: Negatives | None) -> Negatives | None:
-    if protocol == "full":
+    n = sampled(protocol)
+    if n is None:
         return None
-    found = re.fullmatch(r"sampled\((\d+)\)", protocol)
-    if found is None or int(found[1]) < 1:
-        raise UsageError(problem("Unknown evaluation protocol", protocol, allowed=["full", "sampled(499)"]))
-    if candidates is None or candidates.n != int(found[1]):
-        remedy = f"Draw them once and record them: candidates=draw(split, n={found[1]}, seed=0)"
+    if candidates is None or candidates.n != n:
+        remedy = f"Draw them once and record them: candidates=draw(split, n={n}, seed=0)"
         value = None if candidates is None else f"{candidates.n} candidates"
         raise UsageError(problem(f"The protocol {protocol!r} needs its candidates", value, remedy=remedy))
     return candidates

@@ -53,9 +53,10 @@ def distill(run: RunSettings, *, text: str = "", overwrite: bool = False, listen
     """
     listener = listener if listener is not None else Silent()
     method, plan = run.method.name, resolve(run)
+    listener.begin(f"Reading {run.data.path}")
+    log = load_log(run.data, listener)
     with held(run, overwrite=overwrite):
-        listener.begin(f"Reading {run.data.path}")
-        study = Study(run, plan, load_log(run.data, listener), listener, run.train.seed)
+        study = Study(run, plan, log, listener, run.train.seed)
         wanted = dict.fromkeys(["plain", method] if run.student.baseline else [method])
         return students(study, dict.fromkeys(wanted), best=method, text=text, command="recdistill distill")
 

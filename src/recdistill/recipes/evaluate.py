@@ -13,11 +13,13 @@ from recdistill import bundle as bundles
 from recdistill.data.candidates import draw
 from recdistill.data.csr import Csr
 from recdistill.data.sources import read
+from recdistill.data.split import HOWS
 from recdistill.data.split import split as divide
-from recdistill.errors import DataError, UnknownName, problem
+from recdistill.errors import DataError, UnknownName, UsageError, problem
 from recdistill.evaluation.blocks import default_threads
 from recdistill.evaluation.card import bytes_on_disk
 from recdistill.evaluation.metrics import parse
+from recdistill.evaluation.protocol import sampled
 from recdistill.evaluation.ranking import ranker
 from recdistill.recipes.compare import Comparison, System, compare, label
 from recdistill.recipes.leaks import rows_in, trained_on
@@ -137,8 +139,13 @@ def evaluate_bundle(
     listener = listener if listener is not None else Silent()
     if part not in ("test", "valid"):
         raise UnknownName("part", part, ["test", "valid"])
-    for metric in metrics:
+    for metric in metrics:  # before a long log is read, not after
         parse(metric)
+    if not metrics:
+        raise UsageError(problem("Nothing to measure: no metric was named", remedy="For example ndcg@10"))
+    n = sampled(protocol)
+    if split not in HOWS:
+        raise UnknownName("split", split, HOWS)
     opened = bundles.open(bundle, verify="full")
     listener.begin(f"Reading {data}")
     log = read(data, on_bad_rows=on_bad_rows, echo=None)
@@ -164,9 +171,7 @@ def evaluate_bundle(
             f"The bundle's users stand where training left them. A card of its {opened.manifest.model} was measured "
             "after the validation item, so it says more than the figures below."
         )
-    candidates = None
-    if protocol != "full" and protocol.startswith("sampled(") and protocol[8:-1].isdigit():
-        candidates = draw(parts, int(protocol[8:-1]), seed=seed)
+    candidates = None if n is None else draw(parts, n, seed=seed)
     system = System(
         bundle.name,
         Matched(inner, user, item),

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rich.console import Console, ConsoleOptions, RenderResult
 
+    from recdistill.data.interactions import Interactions
     from recdistill.recipes.listener import Listener
     from recdistill.recipes.runfile import Plan, RunSettings
 
@@ -113,15 +114,22 @@ def over_seeds(
     methods = list(dict.fromkeys(methods))
     baseline = "plain" if "plain" in methods else methods[0]
     plan = resolve(run)
+    listener.begin(f"Reading {run.data.path}")
+    log = load_log(run.data, listener)
     with held(run, overwrite=overwrite):
-        return _over_seeds(run, plan, methods, seeds=seeds, baseline=baseline, listener=listener)
+        return _over_seeds(run, plan, log, methods, seeds=seeds, baseline=baseline, listener=listener)
 
 
 def _over_seeds(
-    run: RunSettings, plan: Plan, methods: Sequence[str], *, seeds: int, baseline: str, listener: Listener
+    run: RunSettings,
+    plan: Plan,
+    log: Interactions,
+    methods: Sequence[str],
+    *,
+    seeds: int,
+    baseline: str,
+    listener: Listener,
 ) -> OverSeeds:
-    listener.begin(f"Reading {run.data.path}")
-    log = load_log(run.data, listener)
     values: dict[str, dict[str, list[NDArray[np.float64]]]] = {}
     notes: dict[str, None] = {}
     chosen = tuple(range(run.train.seed, run.train.seed + seeds))

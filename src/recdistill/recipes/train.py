@@ -26,6 +26,7 @@ from recdistill.data.interactions import HeldOut, Interactions
 from recdistill.data.matching import same_tables
 from recdistill.errors import UsageError, problem
 from recdistill.evaluation.evaluate import evaluate
+from recdistill.evaluation.protocol import ProtocolName
 from recdistill.knowledge.view import Knows, fingerprint_of
 from recdistill.methods import METHODS, Setting
 from recdistill.models import MODELS
@@ -77,7 +78,7 @@ class TrainSettings(Settings):
     """L2 penalty; "adam" applies it to every parameter at every step."""
     metrics: tuple[str, ...] = Field(default=("ndcg@10",), min_length=1)
     """Validation metrics; training stops when none of them improves, and ends at the best epoch of the first."""
-    protocol: str = Field(default="full", pattern=r"^(full|sampled\([1-9][0-9]*\))$")
+    protocol: ProtocolName = "full"
     """ "full" ranking, or e.g. "sampled(499)"."""
     patience: int = Field(default=20, ge=1)
     """Validations in a row without improvement before training stops."""

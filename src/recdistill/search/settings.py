@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from recdistill.evaluation.protocol import ProtocolName
 from recdistill.methods.adarec import COMPAT, AdaRec
 from recdistill.search.cost import Priced
 from recdistill.search.model import Frame
@@ -81,7 +82,7 @@ class SearchSettings(Settings):
     """Batches from which a derived student's norms are estimated anew before it is scored."""
     metrics: tuple[str, ...] = Field(default=("ndcg@10",), min_length=1)
     """Validation metrics of the derived student; the first one chooses the epoch."""
-    protocol: str = Field(default="full", pattern=r"^(full|sampled\([1-9][0-9]*\))$")
+    protocol: ProtocolName = "full"
     """ "full" ranking, or e.g. "sampled(100)"."""
     patience: int = Field(default=20, ge=1)
     """Validations in a row without improvement before the search stops."""
