@@ -42,7 +42,9 @@ def call(*words: str, cwd: Path | None = None, env: dict[str, str] | None = None
     return Done(code, out.getvalue(), err.getvalue())
 
 
-@pytest.mark.parametrize("words", [["--help"], ["distill", "--help"], ["recommend", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["distill", "--help"], ["search", "--help"], ["recommend", "--help"], ["--version"]]
+)
 def test_help_imports_neither_torch_nor_polars_nor_numpy(words):
     code = (
         "import sys\nfrom recdistill.cli import main\n"
@@ -69,6 +71,7 @@ def test_the_commands_are_these_and_each_says_what_it_does():
         "init",
         "recommend",
         "reproduce",
+        "search",
     }
     assert all(each.callback.__doc__ for each in app.registered_commands)
 
@@ -82,10 +85,13 @@ def test_no_command_shows_the_help():
     [
         (["distil"], "error: Unknown command 'distil'. Did you mean 'distill'? Allowed: cite, "),
         (["distill", "runn.toml"], "error: There is no run file 'runn.toml'"),
-        (["cite", "derrd"], "error: Unknown method or model 'derrd'. Did you mean 'de-rrd'? Allowed: bert4rec, de, "),
+        (
+            ["cite", "derrd"],
+            "error: Unknown method or model 'derrd'. Did you mean 'de-rrd'? Allowed: adarec, ",
+        ),
         (
             ["cite", "lightgnc"],
-            "error: Unknown method or model 'lightgnc'. Did you mean 'lightgcn'? Allowed: bert4rec, de, ",
+            "error: Unknown method or model 'lightgnc'. Did you mean 'lightgcn'? Allowed: adarec, ",
         ),
         (
             ["distill", "run.toml", "--set", "train.epoch=3"],
@@ -105,6 +111,8 @@ def test_no_command_shows_the_help():
             "Unknown optimiser 'adm'. Did you mean 'adam'?",
         ),
         (["distill", "run.toml", "--set", "train.device=gpu"], "Unknown device; got 'gpu'"),
+        (["search", "run.toml"], "error: Unknown setting 'method'"),
+        (["search", "run.toml", "--pareto", "0,x"], "error: A price weight is a number of at least 0; got 'x'."),
         (["init", "/dev/null/run.toml"], "error: '/dev/null' cannot be used: "),
         (["distill", "run.toml"], "ratings.csv"),
         (["init", "run.toml"], "error: There is a file at 'run.toml' already. Use --force, or another name."),

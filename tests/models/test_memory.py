@@ -131,3 +131,15 @@ def test_a_student_learns_the_same_from_what_is_recalled(log):
     assert teacher.model.memory is not None
     for one, other in zip(asked.report.history, recalled.report.history, strict=True):
         assert other.losses == pytest.approx(one.losses, rel=1e-3)
+
+
+@pytest.mark.parametrize("settings", [{}, {"bias": True, "tied": True}])
+def test_the_best_items_are_remembered_too(log, settings):
+    model, made = build("nextitnet", log, **settings), batches(log)
+    batch = next(made.epoch(0))
+    items, scores = model.view(batch.query).best(4)
+    model.memory = Memory(model, made.shown())
+    for k in (4, 2, 6):  # what is kept is cut, and asked again where it is too short
+        again, recalled = model.view(batch.query).best(k)
+        assert torch.equal(again[:, : min(k, 4)], items[:, :k])
+        torch.testing.assert_close(recalled[:, : min(k, 4)], scores[:, :k])

@@ -35,7 +35,7 @@ def test_a_folder_is_taken_over_where_that_is_asked_for(tmp_path):
         pass
     with held(run(tmp_path, epochs=60), overwrite=True):
         pass
-    with pytest.raises(UsageError, match="train.epochs: 60 there, 50 now"), held(run(tmp_path, epochs=50)):
+    with pytest.raises(UsageError, match=r"train.epochs: 60 there, 50 now"), held(run(tmp_path, epochs=50)):
         pass
 
 

@@ -86,6 +86,8 @@ class AdaRec(Settings):
     """Mean over positions, or sum over the positions of a "history" (official code)."""
     temperature: float = Field(default=1.0, gt=0)
     """Of the logits."""
+    best: int = Field(default=0, ge=0)
+    """Logits are matched over this many items of the teacher's greatest scores at each position; 0 = all items."""
     memory: float = Field(default=2.0, ge=0)
     """GiB that a teacher trained here may take to keep what it makes of all histories, so that each is read once."""
 
@@ -127,7 +129,7 @@ def distillation(
         terms["hidden"] = (c.weight * c.hidden, hidden)
     if c.logits:
         n, tau = student.n_items, c.temperature
-        logits = LogitMatch(n, direction=c.direction, temperature=tau, per=c.per, how=how)
+        logits = LogitMatch(n, direction=c.direction, temperature=tau, best=c.best, per=c.per, how=how)
         terms["logits"] = (c.weight * c.logits, logits)
     return terms
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from recdistill import rng
+from recdistill.knowledge.vectors import best_of
 from recdistill.models.sequence_view import Encoding
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Memory:
         self._model, self._weights = model, _versions(model)
         self._words = rng.bits(rng.key(0, "items"), torch.arange(model.n_items), 1)[:, 0].to(model.item.device)  # (I,)
         self._powers = rng.bits(rng.key(0, "places"), torch.arange(model.length), 1)[:, 0].to(model.item.device) | 1
+        self._best: tuple[Tensor, Tensor] | None = None  # (n, k) of all that is remembered, once asked
         shown = [(each, _encoded(model, each)) for each in histories]
         self._items = torch.cat([history[history != -1] for history, _ in shown])  # (n,)
         self._states = torch.cat([states for _, states in shown])  # (n, 2 + L, d): the layers', then what is read
@@ -60,10 +62,20 @@ class Memory:
             return None
         ahead = history.shape[1] - length  # (Q,) padding
         row = (self._begin[place] - ahead)[:, None] + torch.arange(history.shape[1], device=history.device)  # (Q, T)
-        row = row[real]  # (n of these,)
-        if not torch.equal(self._items[row], history[real]):  # two histories of one digest
+        if not torch.equal(self._items[row[real]], history[real]):  # two histories of one digest
             return None
         return Recalled(self._states, row, real)
+
+    def best(self, k: int, place: Tensor) -> tuple[Tensor, Tensor]:
+        """(P,) remembered positions -> (P, k) items of the greatest scores, best first, and (P, k) these."""
+        if self._best is None or self._best[0].shape[1] < min(k, self._model.n_items):
+            final = self._states[:, -1]
+            if self._model.bias is not None:
+                final = torch.cat([final, torch.ones_like(final[:, :1])], 1)
+            items, scores = best_of(final, self._model.served_items(), k)
+            self._best = items.int(), scores
+        items, scores = self._best
+        return items[place, :k].long(), scores[place, :k]
 
     def _digest(self, history: Tensor) -> Tensor:
         """(Q, T) -> (Q,) int64, whatever the padding; sums wrap."""
@@ -75,9 +87,10 @@ class Memory:
 class Recalled:
     """An `Encoding` that was computed before."""
 
-    def __init__(self, states: Tensor, row: Tensor, real: Tensor) -> None:
-        """`states` (n, 2 + L, d) of which `row` are those of the positions that are `real` (Q, T)."""
-        self._states, self._row, self._real = states, row, real
+    def __init__(self, states: Tensor, place: Tensor, real: Tensor) -> None:
+        """`states` (n, 2 + L, d), of which `place` (Q, T) are those of the positions that are `real` (Q, T)."""
+        self.place = place
+        self._states, self._real = states, real
 
     @cached_property
     def final(self) -> Tensor:
@@ -91,7 +104,7 @@ class Recalled:
 
     @cached_property
     def _found(self) -> Tensor:
-        return self._states.index_select(0, self._row)  # (n of these, 2 + L, d)
+        return self._states.index_select(0, self.place[self._real])  # (n of these, 2 + L, d)
 
     def _spread(self, found: Tensor) -> Tensor:
         """(n, l, d) -> (l, Q, T, d)."""

@@ -34,6 +34,9 @@ _NARROW = 8
 class Encoding:
     """What a model makes of a table of histories."""
 
+    place: Tensor | None = None
+    """(Q, T) where a model's memory has it; None of what is computed."""
+
     def __init__(self, model: Sequential, history: Tensor, *, both_ways: bool = False, key: int | None = None) -> None:
         """Nothing is computed yet.
 
@@ -127,6 +130,13 @@ class SequenceView(View):
     @override
     def scores_among(self, items: Tensor) -> Tensor:
         return self._products.scores_among(items)
+
+    @override
+    def best(self, k: int) -> tuple[Tensor, Tensor]:
+        place, at, memory = self._encoding.place, self._query.at, self._model.memory
+        if place is None or at is None or memory is None:
+            return self._products.best(k)
+        return memory.best(k, place[at[:, 0], at[:, 1]])
 
     @override
     def log_partition(self, without: Tensor, *, chunk: int | None = None) -> Tensor:

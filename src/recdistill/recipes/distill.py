@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from recdistill.evaluation.card import Card
     from recdistill.recipes.listener import Listener
     from recdistill.recipes.runfile import RunSettings
     from recdistill.recipes.train import TrainSettings
     from recdistill.report.page import Curve
 
-__all__ = ["Outcome", "distill", "students"]
+__all__ = ["Outcome", "distill", "machine", "students"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,17 +133,6 @@ def _page(
         )
         for name, result in results.items()
     ]
-    env = card.environment
-    environment = {
-        "recdistill": env.recdistill,
-        "python": env.python,
-        "torch": env.torch or "\u2013",
-        "numpy": env.numpy,
-        "processor": env.cpu,
-        "threads": f"{env.threads} of {env.cpus}",
-        "platform": env.platform,
-        "seed": str(study.seed),
-    }
     return Page(
         title=title or run.data.path.stem,
         subtitle=_subtitle(results, card.model, taught=run.teacher.given),
@@ -153,10 +143,25 @@ def _page(
         validation_metric=next(iter(study.plan.train.metrics), None),
         data=[*study.log.notes, *study.split.notes, *comparison.notes],
         settings=text,
-        environment=environment,
+        environment=machine(card, study.seed),
         citations=_papers(results),
         command=command,
     )
+
+
+def machine(card: Card, seed: int) -> dict[str, str]:
+    """What a page says of where it was measured."""
+    env = card.environment
+    return {
+        "recdistill": env.recdistill,
+        "python": env.python,
+        "torch": env.torch or "\u2013",
+        "numpy": env.numpy,
+        "processor": env.cpu,
+        "threads": f"{env.threads} of {env.cpus}",
+        "platform": env.platform,
+        "seed": str(seed),
+    }
 
 
 def _subtitle(results: Mapping[str, Result], student: str, *, taught: bool) -> str:

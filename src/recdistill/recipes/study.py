@@ -13,8 +13,8 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -47,13 +47,15 @@ if TYPE_CHECKING:
     from recdistill.data.interactions import HeldOut, Interactions, Split
     from recdistill.knowledge.view import Knows
     from recdistill.recipes.listener import Listener
-    from recdistill.recipes.runfile import Data, Plan, RunSettings
+    from recdistill.recipes.runfile import Data, Evaluate, Output, Plan, RunSettings, Teacher, Train
     from recdistill.recipes.train import TrainSettings
     from recdistill.recipes.trained import Trained
+    from recdistill.settings import Settings
     from recdistill.teachers.joined import Joined
     from recdistill.teachers.stored import Stored
+    from recdistill.training.watch import Report
 
-__all__ = ["Result", "Study", "load_log"]
+__all__ = ["Bench", "Result", "Study", "curve", "load_log"]
 
 _SEEN = "train, valid and test"
 """What a bundle that is shipped does not recommend again: all that its users have."""
@@ -70,12 +72,36 @@ class Result:
     curve: Curve | None
 
 
-@dataclass(frozen=True)
-class Study:
-    """A run file, read and checked; work begins when something is asked for."""
+class Asked(Protocol):
+    """What a bench reads of a run file."""
 
-    run: RunSettings
-    plan: Plan
+    @property
+    def data(self) -> Data: ...
+    @property
+    def teacher(self) -> Teacher: ...
+    @property
+    def train(self) -> Train: ...
+    @property
+    def evaluate(self) -> Evaluate: ...
+    @property
+    def output(self) -> Output: ...
+
+
+class Planned(Protocol):
+    """What a bench reads of a plan."""
+
+    @property
+    def teacher(self) -> Settings | None: ...
+    @property
+    def teacher_train(self) -> TrainSettings: ...
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One teacher on one split, and whatever is measured beside it; work begins when something is asked for."""
+
+    run: Asked
+    plan: Planned
     log: Interactions
     """The whole log, filtered."""
     listener: Listener
@@ -106,39 +132,6 @@ class Study:
             return None
         return self._measured(self._teacher_system, self._about_teacher, None, None)
 
-    def student(self, method: str, settings: Mapping[str, Any] | None = None) -> Result:
-        """The student of the run file by one method; "plain" is the same student without a teacher.
-
-        Args:
-            method: a registered name; also the name of the row, the bundle and the log.
-            settings: the method's; those of the run file where it is the run's method.
-        """
-        of_run = self.plan.method if method == self.run.method.name and settings is None else None
-        chosen = of_run or parse(METHODS[method].settings, dict(settings or {}), at="method")
-        how = chosen.model_dump(mode="json")
-        about = self._about(self.run.student.model, self.plan.student.model_dump(mode="json"), self.plan.train) | {
-            "method": {"name": method, **how}
-        }
-        if method != "plain":
-            if not self.run.teacher.given:
-                remedy = "Give the run file a [teacher], or ask for 'plain' alone"
-                raise UsageError(problem(f"The method {method!r} needs a teacher", remedy=remedy))
-            about |= {"teacher": self._about_teacher}
-
-        def train() -> Trained:
-            return distill(
-                None if method == "plain" else self._knows,
-                self.run.student.model,
-                self.split.train,
-                method=method,
-                settings=how,
-                model_settings=self.plan.student.model_dump(mode="json"),
-                training=self.plan.train,
-                **self._common(method, about, self.plan.train),
-            )
-
-        return self._result(method, about, train, self._about_teacher if self.run.teacher.given else None)
-
     # what a teacher is
 
     @cached_property
@@ -159,7 +152,7 @@ class Study:
             self.split.train,
             settings=self.plan.teacher.model_dump(mode="json"),
             training=self.plan.teacher_train,
-            **self._common("teacher", self._about_teacher, self.plan.teacher_train),
+            **self._common("teacher", self._about_teacher, self.plan.teacher_train.protocol),
         )
 
     @property
@@ -175,6 +168,54 @@ class Study:
 
     # training
 
+    def _student(
+        self,
+        name: str,
+        model: str,
+        settings: Mapping[str, Any],
+        *,
+        method: str,
+        how: Mapping[str, Any],
+        training: TrainSettings,
+    ) -> Result:
+        """A student, trained and measured.
+
+        Args:
+            name: of the row, the bundle and the log.
+            model: a registered model.
+            settings: all of the model's.
+            method: a registered method.
+            how: all of the method's settings.
+            training: how it is trained.
+        """
+        about = self._about(model, dict(settings), training) | {"method": {"name": method, **how}}
+        if method != "plain":
+            if not self.run.teacher.given:
+                remedy = "Give the run file a [teacher], or ask for 'plain' alone"
+                raise UsageError(problem(f"The method {method!r} needs a teacher", remedy=remedy))
+            about |= {"teacher": self._about_teacher}
+
+        @cache
+        def train() -> Trained:
+            return distill(
+                None if method == "plain" else self._knows,
+                model,
+                self.split.train,
+                method=method,
+                settings=how,
+                model_settings=settings,
+                training=training,
+                **self._common(name, about, training.protocol),
+            )
+
+        self._students[name] = train
+        return self._result(name, about, train, self._about_teacher if self.run.teacher.given else None)
+
+    @cached_property
+    def _students(self) -> dict[str, Callable[[], Trained]]:
+        """Each student's training, which is read from its checkpoint where it is finished."""
+        return {}
+
     def _about(self, model: str, settings: dict[str, Any], training: TrainSettings) -> dict[str, Any]:
         """All that a trained model depends on."""
         candidates = self._candidates(training.protocol)
@@ -186,11 +227,11 @@ class Study:
             "candidates": None if candidates is None else candidates.digest,
         }
 
-    def _common(self, name: str, about: dict[str, Any], training: TrainSettings) -> dict[str, Any]:
-        self.listener.begin(f"Training {name}")
+    def _common(self, name: str, about: dict[str, Any], protocol: str, *, stage: str = "") -> dict[str, Any]:
+        self.listener.begin(stage or f"Training {name}")
         return {
             "valid": self.split.valid if len(self.split.valid.queries) else None,
-            "candidates": self._candidates(training.protocol),
+            "candidates": self._candidates(protocol),
             "seed": self.seed,
             "checkpoint": self.cells.path(self._label(name), about, ".safetensors"),
             "watch": [
@@ -253,7 +294,7 @@ class Study:
                 overwrite=True,
             )
             system = replace(system, bytes=bytes_on_disk(path))
-            return self._measured(system, about, teacher, _curve(trained), (valid, test))
+            return self._measured(system, about, teacher, curve(trained.report), (valid, test))
 
     def _asked(self, about: dict[str, Any], teacher: dict[str, Any] | None) -> dict[str, Any]:
         candidates = self._candidates(self.run.evaluate.protocol)
@@ -316,6 +357,32 @@ class Study:
         return System("teacher", ranker, model=", ".join(self.run.teacher.files), timed=False)
 
 
+@dataclass(frozen=True)
+class Study(Bench):
+    """A run file, read and checked: a teacher, and one student by several methods."""
+
+    run: RunSettings
+    plan: Plan
+
+    def student(self, method: str, settings: Mapping[str, Any] | None = None) -> Result:
+        """The student of the run file by one method; "plain" is the same student without a teacher.
+
+        Args:
+            method: a registered name; also the name of the row, the bundle and the log.
+            settings: the method's; those of the run file where it is the run's method.
+        """
+        of_run = self.plan.method if method == self.run.method.name and settings is None else None
+        chosen = of_run or parse(METHODS[method].settings, dict(settings or {}), at="method")
+        return self._student(
+            method,
+            self.run.student.model,
+            self.plan.student.model_dump(mode="json"),
+            method=method,
+            how=chosen.model_dump(mode="json"),
+            training=self.plan.train,
+        )
+
+
 def load_log(data: Data, listener: Listener) -> Interactions:
     """The log of a run file, filtered: repeats, then ratings, then the k-core."""
     log = read(
@@ -335,8 +402,9 @@ def load_log(data: Data, listener: Listener) -> Interactions:
     return log
 
 
-def _curve(trained: Trained) -> Curve:
-    history = trained.report.history
+def curve(report: Report) -> Curve:
+    """What a page draws of a run."""
+    history = report.history
     checked = [record for record in history if record.metrics]
     return Curve(
         epochs=[record.epoch + 1 for record in history],
@@ -347,7 +415,7 @@ def _curve(trained: Trained) -> Curve:
         },
         checked=[record.epoch + 1 for record in checked],
         metrics={name: [r.metrics[name] for r in checked] for name in (checked[0].metrics if checked else ())},
-        best={name: best.epoch + 1 for name, best in trained.report.best.items()},
+        best={name: best.epoch + 1 for name, best in report.best.items()},
     )
 
 

@@ -16,7 +16,7 @@ from markupsafe import Markup
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["SHAPES", "WIDTH", "Line", "Point", "lines", "scatter", "ticks"]
+__all__ = ["SHAPES", "WIDTH", "Line", "Point", "front", "heat", "lines", "scatter", "ticks"]
 
 
 WIDTH = 460
@@ -37,6 +37,8 @@ class Point:
     """Colour and marker, 0 to 7."""
     about: str = ""
     """Shown when pointed at."""
+    quiet: bool = False
+    """Small, without its name and interval: one of many of a kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,15 @@ class _Frame:
         )
 
 
-def scatter(points: Sequence[Point], *, title: str, x_label: str, y_label: str, x_unit: Sequence[str] = ()) -> Markup:
+def scatter(
+    points: Sequence[Point],
+    *,
+    title: str,
+    x_label: str,
+    y_label: str,
+    x_unit: Sequence[str] = (),
+    fronted: bool = False,
+) -> Markup:
     """Quality against cost: x on a log scale, y with its interval; better is up and left.
 
     Args:
@@ -84,8 +94,10 @@ def scatter(points: Sequence[Point], *, title: str, x_label: str, y_label: str, 
         x_label: under the axis.
         y_label: above the axis.
         x_unit: names for powers of 1000 of x ("B", "kB", "MB"); none for plain numbers.
+        fronted: draw the steps of the Pareto front.
     """
-    xs, lows, highs = [p.x for p in points], [p.low for p in points], [p.high for p in points]
+    xs = [p.x for p in points]
+    lows, highs = [p.y if p.quiet else p.low for p in points], [p.y if p.quiet else p.high for p in points]
     pad = max(max(highs) - min(lows), 1e-4) * 0.12
     span = max(max(xs) / min(xs), 1.6)
     frame = _Frame(
@@ -100,8 +112,85 @@ def scatter(points: Sequence[Point], *, title: str, x_label: str, y_label: str, 
         log_x=True,
     )
     parts = [_grid_y(frame), _ticks_x(frame, _powers(*frame.x), x_unit), _names(frame, x_label, y_label)]
-    for group in _near([frame.px(p.x) for p in points], within=32):
-        parts += _labelled(frame, [points[n] for n in group])
+    if fronted:
+        parts.append(_steps(frame, front([(p.x, p.y) for p in points])))
+    parts += [_small(frame, p) for p in points if p.quiet]
+    named = [p for p in points if not p.quiet]
+    for group in _near([frame.px(p.x) for p in named], within=32):
+        parts += _labelled(frame, [named[n] for n in group])
+    return _svg(frame, title, parts)
+
+
+def front(places: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Of (cost, quality), those that nothing cheaper or as cheap beats or equals, cheapest first."""
+    found: list[tuple[float, float]] = []
+    for x, y in sorted(set(places), key=lambda place: (place[0], -place[1])):
+        if not found or y > found[-1][1]:
+            found.append((x, y))
+    return found
+
+
+def heat(
+    values: Sequence[Sequence[float]],
+    *,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    title: str,
+    x_label: str = "",
+    marked: Sequence[int] = (),
+) -> Markup:
+    """A table of shares in [0, 1] as shades of the accent, written in per cent where they are 1 or more.
+
+    Args:
+        values: one row for each of `rows`.
+        rows: names at the left.
+        columns: names above.
+        title: read out by screen readers.
+        x_label: above the names of columns.
+        marked: for each column the row that is framed; none when empty.
+    """
+    left = 18 + 7.2 * max((len(name) for name in rows), default=0)
+    wide, high, top = min(64.0, max(34.0, (WIDTH - left) / max(len(columns), 1))), 23.0, 40.0 if x_label else 24.0
+    most = max(0.5, *(value for row in values for value in row)) if any(values) else 1.0
+    parts = [Markup('<text class="name" x="{x:.1f}" y="13">{t}</text>').format(x=left, t=x_label)]
+    for at, name in enumerate(columns):
+        parts.append(
+            Markup('<text class="tick" x="{x:.1f}" y="{y:.1f}" text-anchor="middle">{name}</text>').format(
+                x=left + (at + 0.5) * wide, y=top - 7, name=name
+            )
+        )
+    for down, (name, row) in enumerate(zip(rows, values, strict=True)):
+        y = top + down * high
+        parts.append(
+            Markup('<text class="tick" x="{x:.1f}" y="{y:.1f}" text-anchor="end">{name}</text>').format(
+                x=left - 9, y=y + high / 2 + 4, name=name
+            )
+        )
+        for across, value in enumerate(row):
+            framed = " framed" if across < len(marked) and marked[across] == down else ""
+            x, share = left + across * wide, value / most
+            text = Markup("")
+            if round(100 * value) >= 1:
+                text = Markup('<text class="{c}" x="{x:.1f}" y="{y:.1f}" text-anchor="middle">{v:.0f}</text>').format(
+                    c="hot" if share > 0.55 else "tick", x=x + wide / 2, y=y + high / 2 + 4, v=100 * value
+                )
+            parts.append(
+                Markup(
+                    '<g><title>{about}</title><rect class="heat{framed}" x="{x:.1f}" y="{y:.1f}" width="{w:.1f}" '
+                    'height="{h:.1f}" rx="4" fill-opacity="{o:.3f}"/>{text}</g>'
+                ).format(
+                    about=f"{name}, {columns[across]}: {value:.1%}",
+                    framed=framed,
+                    x=x + 1.5,
+                    y=y + 1.5,
+                    w=wide - 3,
+                    h=high - 3,
+                    o=0.05 + 0.95 * share,
+                    text=text,
+                )
+            )
+    width, height = left + len(columns) * wide + 2, top + len(rows) * high + 2
+    frame = _Frame(max(width, WIDTH), height, 0, 0, 0, 0, (0, 1), (0, 1))
     return _svg(frame, title, parts)
 
 
@@ -129,7 +218,7 @@ def lines(
         width=340 if small else WIDTH,
         height=220 if small else 320,
         left=46,
-        right=82,
+        right=max(82.0, 18 + 8 * max(len(line.name) for line, _ in kept)) if any(line.name for line, _ in kept) else 18,
         top=32,
         bottom=46,
         x=(min(x for x, _ in every), max(x for x, _ in every)),
@@ -222,6 +311,31 @@ def _labelled(frame: _Frame, group: Sequence[Point]) -> list[Markup]:
             )
         )
     return drawn
+
+
+def _small(frame: _Frame, point: Point) -> Markup:
+    return Markup(
+        '<g class="s{s}"><title>{about}</title><path class="mark quiet" '
+        'transform="translate({x:.1f} {y:.1f}) scale(0.62)" d="{d}"/></g>'
+    ).format(
+        s=point.style % 8,
+        about=point.about or point.name,
+        x=frame.px(point.x),
+        y=frame.py(point.y),
+        d=SHAPES[point.style % 8],
+    )
+
+
+def _steps(frame: _Frame, places: Sequence[tuple[float, float]]) -> Markup:
+    """The staircase of a front, on to the right end."""
+    path = f"M{frame.px(places[0][0]):.1f} {frame.py(places[0][1]):.1f}" if places else ""
+    for x, y in places[1:]:
+        path += f"H{frame.px(x):.1f}V{frame.py(y):.1f}"
+    return (
+        Markup('<path class="front" d="{d}H{r:.1f}"/>').format(d=path, r=frame.width - frame.right)
+        if path
+        else Markup("")
+    )
 
 
 def _apart(wanted: Sequence[float], frame: _Frame, *, gap: float) -> list[float]:

@@ -77,6 +77,8 @@ class Found:
     """The price list."""
     cost: float
     """Of the design, in `costs.unit`."""
+    objective: Objective = field(repr=False)
+    """With its terms as they were after the last epoch."""
     _score: Callable[[Design], dict[str, float]] = field(repr=False)
 
     def student(self, design: Design | None = None) -> Cells:
@@ -198,7 +200,7 @@ def search(
     best = design()
     fingerprints = {"data": _data(train, valid, candidates).hexdigest(), "prices": costs.digest}
     best = best.model_copy(update={"fingerprints": {key: value for key, value in fingerprints.items() if value}})
-    return Found(best, net, report, c, seed, costs, costs.of(best, space), score)
+    return Found(best, net, report, c, seed, costs, costs.of(best, space), objective, score)
 
 
 def prices(
