@@ -101,7 +101,7 @@ def test_no_command_shows_the_help():
         (["distill", "run.toml", "--set", 'evaluate.metrics=["ndgc@10"]'], "Did you mean 'ndcg'?"),
         (
             ["distill", "run.toml", "--set", "train.protocol=ful"],
-            "'train.protocol' must be a text, like ^(full|sampled",
+            '\'train.protocol\' must be "full", or "sampled(n)" with n at least 1',
         ),
         (["distill", "run.toml", "--set", "train.metrics=[]"], "'train.metrics' must be a list"),
         (["distill", "run.toml", "--set", 'train.metrics=["ndgc@10"]'], "Did you mean 'ndcg'?"),

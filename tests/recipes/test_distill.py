@@ -167,7 +167,7 @@ def test_a_teacher_from_lists(run, tmp_path):
     from recdistill.serve.service import Service
 
     lists = tmp_path / "lists.parquet"
-    Service.from_bundle(first.bundle.with_name("teacher")).recommend_all(lists, 40)
+    Service.from_bundle(first.bundle.with_name("teacher")).recommend_all(lists, 100, filter_seen=False)
     heard = Heard()
     settings = run(f"output.dir='{tmp_path / 'lists'}'")
     table = settings.model_dump(mode="json", exclude_none=True)

@@ -59,6 +59,8 @@ def shapes(
             "indptr": (np.dtype(np.int64), (sizes["users"] + 1,)),
             "items": (np.dtype(np.int32), _first(specs["histories.safetensors"], "items")),
         }
+    if "trained" in specs["seen.safetensors"]:
+        expected["seen.safetensors"]["trained"] = (np.dtype(np.uint8), expected["seen.safetensors"]["indices"][1])
     for file, wanted in expected.items():
         if specs[file] != wanted:
             raise BundleError(

@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recdistill.errors import UsageError, problem
+
 if TYPE_CHECKING:
     from collections.abc import Generator
 
@@ -43,7 +45,12 @@ def replaced(path: Path) -> Generator[Path]:
     save removes it.
     """
     path = path.absolute()
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        above = next(each for each in path.parents if each.exists())
+        remedy = "Give a place in a folder"
+        raise UsageError(problem(f"{path} cannot be made: {above} is a file", remedy=remedy)) from None
     if find(path) != path:
         _aside(path).rename(path)
     shutil.rmtree(_aside(path), ignore_errors=True)

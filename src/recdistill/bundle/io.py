@@ -4,7 +4,8 @@
     tensors.safetensors    the model's arrays
     users.safetensors      external ids of users: utf-8 bytes + offsets (or int64 ids), and their sort permutation
     items.safetensors      external ids of items
-    seen.safetensors       what each user has already: indptr (U + 1,) and ascending item rows
+    seen.safetensors       what each user has already: indptr (U + 1,) and ascending item rows; trained (n,): which of
+                           these the model learned from
     popular.safetensors    item rows for users nobody knows, best first
     encoder.onnx           of a model that reads histories: what makes a vector of one (see `bundle.encoder`)
     histories.safetensors  beside it: the last items of each user, oldest first, which new ones follow
@@ -22,6 +23,7 @@ import os
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -39,7 +41,6 @@ from recdistill.ids import IdTable
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -78,10 +79,21 @@ class Bundle:
     """(P,) item rows, best first."""
     encoder: EncoderPart | None = None
     """What reads new histories, and those it continues."""
+    flags: NDArray[np.uint8] | None = None
+    """(n,) 1 where a pair of `seen` was trained on, in its order; None where nobody said."""
+
+    @property
+    def trained(self) -> Csr | None:
+        """(U x I) what of `seen` the model was trained on; None where nobody said. Reads all of `seen`."""
+        if self.flags is None:
+            return None
+        before = np.zeros(len(self.flags) + 1, np.int64)
+        np.cumsum(self.flags, out=before[1:])
+        return Csr(before[self.seen.indptr], self.seen.indices[self.flags > 0], self.seen.n_columns)
 
 
 def save(
-    path: Path,
+    path: Path | str,
     *,
     kind: str,
     arrays: Mapping[str, NDArray[Any]],
@@ -95,6 +107,7 @@ def save(
     metrics: Mapping[str, Any],
     citations: Sequence[str],
     encoder: EncoderPart | None = None,
+    trained: Csr | None = None,
     created: str | None = None,
     overwrite: bool = False,
 ) -> Manifest:
@@ -114,6 +127,9 @@ def save(
         metrics: measured values by name, finite.
         citations: the papers behind the model and the method.
         encoder: what reads new histories, and the U that users have; `recdistill.export` makes it.
+        trained: (U x I) what of `seen` the model was trained on. Users without any get the popular list, items without
+            any are not recommended: their vectors are as they were initialised. None, for a model made elsewhere,
+            takes every user and item as trained.
         created: ISO 8601 time to record; None takes the present.
         overwrite: replace a bundle that is there, in one step. A folder that is no bundle is never replaced.
 
@@ -121,6 +137,7 @@ def save(
         UsageError: something is at `path` already.
         BundleError: arrays, ids, seen, popular or encoder do not fit together.
     """
+    path = Path(path)
     _refuse_to_replace(path, overwrite=overwrite)
     contents: dict[str, dict[str, NDArray[Any]]] = {
         "items.safetensors": items.arrays(),
@@ -139,6 +156,8 @@ def save(
             "indptr": np.asarray(encoder.histories.indptr, np.int64),
             "items": np.asarray(encoder.histories.items, np.int32),
         }
+    if trained is not None:
+        contents["seen.safetensors"] = {**contents["seen.safetensors"], "trained": _flags(seen, trained)}
     if seen.n_columns != len(items):
         raise BundleError(problem(f"'seen' has {seen.n_columns:,} columns for {len(items):,} items"))
     specs = {f: {n: (a.dtype, a.shape) for n, a in part.items()} for f, part in contents.items()}
@@ -179,7 +198,7 @@ def save(
     return manifest
 
 
-def open(path: Path, *, verify: Literal["headers", "full"] = "headers") -> Bundle:
+def open(path: Path | str, *, verify: Literal["headers", "full"] = "headers") -> Bundle:
     """Open a bundle; nothing of an array is read or allocated before all checks have passed.
 
     Args:
@@ -192,6 +211,7 @@ def open(path: Path, *, verify: Literal["headers", "full"] = "headers") -> Bundl
     """
     if verify not in ("headers", "full"):
         raise UsageError(problem("'verify' must be known", verify, allowed=["headers", "full"]))
+    path = Path(path)
     for attempt in range(_ATTEMPTS):
         folder = find(path)
         if not folder.is_dir():
@@ -211,7 +231,7 @@ def open(path: Path, *, verify: Literal["headers", "full"] = "headers") -> Bundl
     raise BundleError(problem(f"{path} was replaced {_ATTEMPTS} times while it was opened", remedy="Open it again"))
 
 
-def verify(path: Path) -> Manifest:
+def verify(path: Path | str) -> Manifest:
     """Read every byte of a bundle and check every hash, id and row; what to do when a bundle is installed.
 
     Raises:
@@ -247,7 +267,9 @@ def _refuse_to_replace(path: Path, *, overwrite: bool) -> None:
     place = find(path)
     if not place.exists() and not place.is_symlink():
         return
-    inside = {entry.name for entry in place.iterdir()} if place.is_dir() else {place.name}
+    inside = (
+        {entry.name for entry in place.iterdir() if not _left_by_system(entry.name)} if place.is_dir() else {place.name}
+    )
     if place.is_symlink() or not place.is_dir() or (inside and _MANIFEST not in inside):
         raise UsageError(problem(f"{path} is there and is no bundle; it is left alone", remedy="Give another path"))
     if other := sorted(inside - {*FILES, *ENCODER_FILES, _MANIFEST}):
@@ -265,7 +287,7 @@ def _refuse_to_replace(path: Path, *, overwrite: bool) -> None:
 
 def _opened(folder: Path, *, full: bool) -> Bundle:
     where = f"{folder / _MANIFEST}"
-    names = {entry.name for entry in os.scandir(folder)}
+    names = {entry.name for entry in os.scandir(folder) if not _left_by_system(entry.name)}
     if _MANIFEST not in names:
         raise BundleError(problem(f"{folder} holds no manifest.json", remedy="Give the folder that was saved"))
     with open_regular(folder / _MANIFEST) as file:
@@ -296,10 +318,13 @@ def _opened(folder: Path, *, full: bool) -> Bundle:
         seen,
         popular,
         _encoder(folder, manifest, opened, full=full),
+        opened["seen.safetensors"]["trained"] if "trained" in opened["seen.safetensors"].header else None,
     )
     checks.rows(f"{folder}", seen, popular, manifest.n_items)
     if full:
         checks.contents(f"{folder}", seen, popular)
+        if bundle.flags is not None and bundle.flags.max(initial=0) > 1:
+            raise BundleError(problem(f"{folder}: 'trained' holds a number that is neither 0 nor 1"))
         checks.ids(folder / "users.safetensors", bundle.users)
         checks.ids(folder / "items.safetensors", bundle.items)
     return bundle
@@ -339,6 +364,20 @@ def _same_hash(path: Path, sha256: str, entry: FileEntry) -> None:
                 remedy="It was damaged or changed; install the bundle again",
             )
         )
+
+
+def _flags(seen: Csr, trained: Csr) -> NDArray[np.uint8]:
+    """(n,) 1 where a pair of `seen` is in `trained`."""
+    same_shape = (seen.n_rows, seen.n_columns) == (trained.n_rows, trained.n_columns)
+    flags = np.isin(seen.keys, trained.keys, assume_unique=True) if same_shape else np.zeros(0, np.bool_)
+    if int(flags.sum()) != len(trained):
+        raise BundleError(problem("'trained' holds what 'seen' does not", remedy="Add it to 'seen'"))
+    return flags.astype(np.uint8)
+
+
+def _left_by_system(name: str) -> bool:
+    """Whether a desktop put it there: ".DS_Store", "._tensors.safetensors", "Thumbs.db"."""
+    return name in (".DS_Store", "Thumbs.db", "desktop.ini", ".directory") or name.startswith("._")
 
 
 def _same_names(where: str, names: set[str], wanted: set[str], verb: str) -> None:

@@ -2,29 +2,49 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.segment import Segment
 from rich.text import Text
+from typing_extensions import override
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
+    from rich.console import ConsoleOptions, RenderableType
     from rich.progress import TaskID
 
     from recdistill.training.watch import EpochRecord, Report, Watch
 
 __all__ = ["Bar", "Screen", "console", "show_error"]
 
+_STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""Control characters but tab and line feed, and those that turn the direction of writing."""
 _LINE_SECONDS = 30.0
 """Where there is no terminal, a line at most this often."""
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console that takes what it is given as text: no markup, no emoji codes, no guessed colours."""
-    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+    """A console that takes what it is given as text: no markup, emoji codes, guessed colours or control codes."""
+    return _Plain(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+
+class _Plain(Console):
+    """Shows control characters of ids and names escaped, so that no log can steer a terminal."""
+
+    @override
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            text, style, control = segment
+            yield segment if control or _STEERING.search(text) is None else Segment(_escaped(text), style)
+
+
+def _escaped(text: str) -> str:
+    return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def show_error(message: str) -> None:

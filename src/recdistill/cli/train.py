@@ -20,6 +20,9 @@ OnBadRows = Annotated[
     str | None,
     typer.Option("--on-bad-rows", metavar="error|skip", help="Rows that cannot be read: stop, or count and show ten."),
 ]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace the results of a run with other settings in the same folder.")
+]
 RunFile = Annotated[Path, typer.Argument(help="A run file, as `recdistill init` writes it.", show_default=False)]
 
 
@@ -59,7 +62,9 @@ def init(
     typer.echo(f"Wrote {path}. Set data.path, then: recdistill distill {path}")
 
 
-def distill(run: RunFile, *, assign: Assign = None, on_bad_rows: OnBadRows = None) -> None:
+def distill(
+    run: RunFile, *, assign: Assign = None, on_bad_rows: OnBadRows = None, overwrite: Overwrite = False
+) -> None:
     """Run a run file: log, teacher, student, card, bundle, report. The same command again resumes it."""
     from recdistill.cli.screen import Screen
     from recdistill.recipes.runfile import read, written
@@ -68,7 +73,7 @@ def distill(run: RunFile, *, assign: Assign = None, on_bad_rows: OnBadRows = Non
     settings = read(run, assigned)
     from recdistill.recipes.distill import distill as execute
 
-    _show(execute(settings, text=written(run, assigned), listener=Screen()))
+    _show(execute(settings, text=written(run, assigned), overwrite=overwrite, listener=Screen()))
 
 
 def search(
@@ -120,6 +125,7 @@ def compare(
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from train.seed upwards.")] = 1,
     assign: Assign = None,
     on_bad_rows: OnBadRows = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Several methods and seeds on one split: a table with paired tests, corrected for their number."""
     from recdistill.cli.screen import Screen, console
@@ -128,7 +134,7 @@ def compare(
     settings = read(run, _assigned(assign, on_bad_rows))
     from recdistill.recipes.seeds import over_seeds
 
-    found = over_seeds(settings, methods=_words(methods), seeds=seeds, listener=Screen())
+    found = over_seeds(settings, methods=_words(methods), seeds=seeds, overwrite=overwrite, listener=Screen())
     console().print(found)
     typer.echo(f"Written: {settings.output.dir / 'compare.json'}")
 

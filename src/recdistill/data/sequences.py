@@ -13,6 +13,7 @@ import torch
 from typing_extensions import override
 
 from recdistill import rng
+from recdistill.data.batches import crowded
 from recdistill.data.draws import Taken, negatives
 from recdistill.errors import TrainingError, UsageError, problem
 from recdistill.query import MASK, Batch, Query
@@ -59,6 +60,9 @@ class _Sequences(ABC):
             raise TrainingError(problem(what, remedy=remedy))
         self._items = torch.from_numpy(histories.items).to(device)  # (n,) int32
         self._row, self._start, self._stop = _on(windows, device)
+        if negatives and (whole := crowded(train)) is not None:
+            free = torch.from_numpy(~whole).to(device)[self._row.long()]
+            self._row, self._start, self._stop = self._row[free], self._start[free], self._stop[free]
         self._n_items, self._n_negatives, self._size, self._seed = train.n_items, negatives, size, seed
         self._length = length
         self.taken = Taken.of(train.csr(), device)

@@ -86,6 +86,7 @@ class View:
         )
 
 
+@runtime_checkable
 class Knows(Protocol):
     """All that a teacher has to be."""
 

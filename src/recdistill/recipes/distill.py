@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from recdistill.methods import METHODS
 from recdistill.recipes.cells import write_text
-from recdistill.recipes.compare import Comparison, paired
+from recdistill.recipes.compare import Comparison, noted, paired
+from recdistill.recipes.folder import held
 from recdistill.recipes.listener import Silent
 from recdistill.recipes.runfile import resolve
 from recdistill.recipes.study import Result, Study, load_log
@@ -38,23 +39,27 @@ class Outcome:
     """The student to ship."""
 
 
-def distill(run: RunSettings, *, text: str = "", listener: Listener | None = None) -> Outcome:
+def distill(run: RunSettings, *, text: str = "", overwrite: bool = False, listener: Listener | None = None) -> Outcome:
     """Everything a run file asks for. A finished stage is not repeated; a killed run goes on where it was.
 
     Args:
         run: as `runfile.read` gives it.
         text: the run file, to be kept beside the results.
+        overwrite: replace the results of a run with other settings in the same folder.
         listener: told of what goes on.
 
     Raises:
+        UsageError: the folder holds a run with other settings.
         RecdistillError: what the user can mend, from any stage; nothing half-written is left behind.
     """
     listener = listener if listener is not None else Silent()
     method, plan = run.method.name, resolve(run)
     listener.begin(f"Reading {run.data.path}")
-    study = Study(run, plan, load_log(run.data, listener), listener, run.train.seed)
-    wanted = dict.fromkeys(["plain", method] if run.student.baseline else [method])
-    return students(study, dict.fromkeys(wanted), best=method, text=text, command="recdistill distill")
+    log = load_log(run.data, listener)
+    with held(run, overwrite=overwrite):
+        study = Study(run, plan, log, listener, run.train.seed)
+        wanted = dict.fromkeys(["plain", method] if run.student.baseline else [method])
+        return students(study, dict.fromkeys(wanted), best=method, text=text, command="recdistill distill")
 
 
 def students(
@@ -97,6 +102,7 @@ def students(
         "plain" if "plain" in found else None,
         tests,
         corrected,
+        noted(found),
     )
     write_text(out / "results.json", comparison.to_json() + "\n")
     if text:
@@ -135,7 +141,7 @@ def _page(
         tests=comparison.tests.get(main, {}),
         corrected=comparison.corrected.get(main, {}),
         validation_metric=next(iter(study.plan.train.metrics), None),
-        data=[*study.log.notes, *study.split.notes],
+        data=[*study.log.notes, *study.split.notes, *comparison.notes],
         settings=text,
         environment=machine(card, study.seed),
         citations=_papers(results),

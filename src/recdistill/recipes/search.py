@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from recdistill.errors import UnknownName, UsageError, problem
 from recdistill.evaluation.evaluate import evaluate
-from recdistill.recipes.train import TrainSettings, distill, known
+from recdistill.recipes.train import TrainSettings, check_data, distill, known
 from recdistill.search.fidelity import Fidelity
 from recdistill.search.model import of_design
 from recdistill.search.run import Found
@@ -26,7 +26,7 @@ from recdistill.search.settings import PRESETS, RETRAINING, RetrainSettings, Sea
 from recdistill.settings import parse
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from recdistill.data.candidates import Candidates
@@ -113,6 +113,7 @@ def search(
         UsageError: unusable settings, a space that leaks, a budget that nothing keeps, no teacher.
         MissingKnowledge: the teacher is not sequential.
     """
+    check_data(train, valid)
     knows, c = known(teacher, train), settings_of(preset, settings)
     return run(knows, train, c, valid=valid, candidates=candidates, seed=seed, checkpoint=checkpoint, watch=watch)
 
@@ -132,6 +133,7 @@ def retrain(
     training: TrainSettings | None = None,
     checkpoint: Path | None = None,
     watch: Sequence[Watch] = (),
+    echo: Callable[[str], object] | None = print,
 ) -> Trained:
     """Train the student that was found, or another design in its place.
 
@@ -149,6 +151,7 @@ def retrain(
         training: in place of all that the settings say of training.
         checkpoint: a file that lets a killed run go on.
         watch: told of every epoch.
+        echo: what to call with the notes; None for silence.
 
     Raises:
         UsageError: inherited weights without a folder, or no teacher to distil.
@@ -178,6 +181,7 @@ def retrain(
         training=training,
         checkpoint=checkpoint,
         watch=watch,
+        echo=echo,
     )
 
 

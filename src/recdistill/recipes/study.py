@@ -30,12 +30,12 @@ from recdistill.knowledge.view import Kind
 from recdistill.methods import METHODS
 from recdistill.recipes.cells import Cells, digest
 from recdistill.recipes.compare import System, card
-from recdistill.recipes.evaluate import trained_on
 from recdistill.recipes.known import KnownRanker
+from recdistill.recipes.leaks import leaks
 from recdistill.recipes.train import distill, fit
 from recdistill.report.page import Curve
 from recdistill.settings import parse
-from recdistill.teachers.stored import stored
+from recdistill.teachers.stored import Files, stored
 from recdistill.training.watch import JsonLines
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Bench", "Result", "Study", "curve", "load_log"]
 
+_SEEN = "train, valid and test"
+"""What a bundle that is shipped does not recommend again: all that its users have."""
 _TIMED = 1.0  # seconds for single answers, and again for tables
 
 
@@ -137,13 +139,8 @@ class Bench:
         train = self.split.train
         found = stored(**self.run.teacher.files, users=train.users, items=train.items, seen=train.csr())
         self.listener.say(str(found.coverage))
-        path, test = self.run.teacher.bundle, self.split.test
-        if path is not None and (trained := trained_on(bundle.open(path), test, beside=train.csr())):
-            self.listener.say(
-                f"Warning: the teacher's bundle was trained on {trained:,} of the {len(test):,} test targets, so its "
-                "figures, and those of students that learn from it, are flattered. Use the split and the seed it was "
-                "trained with."
-            )
+        for warning in leaks("the teacher", Files(self.run.teacher.files), self.split.test):
+            self.listener.say(warning)
         return found
 
     @cached_property
@@ -241,6 +238,7 @@ class Bench:
                 *self.listener.watch(name),
                 JsonLines(self.run.output.dir / "log" / f"{self._label(name)}.jsonl"),
             ],
+            "echo": self.listener.say,
         }
 
     def _label(self, name: str) -> str:
@@ -290,7 +288,8 @@ class Bench:
             path.parent.mkdir(parents=True, exist_ok=True)
             trained.save(
                 path,
-                lineage={"run": digest(about), "data": self._data_digest},
+                seen=self.log,
+                lineage={"run": digest(about), "data": self._data_digest, "seen": _SEEN},
                 metrics={f"{test.name} {metric}": mean for metric, mean in test.means.items()},
                 overwrite=True,
             )
@@ -425,7 +424,8 @@ def _is_bundle_of(path: Path, run: str) -> bool:
     if not (path / "manifest.json").exists():
         return False
     try:
-        return bundle.verify(path).lineage.get("run") == run
+        lineage = bundle.verify(path).lineage
+        return lineage.get("run") == run and lineage.get("seen") == _SEEN  # earlier versions left out train alone
     except BundleError:
         return False
 

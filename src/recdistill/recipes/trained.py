@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recdistill import bundle
+from recdistill.data.matching import same_tables
 from recdistill.errors import RecdistillError, UsageError, problem
 from recdistill.methods import METHODS
 from recdistill.models import MODELS
@@ -31,9 +32,11 @@ if TYPE_CHECKING:
     from recdistill.bundle.manifest import Manifest
     from recdistill.data.interactions import HeldOut, Interactions
     from recdistill.evaluation.ranking import Ranker
+    from recdistill.knowledge.view import Knows
     from recdistill.models.base import Recommender
     from recdistill.serve.arguments import Ids
     from recdistill.serve.recommendations import Recommendations
+    from recdistill.teachers.stored import Files
     from recdistill.training.stop import Stop
     from recdistill.training.watch import Report
 
@@ -56,6 +59,10 @@ class Trained:
     settings: Mapping[str, Any]
     """Everything that was set, as plain values: what makes the run repeatable."""
     stop: Stop = field(repr=False)
+    notes: tuple[str, ...] = ()
+    """What was worth knowing before training, one sentence each."""
+    teacher: Trained | Files | Knows | None = field(default=None, repr=False)
+    """Who taught it: asked what it had seen of held-out data, never saved."""
 
     def ranker(self) -> Ranker:
         """What is evaluated and served."""
@@ -103,6 +110,7 @@ class Trained:
         self,
         path: Path | str,
         *,
+        seen: Interactions | None = None,
         lineage: Mapping[str, Any] | None = None,
         metrics: Mapping[str, float] | None = None,
         encoder: Asked = "auto",
@@ -113,6 +121,9 @@ class Trained:
 
         Args:
             path: the folder; it appears whole or not at all.
+            seen: the log before it was split: what its users have already is not recommended to them. None leaves out
+                the training data alone, so that what was held out can be recommended, as it is while measuring; give
+                the log when the bundle is to be served.
             lineage: where it came from, beside method and seed.
             metrics: what was measured of it.
             encoder: of a sequential model, the part that reads new histories: "float32", "int8", or "none"; "auto" is
@@ -122,10 +133,14 @@ class Trained:
             overwrite: replace a bundle that is there.
 
         Raises:
-            UsageError: the folder is there and `overwrite` is off, or it is not a bundle; an encoder is asked of a
-                model that has none, or its packages are missing.
+            UsageError: something is there and `overwrite` is off, or is no bundle; `seen` is of other users or items;
+                an encoder is asked of a model that has none, or its packages are missing.
             BundleError: the encoder does not answer as the model does.
         """
+        train = self.train.csr()
+        if seen is not None:
+            remedy = "Give the log that was split into train, valid and test"
+            same_tables("`seen`", seen, "the training data", self.train, remedy=remedy)
         part, why = self._encoder(encoder, valid)
         return bundle.save(
             Path(path),
@@ -133,7 +148,8 @@ class Trained:
             arrays=self.model.arrays(),
             users=self.train.users,
             items=self.train.items,
-            seen=self.train.csr(),
+            seen=train if seen is None else train.union(seen.csr()),
+            trained=train,
             popular=self._popular,
             model=self.name,
             settings=dict(self.settings),
@@ -171,11 +187,11 @@ class Trained:
 
     @cached_property
     def _service(self) -> Service:
-        model = self.model
-        parts = self.train.users, self.train.items, self.train.csr(), self._popular
+        model, train = self.model, self.train.csr()
+        parts = self.train.users, self.train.items, train, self._popular
         if not isinstance(model, Sequential):
-            return Service(self.ranker(), *parts)
-        return Service(self.ranker(), *parts, encode=model.encode, histories=model.histories)
+            return Service(self.ranker(), *parts, trained=train)
+        return Service(self.ranker(), *parts, trained=train, encode=model.encode, histories=model.histories)
 
     @cached_property
     def _popular(self) -> NDArray[np.int64]:

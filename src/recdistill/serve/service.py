@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -22,7 +23,7 @@ from recdistill.serve.histories import brought
 from recdistill.serve.recommendations import Recommendations
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
     from typing import Never
 
@@ -51,6 +52,8 @@ class Service:
         popular: (P,) distinct item rows for users nobody knows, best first.
         encode: makes vectors of histories, of a model that reads them; None: it has only what it was trained on.
         histories: of the users, which new items follow.
+        trained: (U x I) what the model learned from. Users without any get the popular list, and items without any are
+            not recommended by the model: their vectors are as they were initialised. None takes all as trained.
 
     Raises:
         UsageError: they do not belong together.
@@ -66,12 +69,16 @@ class Service:
         *,
         encode: Encode | None = None,
         histories: Histories | None = None,
+        trained: Csr | Callable[[], Csr | None] | None = None,
     ) -> None:
         sizes = (len(users), len(items))
-        for what, found in (
+        tables = [
             ("ranker", (ranker.n_users, ranker.n_items)),
             ("table of what was seen", (seen.n_rows, seen.n_columns)),
-        ):
+        ]
+        if trained is not None and not callable(trained):
+            tables.append(("table of what was trained on", (trained.n_rows, trained.n_columns)))
+        for what, found in tables:
             if found != sizes:
                 raise UsageError(
                     problem(f"The {what} is of another size than the ids (users, items)", found, allowed=f"{sizes}")
@@ -82,10 +89,11 @@ class Service:
             )
         self.ranker, self.users, self.items, self.seen, self.popular = ranker, users, items, seen, popular
         self.encode, self.histories = encode, histories
+        self._trained = trained
 
     @classmethod
     def from_bundle(
-        cls, path: Path, *, verify: Literal["headers", "full"] = "headers", threads: int | None = None
+        cls, path: Path | str, *, verify: Literal["headers", "full"] = "headers", threads: int | None = None
     ) -> Service:
         """Serve a bundle.
 
@@ -105,8 +113,9 @@ class Service:
             where = f"The encoder of {path}"
             encode = Encoder(part.graph, part.entry, part.table, threads=threads, where=where).encode
             histories = part.histories
+        trained = None if opened.flags is None else lambda: opened.trained  # all of it is read, when first asked
         parts = opened.users, opened.items, opened.seen, opened.popular
-        return cls(model, *parts, encode=encode, histories=histories)
+        return cls(model, *parts, trained=trained, encode=encode, histories=histories)
 
     def recommend(
         self,
@@ -120,7 +129,8 @@ class Service:
     ) -> Recommendations:
         """The best items of each user.
 
-        A user who is not in the table gets the popular list, marked by its source. Lists are shorter than `k` where
+        A user who is not in the table, or of whom nothing was trained on, gets the popular list, marked by its source;
+        an item that was never trained on is not recommended by the model. Lists are shorter than `k` where
         the catalogue, the candidates or what is left of them is; equal scores come in order of item row.
 
         Args:
@@ -145,7 +155,7 @@ class Service:
         only = None if candidates is None else self._known_items(candidates, "candidates", notes)
         wish = Wish(min(k, max(len(self.items), 1)), filter_seen, left_out, only)
         lists, scores = self._answers(rows, wish)
-        return self._told(ids, rows, lists, scores, tuple(notes))
+        return self._told(ids, self._served(rows), lists, scores, tuple(notes))
 
     def recommend_after(
         self,
@@ -199,6 +209,7 @@ class Service:
         vectors[there] = self.encode(found.histories, there)
         here.ranker = self.ranker.asked_by(vectors)
         here.seen = found.seen(self.seen) if filter_seen else self.seen
+        here._cold = None, self._cold[1]  # whatever is known of them, they have a history
         lists, scores = here._answers(rows, wish)
         return self._told(found.ids, rows, lists, scores, tuple(notes))
 
@@ -214,6 +225,9 @@ class Service:
         **foreign: Never,
     ) -> int:
         """Every user's list into one Parquet file, a chunk of users at a time; the file appears whole or not at all.
+
+        Users of whom nothing was trained on get the popular list; its scores are NaN. For lists that are to teach, take
+        `filter_seen=False`: what was held out stays in, and training items go when the lists are matched to a log.
 
         Args:
             out: the file; replaced if it is there. Columns user_id, item_id, rank (int32), score (float32).
@@ -242,7 +256,7 @@ class Service:
         def part(first: int) -> Recommendations:
             rows = np.arange(first, min(first + chunk, len(self.users)))
             lists, scores = self._answers(rows, wish)
-            return self._told(self.users.external(rows), rows, lists, scores, ())
+            return self._told(self.users.external(rows), self._served(rows), lists, scores, ())
 
         empty = self._told(self.users.external([]), np.zeros(0, np.int64), *_nothing(0, k), ())
         starts = range(0, len(self.users), chunk)
@@ -253,7 +267,8 @@ class Service:
     def _answers(self, rows: NDArray[np.int64], wish: Wish) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """(Q,) user rows -> (Q, k) item rows, -1 past the end, and their scores, NaN for popular lists."""
         lists, scores = _nothing(len(rows), wish.k)
-        known, unknown = np.flatnonzero(rows >= 0), np.flatnonzero(rows < 0)
+        served = self._served(rows)
+        known, unknown = np.flatnonzero(served >= 0), np.flatnonzero(served < 0)
         longest = wish.k + wish.left_out.most
         step = max(1, _CELLS // max(longest if wish.only is None else len(wish.only), 1))
         for at in range(0, len(known), step):
@@ -261,29 +276,75 @@ class Service:
             found = self._best(rows[place], place, wish)
             lists[place, : found.shape[1]] = found
             scores[place, : found.shape[1]] = self.ranker.scores_of(rows[place], found)
-        base = self._popular(wish.only)[:longest]
+        had = self._had(rows[unknown]) if wish.filter_seen else np.zeros(len(unknown), np.int64)  # cold, not unknown
+        base = self._popular(wish.only)[: longest + int(had.max(initial=0))]
         step = max(1, _CELLS // max(len(base), 1))
         for at in range(0, len(unknown), step):
             place = unknown[at : at + step]
             whole = np.broadcast_to(base, (len(place), len(base)))
-            found = _kept(whole, wish.left_out.contains(place, whole), wish.k)
+            gone = wish.left_out.contains(place, whole)
+            some = np.flatnonzero(had[at : at + step])
+            if len(some):
+                gone[some] |= self._seen_among(rows[place[some]], whole[some])
+            found = _kept(whole, gone, wish.k)
             lists[place, : found.shape[1]] = found
         return lists, scores
 
+    def _served(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(Q,) user rows, -1 where the model has learned nothing of the user."""
+        cold = self._cold[0]
+        return rows if cold is None else np.where((rows >= 0) & cold[rows], -1, rows)
+
+    def _had(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(Q,) user rows, -1 = unknown -> (Q,) how much each has seen."""
+        safe = np.maximum(rows, 0)
+        return (
+            np.where(rows >= 0, self.seen.indptr[safe + 1] - self.seen.indptr[safe], 0) if len(self.users) else rows * 0
+        )
+
+    @cached_property
+    def _cold(self) -> tuple[NDArray[np.bool_] | None, NDArray[np.bool_] | None]:
+        """(U,) users and (I,) items that nothing was learned of; None where there is none."""
+        trained = self._trained() if callable(self._trained) else self._trained
+        if trained is None:
+            return None, None
+        users, items = trained.degrees == 0, np.ones(len(self.items), np.bool_)
+        items[trained.indices] = False
+        return users if users.any() else None, items if items.any() else None
+
     def _best(self, rows: NDArray[np.int64], place: NDArray[np.int64], wish: Wish) -> NDArray[np.int64]:
         """(q,) known user rows and their places in the request -> (q, <= k)."""
+        cold = self._cold[1]
         if wish.only is None:
             # as many more as may be left out are ranked, so that k remain; exact
             more = min(wish.k + wish.left_out.most, max(len(self.items), 1))
-            found = self.ranker.top_k(rows, more, self.seen if wish.filter_seen else None)  # (q, k + e)
-            return _kept(found, wish.left_out.contains(place, found), wish.k)
+            return self._ranked(rows, place, wish, more)
         items = np.broadcast_to(np.sort(wish.only), (len(rows), len(wish.only)))  # (q, m), smaller row first
         gone = wish.left_out.contains(place, items)
+        if cold is not None:
+            gone |= cold[items]
         if wish.filter_seen:
             gone |= self._seen_among(rows, items)
         score = np.where(gone, -np.inf, self.ranker.scores_of(rows, items))
         order = np.argsort(-score, axis=1, kind="stable")
         return _kept(np.take_along_axis(items, order, 1), np.take_along_axis(gone, order, 1), wish.k)
+
+    def _ranked(self, rows: NDArray[np.int64], place: NDArray[np.int64], wish: Wish, more: int) -> NDArray[np.int64]:
+        """(q,) user rows -> (q, <= k), the best of `more` ranked; those who run short are asked for twice as many."""
+        found = self.ranker.top_k(rows, more, self.seen if wish.filter_seen else None)  # (q, k + e)
+        gone = wish.left_out.contains(place, found)
+        cold = self._cold[1]
+        if cold is None:
+            return _kept(found, gone, wish.k)
+        kept = _kept(found, gone | cold[found], wish.k)
+        if more < len(self.items):
+            short = np.flatnonzero((kept[:, -1] < 0) & (found[:, -1] >= 0))
+            twice = min(2 * more, len(self.items))
+            step = max(1, _CELLS // twice)
+            for at in range(0, len(short), step):
+                some = short[at : at + step]
+                kept[some] = self._ranked(rows[some], place[some], wish, twice)[:, : kept.shape[1]]
+        return kept
 
     def _seen_among(self, rows: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.bool_]:
         """(q,) user rows, (q, m) item rows -> (q, m) whether seen; reads these users' rows alone."""
