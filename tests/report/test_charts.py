@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recdistill.report.charts import SHAPES, WIDTH, Line, Point, front, heat, lines, scatter, ticks
+from recdistill.report.charts import SHAPES, WIDTH, Line, Point, front, lines, scatter, ticks
+from recdistill.report.heat import heat
 
 finite = st.floats(1e-6, 1e12)
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["find", "replaced", "write_whole"]
+__all__ = ["find", "held_open", "identity", "replaced", "write_whole"]
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2  # linux/fs.h
@@ -145,3 +145,27 @@ def _sync(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextmanager
+def held_open(folder: Path) -> Generator[tuple[int, int] | None]:
+    """The identity of a folder that stays its own as long as it is held: no other can get its number meanwhile."""
+    try:
+        fd = os.open(folder, os.O_RDONLY)
+    except OSError:  # it went, or the system opens no folders
+        yield identity(folder)
+        return
+    try:
+        found = os.fstat(fd)
+        yield found.st_dev, found.st_ino
+    finally:
+        os.close(fd)
+
+
+def identity(folder: Path) -> tuple[int, int] | None:
+    """The device and number of a folder; None where there is none."""
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

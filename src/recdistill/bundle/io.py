@@ -21,7 +21,6 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -30,7 +29,7 @@ import numpy as np
 
 from recdistill.bundle import checks
 from recdistill.bundle.encoder import EncoderPart
-from recdistill.bundle.folder import find, replaced, write_whole
+from recdistill.bundle.folder import find, held_open, replaced, write_whole
 from recdistill.bundle.graph import GRAPH_LIMIT, graph
 from recdistill.bundle.manifest import MANIFEST_LIMIT, FileEntry, Manifest, TensorEntry, plain
 from recdistill.bundle.tensors import DTYPES, Tensors, open_regular, read, write
@@ -40,7 +39,7 @@ from recdistill.errors import BundleError, DataError, UsageError, problem
 from recdistill.ids import IdTable
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -218,15 +217,15 @@ def open(path: Path | str, *, verify: Literal["headers", "full"] = "headers") ->
             raise BundleError(
                 problem(f"There is no bundle at {path}", remedy="Give the folder that holds manifest.json")
             )
-        with _held_open(folder) as identity:
+        with held_open(folder) as held:
             # A save with overwrite may replace the folder between two of its files: then read the new one.
             try:
                 opened = _opened(folder, full=verify == "full")
             except BundleError:
-                if attempt + 1 == _ATTEMPTS or identity == _identity(folder):
+                if attempt + 1 == _ATTEMPTS or held == identity(folder):
                     raise
                 continue
-            if identity == _identity(folder):
+            if held == identity(folder):
                 return opened
     raise BundleError(problem(f"{path} was replaced {_ATTEMPTS} times while it was opened", remedy="Open it again"))
 
@@ -238,29 +237,6 @@ def verify(path: Path | str) -> Manifest:
         BundleError: as `open`, and when a hash, an id table or a row of `seen` is wrong.
     """
     return open(path, verify="full").manifest
-
-
-@contextmanager
-def _held_open(folder: Path) -> Generator[tuple[int, int] | None]:
-    """The identity of a folder that stays its own as long as it is held: no other can get its number meanwhile."""
-    try:
-        fd = os.open(folder, os.O_RDONLY)
-    except OSError:  # it went, or the system opens no folders
-        yield _identity(folder)
-        return
-    try:
-        found = os.fstat(fd)
-        yield found.st_dev, found.st_ino
-    finally:
-        os.close(fd)
-
-
-def _identity(folder: Path) -> tuple[int, int] | None:
-    try:
-        found = folder.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
 
 
 def _refuse_to_replace(path: Path, *, overwrite: bool) -> None:

@@ -22,9 +22,9 @@ from recdistill.errors import UsageError, problem
 from recdistill.models.sequential import Sequential
 from recdistill.query import Query
 from recdistill.recipes.answers import Answers, answers
+from recdistill.recipes.bench import Bench, curve
 from recdistill.recipes.cells import digest
 from recdistill.recipes.search import inherited, training_of
-from recdistill.recipes.study import Bench, curve
 from recdistill.recipes.train import known
 from recdistill.report.page import Curve
 from recdistill.runtime import Runtime
@@ -41,8 +41,8 @@ from recdistill.terms.layer_match import LayerMatch
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from recdistill.recipes.bench import Result
     from recdistill.recipes.searchfile import SearchPlan, SearchRun
-    from recdistill.recipes.study import Result
     from recdistill.recipes.trained import Trained
     from recdistill.search.cost import Costs
     from recdistill.search.settings import SearchSettings

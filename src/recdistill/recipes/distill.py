@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from recdistill.methods import METHODS
+from recdistill.recipes.bench import Result
 from recdistill.recipes.cells import write_text
 from recdistill.recipes.compare import Comparison, noted, paired
 from recdistill.recipes.folder import held
 from recdistill.recipes.listener import Silent
 from recdistill.recipes.runfile import resolve
-from recdistill.recipes.study import Result, Study, load_log
+from recdistill.recipes.study import Study, load_log
 from recdistill.report.page import Entry, Page
 
 if TYPE_CHECKING:

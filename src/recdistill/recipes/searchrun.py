@@ -43,10 +43,10 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
 
     from recdistill.evaluation.latency import Latency
+    from recdistill.recipes.bench import Result
     from recdistill.recipes.cellstudy import Searched
     from recdistill.recipes.listener import Listener
     from recdistill.recipes.searchfile import SearchRun
-    from recdistill.recipes.study import Result
     from recdistill.report.search import Group
     from recdistill.search.derive import Design
 

@@ -16,7 +16,7 @@ from markupsafe import Markup
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["SHAPES", "WIDTH", "Line", "Point", "front", "heat", "lines", "scatter", "ticks"]
+__all__ = ["SHAPES", "WIDTH", "Line", "Point", "front", "lines", "scatter", "svg", "ticks"]
 
 
 WIDTH = 460
@@ -118,7 +118,7 @@ def scatter(
     named = [p for p in points if not p.quiet]
     for group in _near([frame.px(p.x) for p in named], within=32):
         parts += _labelled(frame, [named[n] for n in group])
-    return _svg(frame, title, parts)
+    return svg(frame.width, frame.height, title, parts)
 
 
 def front(places: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -128,70 +128,6 @@ def front(places: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
         if not found or y > found[-1][1]:
             found.append((x, y))
     return found
-
-
-def heat(
-    values: Sequence[Sequence[float]],
-    *,
-    rows: Sequence[str],
-    columns: Sequence[str],
-    title: str,
-    x_label: str = "",
-    marked: Sequence[int] = (),
-) -> Markup:
-    """A table of shares in [0, 1] as shades of the accent, written in per cent where they are 1 or more.
-
-    Args:
-        values: one row for each of `rows`.
-        rows: names at the left.
-        columns: names above.
-        title: read out by screen readers.
-        x_label: above the names of columns.
-        marked: for each column the row that is framed; none when empty.
-    """
-    left = 18 + 7.2 * max((len(name) for name in rows), default=0)
-    wide, high, top = min(64.0, max(34.0, (WIDTH - left) / max(len(columns), 1))), 23.0, 40.0 if x_label else 24.0
-    most = max(0.5, *(value for row in values for value in row)) if any(values) else 1.0
-    parts = [Markup('<text class="name" x="{x:.1f}" y="13">{t}</text>').format(x=left, t=x_label)]
-    for at, name in enumerate(columns):
-        parts.append(
-            Markup('<text class="tick" x="{x:.1f}" y="{y:.1f}" text-anchor="middle">{name}</text>').format(
-                x=left + (at + 0.5) * wide, y=top - 7, name=name
-            )
-        )
-    for down, (name, row) in enumerate(zip(rows, values, strict=True)):
-        y = top + down * high
-        parts.append(
-            Markup('<text class="tick" x="{x:.1f}" y="{y:.1f}" text-anchor="end">{name}</text>').format(
-                x=left - 9, y=y + high / 2 + 4, name=name
-            )
-        )
-        for across, value in enumerate(row):
-            framed = " framed" if across < len(marked) and marked[across] == down else ""
-            x, share = left + across * wide, value / most
-            text = Markup("")
-            if round(100 * value) >= 1:
-                text = Markup('<text class="{c}" x="{x:.1f}" y="{y:.1f}" text-anchor="middle">{v:.0f}</text>').format(
-                    c="hot" if share > 0.55 else "tick", x=x + wide / 2, y=y + high / 2 + 4, v=100 * value
-                )
-            parts.append(
-                Markup(
-                    '<g><title>{about}</title><rect class="heat{framed}" x="{x:.1f}" y="{y:.1f}" width="{w:.1f}" '
-                    'height="{h:.1f}" rx="4" fill-opacity="{o:.3f}"/>{text}</g>'
-                ).format(
-                    about=f"{name}, {columns[across]}: {value:.1%}",
-                    framed=framed,
-                    x=x + 1.5,
-                    y=y + 1.5,
-                    w=wide - 3,
-                    h=high - 3,
-                    o=0.05 + 0.95 * share,
-                    text=text,
-                )
-            )
-    width, height = left + len(columns) * wide + 2, top + len(rows) * high + 2
-    frame = _Frame(max(width, WIDTH), height, 0, 0, 0, 0, (0, 1), (0, 1))
-    return _svg(frame, title, parts)
 
 
 def lines(
@@ -247,7 +183,7 @@ def lines(
                 y=label_y + 4,
             )
         )
-    return _svg(frame, title, parts)
+    return svg(frame.width, frame.height, title, parts)
 
 
 def ticks(low: float, high: float, about: int = 8) -> list[float]:
@@ -440,7 +376,8 @@ def _marker(x: float, y: float, style: int) -> Markup:
     )
 
 
-def _svg(frame: _Frame, title: str, parts: Sequence[Markup]) -> Markup:
+def svg(width: float, height: float, title: str, parts: Sequence[Markup]) -> Markup:
+    """A picture of these parts; `title` is read out by screen readers."""
     return Markup('<svg viewBox="0 0 {w:g} {h:g}" role="img" aria-label="{title}">{body}</svg>').format(
-        w=frame.width, h=frame.height, title=title, body=Markup("").join(parts)
+        w=width, h=height, title=title, body=Markup("").join(parts)
     )

@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from recdistill.report import charts
 from recdistill.report.cell import draw
+from recdistill.report.heat import heat
 from recdistill.report.page import Page
 from recdistill.report.words import megabytes, milliseconds
 
@@ -217,7 +218,7 @@ class SearchPage(Page):
         return [
             (
                 one.title,
-                charts.heat(
+                heat(
                     [list(row) for row in zip(*one.chances, strict=True)],
                     rows=one.operators,
                     columns=one.edges,
@@ -234,7 +235,7 @@ class SearchPage(Page):
         """Which student layer learned from which teacher layer."""
         if not self.mapping:
             return None
-        return charts.heat(
+        return heat(
             self.mapping,
             rows=[f"cell {at}" for at in range(1, len(self.mapping) + 1)],
             columns=[str(at) for at in range(1, len(self.mapping[0]) + 1)],

@@ -18,7 +18,7 @@ from recdistill.errors import UsageError, problem
 from recdistill.evaluation.blocks import default_threads
 from recdistill.evaluation.ranking import VectorRanker
 from recdistill.evaluation.ranking import ranker as ranker_of
-from recdistill.serve.arguments import LeftOut, Wish, among, column, positive, refuse, sequence
+from recdistill.serve.arguments import Wish, among, column, known_items, left_out_of, positive, refuse, sequence
 from recdistill.serve.histories import brought
 from recdistill.serve.recommendations import Recommendations
 
@@ -151,8 +151,8 @@ class Service:
         ids = sequence(users, "users")
         rows = self.users.rows(ids)
         notes: list[str] = []
-        left_out = self._left_out(exclude, ids, notes)
-        only = None if candidates is None else self._known_items(candidates, "candidates", notes)
+        left_out = left_out_of(self.items, exclude, ids, notes)
+        only = None if candidates is None else known_items(self.items, candidates, "candidates", notes)
         wish = Wish(min(k, max(len(self.items), 1)), filter_seen, left_out, only)
         lists, scores = self._answers(rows, wish)
         return self._told(ids, self._served(rows), lists, scores, tuple(notes))
@@ -199,8 +199,8 @@ class Service:
         if found.ignored:
             many = f"{found.ignored:,} of {found.total:,} items"
             notes.append(f"histories: {many} are not in the catalogue and were ignored")
-        left_out = self._left_out(exclude, found.ids, notes)
-        only = None if candidates is None else self._known_items(candidates, "candidates", notes)
+        left_out = left_out_of(self.items, exclude, found.ids, notes)
+        only = None if candidates is None else known_items(self.items, candidates, "candidates", notes)
         wish = Wish(min(k, max(len(self.items), 1)), filter_seen, left_out, only)
         rows = np.where(found.there, np.arange(len(found.rows)), -1)
         here = copy.copy(self)  # the same items, asked by these histories
@@ -249,8 +249,8 @@ class Service:
         refuse(foreign)
         k, chunk = min(positive(k), max(len(self.items), 1)), positive(chunk, "chunk")
         notes: list[str] = []
-        left_out = self._left_out(exclude, [], notes)
-        only = None if candidates is None else self._known_items(candidates, "candidates", notes)
+        left_out = left_out_of(self.items, exclude, [], notes)
+        only = None if candidates is None else known_items(self.items, candidates, "candidates", notes)
         wish = Wish(k, filter_seen, left_out, only)
 
         def part(first: int) -> Recommendations:
@@ -363,48 +363,6 @@ class Service:
         return np.concatenate([first, only[~np.isin(only, first)]])
 
     # ids to rows and back
-
-    def _known_items(self, ids: Ids, what: str, notes: list[str]) -> NDArray[np.int64]:
-        """Distinct item rows in the order given; unknown ids are counted."""
-        rows = self.items.rows(sequence(ids, what))
-        unknown = int((rows < 0).sum())
-        if unknown:
-            notes.append(f"{what}: {unknown:,} of {len(rows):,} items are not in the catalogue and were ignored")
-        rows = rows[rows >= 0]
-        _, first = np.unique(rows, return_index=True)
-        return rows[np.sort(first)]
-
-    def _left_out(self, exclude: Ids | Mapping[Any, Ids] | None, users: Ids, notes: list[str]) -> LeftOut:
-        n = len(self.items)
-        if exclude is None:
-            return LeftOut(np.zeros(0, np.int64), np.zeros(0, np.int64), 0, n)
-        if not isinstance(exclude, Mapping):
-            shared = np.sort(self._known_items(exclude, "exclude", notes))
-            return LeftOut(shared, np.zeros(0, np.int64), len(shared), n)
-        asked = list(users)
-        places: dict[str, list[int]] = {}
-        for place, user in enumerate(asked):
-            places.setdefault(str(user), []).append(place)
-        idle = sum(str(user) not in places for user in exclude)
-        if idle:
-            notes.append(f"exclude: {idle:,} of {len(exclude):,} users were not asked for")
-        # one search for the items of all users
-        mine = [
-            (places[str(user)], sequence(items, "exclude")) for user, items in exclude.items() if str(user) in places
-        ]
-        flat = [item for _, items in mine for item in items]
-        rows = self.items.rows(flat)
-        unknown = int((rows < 0).sum())
-        if unknown:
-            notes.append(f"exclude: {unknown:,} of {len(rows):,} items are not in the catalogue and were ignored")
-        keys, most, at = [np.zeros(0, np.int64)], 0, 0
-        for lines, items in mine:
-            own = np.unique(rows[at : at + len(items)])
-            own = own[own >= 0]
-            at += len(items)
-            most = max(most, len(own))
-            keys.extend(line * n + own for line in lines)
-        return LeftOut(np.zeros(0, np.int64), np.sort(np.concatenate(keys)), most, n)
 
     def _told(
         self,
