@@ -29,7 +29,7 @@ import numpy as np
 
 from recdistill.bundle import checks
 from recdistill.bundle.encoder import EncoderPart
-from recdistill.bundle.folder import find, held_open, replaced, write_whole
+from recdistill.bundle.folder import find, held_open, identity, replaced, write_whole
 from recdistill.bundle.graph import GRAPH_LIMIT, graph
 from recdistill.bundle.manifest import MANIFEST_LIMIT, FileEntry, Manifest, TensorEntry, plain
 from recdistill.bundle.tensors import DTYPES, Tensors, open_regular, read, write
