@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -131,7 +132,7 @@ def test_a_finished_run_is_not_repeated(run):
 def test_a_changed_setting_repeats_only_what_depends_on_it(run):
     distill(run())
     heard = Heard()
-    distill(run("method.weight=0.1"), listener=heard)
+    distill(run("method.weight=0.1"), overwrite=True, listener=heard)
     assert "plain" not in heard.trained
     assert "rrd" in heard.trained
 
@@ -228,3 +229,24 @@ def test_results_are_json_without_nan(run):
     content = json.loads((outcome.page.parent / "results.json").read_text(encoding="utf-8"))
     assert content["baseline"] == "plain"
     assert content["tests"]["ndcg@10"]["rrd"]["p_corrected"] <= 1
+
+
+def test_a_shipped_bundle_leaves_out_all_its_users_have_and_its_folder_stays_its_own(run):
+    from recdistill import bundle
+    from recdistill.recipes.evaluate import evaluate_bundle
+    from recdistill.recipes.listener import Silent
+    from recdistill.recipes.study import load_log
+
+    settings = run("method={name='plain'}", "teacher={}")
+    outcome = distill(settings)
+    log = load_log(settings.data, Silent())
+    opened = bundle.open(outcome.bundle, verify="full")
+    assert np.array_equal(opened.seen.keys, log.csr().keys)
+    assert len(opened.trained) < len(opened.seen)
+    heard = Heard()
+    evaluate_bundle(outcome.bundle, settings.data.path, latency=False, listener=heard)  # and yet no false alarm
+    assert not [said for said in heard.said if said.startswith("Warning")]
+    again = run("method={name='plain'}", "teacher={}", "train.epochs=1")
+    with pytest.raises(UsageError, match="holds a run with other settings"):
+        distill(again)
+    assert distill(again, overwrite=True).bundle == outcome.bundle

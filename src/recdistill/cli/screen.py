@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.segment import Segment
 from rich.text import Text
 from typing_extensions import override
+
+from recdistill.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Bar", "Screen", "console", "show_error"]
 
-_STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-"""Control characters but tab and line feed, and those that turn the direction of writing."""
 _LINE_SECONDS = 30.0
 """Where there is no terminal, a line at most this often."""
 
@@ -40,11 +39,7 @@ class _Plain(Console):
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):
             text, style, control = segment
-            yield segment if control or _STEERING.search(text) is None else Segment(_escaped(text), style)
-
-
-def _escaped(text: str) -> str:
-    return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+            yield segment if control else Segment(printable(text), style)
 
 
 def show_error(message: str) -> None:

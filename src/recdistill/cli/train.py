@@ -91,6 +91,7 @@ def search(
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of training; latency is of one.")] = None,
     assign: Assign = None,
     on_bad_rows: OnBadRows = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Search a student's architecture while distilling: cells drawn, card, Pareto front, bundle, report. It resumes."""
     from recdistill.cli.screen import Screen, console
@@ -111,7 +112,7 @@ def search(
         import torch
 
         torch.set_num_threads(threads)
-    found = search_run(settings, text=written(run, assigned), listener=Screen())
+    found = search_run(settings, text=written(run, assigned), overwrite=overwrite, listener=Screen())
     console().print(found)
     typer.echo(f"Cell:    {found.drawing}   (cell.json builds it again)")
     typer.echo(f"Report:  {found.page}")

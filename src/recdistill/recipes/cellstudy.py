@@ -155,6 +155,7 @@ class CellStudy(Bench):
                 remedy = "Hold some out: split = 'leave-last-out', or valid above 0"
                 raise UsageError(problem("A search needs validation data, and there are none", remedy=remedy))
             teacher = known(self._trained_teacher, self.split.train) if c.distillation.weight > 0 else None
+            common.pop("echo")  # a search has nothing to say that its `train` does not
             self._found[key] = run_search(teacher, self.split.train, c, **common)
         return self._found[key]
 

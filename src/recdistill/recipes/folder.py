@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from recdistill.recipes.runfile import RunSettings
+    from recdistill.recipes.searchfile import SearchRun
 
 __all__ = ["held"]
 
@@ -26,7 +27,7 @@ _SHOWN = 5
 
 
 @contextmanager
-def held(run: RunSettings, *, overwrite: bool = False) -> Generator[None]:
+def held(run: RunSettings | SearchRun, *, overwrite: bool = False) -> Generator[None]:
     """Work in the folder of a run; processes with the same settings share it.
 
     Args:
@@ -52,7 +53,7 @@ def held(run: RunSettings, *, overwrite: bool = False) -> Generator[None]:
         yield
 
 
-def _take_over(run: RunSettings, different: list[str], busy: int, *, overwrite: bool) -> None:
+def _take_over(run: RunSettings | SearchRun, different: list[str], busy: int, *, overwrite: bool) -> None:
     more = f" and {len(different) - _SHOWN} more" if len(different) > _SHOWN else ""
     what = f"{run.output.dir} holds a run with other settings ({'; '.join(different[:_SHOWN])}{more})"
     if not overwrite:

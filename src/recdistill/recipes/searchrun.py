@@ -22,9 +22,10 @@ from rich.text import Text
 from recdistill.methods.adarec import ADAREC
 from recdistill.recipes.cells import write_text
 from recdistill.recipes.cellstudy import CellStudy
-from recdistill.recipes.compare import Comparison, paired
+from recdistill.recipes.compare import Comparison, noted, paired
 from recdistill.recipes.distill import machine
 from recdistill.recipes.drawing import drawn, legend
+from recdistill.recipes.folder import held
 from recdistill.recipes.listener import Silent
 from recdistill.recipes.searchfile import resolve
 from recdistill.recipes.study import load_log
@@ -92,15 +93,19 @@ class _Found:
     best: str
 
 
-def search_run(run: SearchRun, *, text: str = "", listener: Listener | None = None) -> SearchOutcome:
+def search_run(
+    run: SearchRun, *, text: str = "", overwrite: bool = False, listener: Listener | None = None
+) -> SearchOutcome:
     """Everything a run file with a [search] asks for. What is finished is not repeated; a killed run goes on.
 
     Args:
         run: as `searchfile.read` gives it.
         text: the run file, to be kept beside the results.
+        overwrite: replace the results of a run with other settings in the same folder.
         listener: told of what goes on.
 
     Raises:
+        UsageError: the folder holds a run with other settings.
         RecdistillError: what the user can mend, from any stage; a budget that nothing keeps before any training.
     """
     listener = listener if listener is not None else Silent()
@@ -109,13 +114,19 @@ def search_run(run: SearchRun, *, text: str = "", listener: Listener | None = No
     untimed = run.model_copy(update={"evaluate": run.evaluate.model_copy(update={"latency": False})})  # see `timing`
     study = CellStudy(untimed, plan, load_log(run.data, listener), listener, run.train.seed)
     study.check()
+    with held(run, overwrite=overwrite):
+        return _searched(run, study, text=text)
+
+
+def _searched(run: SearchRun, study: CellStudy, *, text: str) -> SearchOutcome:
+    listener = study.listener
     found = _trained(study)
     rows = _measured(study, found, latency=run.evaluate.latency)
     listener.begin("Comparing and writing the report")
     evaluations = {name: result.test for name, result in found.results.items()}
     tests, corrected = paired(evaluations, found.best, skip="teacher")
     cards = {name: result.card for name, result in found.results.items()}
-    comparison = Comparison(cards, evaluations, "teacher", found.best, tests, corrected)
+    comparison = Comparison(cards, evaluations, "teacher", found.best, tests, corrected, noted(evaluations))
     page = _page(study, found, comparison, rows, text=text)
     _write(study, found, comparison, page, text=text)
     out = run.output.dir
