@@ -251,6 +251,18 @@ class Ledger:
         """A user's row; None for one that is unknown, or forgotten."""
         return self.index.value("SELECT row FROM user WHERE id = ?", user)
 
+    def items_of(self, user: str) -> list[str]:
+        """What a user did of late, in the open block and the newest closed one: item ids, each once, oldest first."""
+        row = self.row_of(user)
+        if row is None:
+            return []
+        block = self.open_block()
+        before = self.index.value("SELECT first FROM block WHERE number = ?", block.number - 1)
+        rows = self.rows(block.first if before is None else before)
+        item = rows.item[rows.user == row].tolist()
+        names = {i: self.index.value("SELECT id FROM item WHERE row = ?", i) for i in dict.fromkeys(item)}
+        return list(names.values())
+
     def counts(self) -> dict[str, int]:
         """Events, users, items, segments and bytes that are kept."""
         events, n, size = self.index.row(

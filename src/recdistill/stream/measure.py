@@ -76,13 +76,13 @@ def most_popular(item: NDArray[np.int32], n_items: int) -> NDArray[np.int64]:
     return order[count[order] > 0].astype(np.int64)
 
 
-def accuracy(recalls: Sequence[Mapping[int, float]]) -> dict[str, float]:
+def accuracy(recall: Mapping[int, Mapping[int, float]]) -> dict[str, float]:
     """LA, RA and H after the last of the cycles.
 
     Args:
-        recalls: `a[k]` of cycles 0..K: block -> recall.
+        recall: `a`: cycle -> block -> recall. Cycles that were not measured are left out of LA.
     """
-    learned = [a[k] for k, a in enumerate(recalls) if k in a]
-    kept = list(recalls[-1].values()) if recalls else []
+    learned = [row[k] for k, row in recall.items() if k in row]
+    kept = list(recall[max(recall)].values()) if recall else []
     la, ra = (float(np.mean(values)) if values else 0.0 for values in (learned, kept))
     return {"LA": la, "RA": ra, "H": 2 * la * ra / (la + ra) if la + ra > 0 else 0.0}
