@@ -8,6 +8,7 @@ Letters: U users, I items.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -88,7 +89,7 @@ class Cycle:
     def run(self) -> None:
         """Do what is not yet done of it."""
         block = self._collect()
-        holdout = self._stage("holdout", {"block": block.key}, lambda _: frozen(block), {})
+        self._stage("holdout", {"block": block.key}, lambda _: frozen(block), {})
         student, start = self._student(block)
         verdict = self._gate(block, student)
         self._publish(block, student, passed=verdict.measured["passed"])
@@ -100,21 +101,20 @@ class Cycle:
             remedy = "Lower the learning rate in stream.toml, and run `recdistill stream step` again"
             raise TrainingError(problem("The first student of the stream holds NaN or infinity", remedy=remedy))
         self._teachers(block, _Made.of(student) if kept is student else start)
-        del holdout
 
     # the student's clock
 
     def _collect(self) -> Stored:
-        def make(_: Path) -> Output:
-            rows = self.ledger.rows(self.block.first, self.block.last)
-            return collected(self.block, self.before, rows, self.settings.blocks, seed=self.settings.seed)
-
         told = self.journal.find(self.k, "collect")
-        if told is not None and not self.journal.objects.has(told.object):  # the budget took it
-            return self.journal.objects.get(told.object)
-        rows = self.ledger.rows(self.block.first, self.block.last) if told is None else None
+        done = told is not None and self.journal.objects.has(told.object)
+        rows = None if done else self.ledger.rows(self.block.first, self.block.last)
         inputs = {} if rows is None else {"events": _digest(rows.user, rows.item, rows.timestamp, rows.weight)}
         names = ("held_out", "holdout_users")
+
+        def make(_: Path) -> Output:
+            assert rows is not None  # noqa: S101 - asked only where it is to be made
+            return collected(self.block, self.before, rows, self.settings.blocks, seed=self.settings.seed)
+
         return self._stage("collect", inputs, make, {name: getattr(self.settings.blocks, name) for name in names})
 
     def _student(self, block: Stored) -> tuple[Stored, _Made]:
@@ -329,9 +329,7 @@ def _finite(stored: Stored) -> bool:
 
 
 def _digest(*columns: NDArray[Any] | None) -> str:
-    from hashlib import sha256  # noqa: PLC0415
-
-    digest = sha256()
+    digest = hashlib.sha256()
     for column in columns:
         digest.update(b"-" if column is None else np.ascontiguousarray(column).tobytes())
     return digest.hexdigest()

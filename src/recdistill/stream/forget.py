@@ -11,6 +11,7 @@ trained from scratch on the events that are kept, and the student is distilled f
 from __future__ import annotations
 
 import shutil
+import time
 from typing import TYPE_CHECKING
 
 from recdistill.errors import UsageError, problem
@@ -35,8 +36,10 @@ def forget(stream: Stream, user: str, *, now: float) -> dict[str, int]:
     Raises:
         UsageError: there is nobody of that id.
     """
-    finish(stream)
+    finished = finish(stream)
     row = stream.ledger.row_of(user)
+    if row is None and finished is not None:
+        return finished  # the same command, repeated after a kill
     if row is None:
         remedy = "Give the id as it stands in the log; who was forgotten already is not known any more"
         raise UsageError(problem("There is no user of that id", user, remedy=remedy))
@@ -45,10 +48,12 @@ def forget(stream: Stream, user: str, *, now: float) -> dict[str, int]:
     return _done(stream, row, now)
 
 
-def finish(stream: Stream) -> None:
-    """Go on with what was killed."""
+def finish(stream: Stream) -> dict[str, int] | None:
+    """Go on with what was killed; as `forget`, None where there was nothing."""
+    found = None
     for (row,) in stream.ledger.index.rows("SELECT user FROM forgetting"):
-        _done(stream, row, 0.0)
+        found = _done(stream, row, time.time())
+    return found
 
 
 def _done(stream: Stream, row: int, now: float) -> dict[str, int]:

@@ -155,10 +155,10 @@ def _lists(candidate: Lists, served: Lists, seen: Csr, settings: GateSettings, s
     order = np.argsort(rng.bits(rng.key(seed, "gate"), np.arange(seen.n_rows), 1)[:, 0], kind="stable")
     asked = np.sort(order[: settings.users])
     new, old = candidate(asked, settings.k, seen), served(asked, settings.k, seen)
-    both = (new >= 0).any(1) & (old >= 0).any(1)
-    if not both.any():
+    known = (old >= 0).any(1)
+    if not known.any():
         return [Check("overlap", passed=True, why="the serving version knows none of the users")]
-    new, old = new[both], old[both]
+    new, old = new[known], old[known]
     common = [(np.isin(a, b) & (a >= 0)).sum() / max((a >= 0).sum(), 1) for a, b in zip(new, old, strict=True)]
     overlap = float(np.mean(common))
     coverage = len(np.unique(new[new >= 0])) / max(len(np.unique(old[old >= 0])), 1)

@@ -114,7 +114,7 @@ class Journal:
             identity: all settings that its bytes depend on.
         """
         told = self.find(cycle, stage)
-        if told is not None:
+        if told is not None and self.objects.has(told.object):
             return self.objects.get(told.object)
         made = {
             "format": _FORMAT,
