@@ -193,6 +193,33 @@ def test_lines_of_a_pipe_are_read_in_parts_and_none_is_left_behind(tmp_path):
     assert list(chunks(io.StringIO("\n \n"), tmp_path / "spool", size=2)) == []
 
 
+def test_a_pipe_that_does_not_end_is_read_as_it_comes(tmp_path):
+    lines, writer = os.pipe()
+    with os.fdopen(lines) as reading, os.fdopen(writer, "w") as writing:
+        parts = chunks(reading, tmp_path / "spool", size=1000, seconds=0.0)
+        for n in range(2):
+            writing.write(f'{{"user": "u{n}", "item": "x"}}\n')
+            writing.flush()
+            assert gathered(next(parts)).users == [f"u{n}"]
+        writing.close()
+        assert list(parts) == []
+
+
+def test_a_pipe_that_is_no_text_is_an_error_after_what_came_before(tmp_path):
+    lines = io.TextIOWrapper(io.BytesIO(b'{"user": "a", "item": "x"}\n' * 9000 + b"\xff\xfe\n"), encoding="utf-8")
+    parts = chunks(lines, tmp_path / "spool", size=8000)
+    assert len(gathered(next(parts))) == 8000
+    with pytest.raises(DataError, match="The lines cannot be read on .*What came before is in the ledger"):
+        list(parts)
+
+
+def test_what_may_be_delivered_twice_counts_once(ledger):
+    lines = frame(("a", "x", 1), ("a", "x", 1))
+    assert ledger.ingest(gathered(lines, repeats=False), now=0.0).new == 1
+    done = ledger.ingest(gathered(lines), now=0.0)  # a file of two equal lines holds one event more
+    assert (done.new, done.repeated) == (1, 1)
+
+
 def test_columns_that_a_later_batch_lacks_are_lacking_where_the_two_are_read_together(ledger):
     ledger.ingest(batch(("a", "x", 1), ("b", "x", 2)), now=0.0)
     ledger.ingest(batch(("c", "x"), names=("user", "item")), now=0.0)

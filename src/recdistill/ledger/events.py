@@ -6,8 +6,11 @@ Letters: n events, U users and I items of the batch.
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from queue import Empty, Queue
+from threading import Thread
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -58,12 +61,13 @@ class Events:
         return len(self.user)
 
     @classmethod
-    def of(cls, log: Interactions, ids: NDArray[Any] | None = None) -> Events:
+    def of(cls, log: Interactions, ids: NDArray[Any] | None = None, *, repeats: bool = True) -> Events:
         """The events of a log.
 
         Args:
             log: as `read` gives it.
             ids: (n,) the event ids, int64 or text; None names events by what they say and their place among equals.
+            repeats: whether equal events without ids are several events; off for what may be delivered twice.
 
         Raises:
             DataError: `ids` has another length.
@@ -81,7 +85,7 @@ class Events:
                 np.full(len(log), _NO_TIME) if log.timestamp is None else log.timestamp,
                 np.zeros(len(log), np.int64) if log.weight is None else log.weight.view(np.int32).astype(np.int64),
             )
-            key = keys.combined(said, keys.ordinals(said))
+            key = keys.combined(said, keys.ordinals(said) if repeats else np.zeros(len(said), np.int64))
         return cls(users, items, log.user, log.item, log.timestamp, log.weight, key, log.notes)
 
 
@@ -90,6 +94,7 @@ def gathered(
     *,
     columns: Mapping[str, str] | None = None,
     on_bad_rows: OnBadRows = "error",
+    repeats: bool = True,
     echo: Callable[[str], object] | None = None,
 ) -> Events:
     """Read a batch from anything `data.sources.read` takes; a column `event_id` names the events.
@@ -98,6 +103,7 @@ def gathered(
         source: a path, a frame or a matrix.
         columns: role -> column; beside the roles of `read`, `event`.
         on_bad_rows: as in `read`.
+        repeats: whether equal events without ids are several events.
         echo: told what was inferred.
 
     Raises:
@@ -107,7 +113,7 @@ def gathered(
     event = next((said.pop(role) for role in list(said) if canonical(role) in _names()), None) or _event_column(source)
     log = read(source, columns=said, on_bad_rows=on_bad_rows, echo=echo)
     if event is None:
-        return Events.of(log)
+        return Events.of(log, repeats=repeats)
     # the event's id is read as if it were the item's: every format, and every check of ids, serves it too
     named = read(source, columns={**said, "item": event}, on_bad_rows=on_bad_rows, echo=None)
     if len(named) != len(log):
@@ -116,12 +122,33 @@ def gathered(
     return Events.of(log, named.items.external(named.item.astype(np.int64)))
 
 
-def chunks(lines: TextIO, folder: Path, *, size: int) -> Iterator[Path]:
-    """JSON lines from a pipe as files of at most `size` lines in `folder`; each is removed once it has been read."""
+def chunks(lines: TextIO, folder: Path, *, size: int, seconds: float = 5.0) -> Iterator[Path]:
+    """JSON lines from a pipe as files in `folder`; each is removed once it has been read.
+
+    Args:
+        lines: the pipe; it may never end.
+        folder: where the files are.
+        size: the most lines of a file.
+        seconds: the most that a line waits for others.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    number = 0
-    while block := [line for _, line in zip(range(size), lines, strict=False)]:
-        if not any(line.strip() for line in block):
+    waiting: Queue[str | None] = Queue(maxsize=size)
+    failed: list[Exception] = []
+
+    def read_on() -> None:
+        try:
+            for line in lines:
+                if line.strip():
+                    waiting.put(line)
+        except (OSError, ValueError) as error:  # ValueError: bytes that are no utf-8, or a pipe that was closed here
+            failed.append(error)
+        waiting.put(None)
+
+    Thread(target=read_on, daemon=True).start()
+    number, more = 0, True
+    while more:
+        block, more = _gather(waiting, size, seconds)
+        if not block:
             continue
         place = folder / f"lines-{number:06d}.jsonl"
         number += 1
@@ -130,6 +157,26 @@ def chunks(lines: TextIO, folder: Path, *, size: int) -> Iterator[Path]:
             yield place
         finally:
             place.unlink(missing_ok=True)
+    if failed:
+        what = f"The lines cannot be read on ({failed[0]})"
+        raise DataError(problem(what, remedy="What came before is in the ledger; send the lines again, as UTF-8 text"))
+
+
+def _gather(waiting: Queue[str | None], size: int, seconds: float) -> tuple[list[str], bool]:
+    """The lines that come within `seconds` of the first, and whether there may be more after them."""
+    first = waiting.get()
+    if first is None:
+        return [], False
+    block, until = [first], time.monotonic() + seconds
+    while len(block) < size:
+        try:
+            line = waiting.get(timeout=max(until - time.monotonic(), 0.0))
+        except Empty:
+            return block, True
+        if line is None:
+            return block, False
+        block.append(line)
+    return block, True
 
 
 def _names() -> set[str]:

@@ -157,6 +157,10 @@ class Index:
             found.extend((start + place, row) for place, row in self._db.execute(query, (part,)))
         return found
 
+    def settle(self) -> None:
+        """Empty the write-ahead log if nobody reads it."""
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def scrub(self) -> None:
         """Rebuild the file without free pages, and empty the write-ahead log.
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import time
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -134,7 +135,7 @@ class Cycle:
         settings = self.settings.gates
 
         def make(_: Path) -> Output:
-            seen = self._seen()
+            seen = self._seen
             verdict = judge(
                 self._lists("student", student.arrays),
                 None if name is None else served(self.versions.open(name), self.ledger, seen),
@@ -164,7 +165,7 @@ class Cycle:
                 self.ledger,
                 block=block,
                 student=student,
-                seen=self._seen(),
+                seen=self._seen,
                 seed=self.settings.seed,
             )
             self.journal.tell(self.k, "publish", "made")
@@ -272,6 +273,7 @@ class Cycle:
         assert newest is not None  # noqa: S101 - it was collected
         return [*out, block_data(newest)]
 
+    @cached_property
     def _seen(self) -> Csr:
         """U x I: all that is kept of what anyone did, up to the end of the block."""
         rows = self.ledger.rows(0, self.block.last)
@@ -288,7 +290,10 @@ class Cycle:
         return [told for told in found if told is not None]
 
     def _holdouts(self) -> list[Stored]:
-        return [self.journal.objects.get(told.object) for told in self._told_holdouts()]
+        """Those that are measured: all, or as many as are asked for, spread evenly, the first and the newest in it."""
+        told = self._told_holdouts()
+        chosen = np.unique(np.linspace(0, len(told) - 1, min(len(told), self.settings.gates.holdouts)).round())
+        return [self.journal.objects.get(told[int(place)].object) for place in chosen.tolist()]
 
     def _lists(self, stage: str, arrays: Arrays) -> Lists:
         return lambda users, k, without: self.stages.ranked(stage, arrays, users, k, without)

@@ -65,8 +65,9 @@ def _done(stream: Stream, row: int, now: float) -> dict[str, int]:
         objects = [key for key in stream.objects.names() if stream.objects.erase(key, row)]
         (stream.folder / "report.html").unlink(missing_ok=True)
         ledger.erase(row, now=now)
+        ledger.index.scrub()  # if it cannot, the person stays on the list of those to be forgotten
         due = _schedule(stream, row)
-        ledger.index.scrub()
+        ledger.index.settle()
     return {"versions": len(versions), "objects": len(objects), **due}
 
 

@@ -66,6 +66,8 @@ class GateSettings(Settings):
     """Share of a user's list that it may have in common with the serving version's, mean over users."""
     coverage: tuple[float, float] = (0.5, 2.0)
     """Distinct items in all those lists, as a multiple of the serving version's."""
+    holdouts: int = Field(default=32, ge=2)
+    """Old blocks whose holdouts are measured: so many, spread evenly over the past, and always the newest."""
     users: int = Field(default=2_000, ge=1)
     """Users whose lists are compared."""
 

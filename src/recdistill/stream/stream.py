@@ -139,13 +139,13 @@ class Stream:
         size: int = _LINES,
         now: float | None = None,
     ) -> Ingested | None:
-        """Append JSON lines from a pipe, `size` at a time; each such batch is in the ledger before the next is read.
+        """Append JSON lines from a pipe, at most `size` at a time and every few seconds.
 
-        None where nothing came.
+        What a pipe delivers twice counts once: equal lines without ids are one event here. None where nothing came.
         """
         done: Ingested | None = None
         for place in chunks(lines, self.ledger.spool_of_this_process(), size=size):
-            batch = gathered(place, columns=columns, on_bad_rows=on_bad_rows)
+            batch = gathered(place, columns=columns, on_bad_rows=on_bad_rows, repeats=False)
             place.unlink()
             one = self.ledger.ingest(batch, now=now)
             done = one if done is None else done + one
