@@ -209,7 +209,7 @@ def test_a_pipe_that_is_no_text_is_an_error_after_what_came_before(tmp_path):
     lines = io.TextIOWrapper(io.BytesIO(b'{"user": "a", "item": "x"}\n' * 9000 + b"\xff\xfe\n"), encoding="utf-8")
     parts = chunks(lines, tmp_path / "spool", size=8000)
     assert len(gathered(next(parts))) == 8000
-    with pytest.raises(DataError, match="The lines cannot be read on .*What came before is in the ledger"):
+    with pytest.raises(DataError, match=r"The lines cannot be read on .*What came before is in the ledger"):
         list(parts)
 
 

@@ -58,7 +58,7 @@ class Toy:
         item[:, 0] = np.log1p(np.bincount(data.item, minlength=data.n_items))  # popular items come first
         return Output({"user": user, "item": item}, TABLES, {"replay_share": 0.25})
 
-    def student(self, job, *, start, proxies, ensemble):
+    def student(self, job, *, start, distilled, proxies, ensemble):
         self.calls.append(("student", job.cycle, start is None, proxies is None, ensemble is None))
         return self._moved(job, start)
 

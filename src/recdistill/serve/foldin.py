@@ -61,15 +61,15 @@ def folded(
     line = np.repeat(np.arange(mine.n_rows), mine.degrees)
     old = mine.indices < len(theirs)
     hops = users_of.degrees[mine.indices] if len(mine) else np.zeros(0, np.int64)
+    spent = np.cumsum(np.bincount(line, hops + 1, mine.n_rows))  # (Q,) pairs that each row and those before lead to
     begin = 0
-    while begin < mine.n_rows:  # as many rows at a time as their neighbours fit
-        reach = np.cumsum(np.bincount(line[line >= begin] - begin, hops[line >= begin], mine.n_rows - begin))
-        end = begin + max(1, int(np.searchsorted(reach, _PAIRS, side="right")))
-        part = (line >= begin) & (line < end)
-        out[begin:end] = 0.5 * _one_hop(line[part & old] - begin, mine.indices[part & old], theirs, end - begin)
-        out[begin:end] += 0.5 * _two_hops(
-            line[part] - begin, mine.indices[part], own, users_of, active, best=best, n=end - begin
-        )
+    while begin < mine.n_rows:
+        before = spent[begin - 1] if begin else 0
+        end = max(begin + 1, int(np.searchsorted(spent, before + _PAIRS, side="right")))
+        part = slice(*np.searchsorted(line, [begin, end]).tolist())
+        row, item, n = line[part] - begin, mine.indices[part], min(end, mine.n_rows) - begin
+        out[begin:end] = 0.5 * _one_hop(row[old[part]], item[old[part]], theirs, n)
+        out[begin:end] += 0.5 * _two_hops(row, item, own, users_of, active, best=best, n=n)
         begin = end
     return out
 
@@ -175,12 +175,17 @@ def _grown(
 
 
 def _one_hop(
-    line: NDArray[np.int64], item: NDArray[np.int32], theirs: NDArray[np.floating[Any]], n: int
+    line: NDArray[np.int64], item: NDArray[np.integer[Any]], theirs: NDArray[np.floating[Any]], n: int
 ) -> NDArray[np.float32]:
-    """(n, d) mean of the vectors of each line's items; zero where there are none."""
-    total = np.zeros((n, theirs.shape[1]), np.float64)
-    np.add.at(total, line, theirs[item])
-    return (total / np.maximum(np.bincount(line, minlength=n), 1)[:, None]).astype(np.float32)
+    """Pairs by ascending line -> (n, d) mean of the vectors of each line's items; zero where there are none."""
+    count = np.bincount(line, minlength=n)
+    there = count > 0
+    out = np.zeros((n, theirs.shape[1]), np.float32)
+    if len(line):
+        starts = (np.cumsum(count) - count)[there]
+        total = np.add.reduceat(theirs[item].astype(np.float64), starts, axis=0)
+        out[there] = total / count[there][:, None]
+    return out
 
 
 def _two_hops(
@@ -207,4 +212,4 @@ def _two_hops(
     rows, users = rows[order], users[order]
     start = np.searchsorted(rows, np.arange(n))
     chosen = np.arange(len(rows)) - start[rows] < NEIGHBOURS
-    return _one_hop(rows[chosen], users[chosen].astype(np.int32), own, n)
+    return _one_hop(rows[chosen], users[chosen], own, n)

@@ -121,13 +121,25 @@ class Cycle:
     def _student(self, block: Stored) -> tuple[Stored, _Made]:
         distilled, updated = (self.journal.latest(name, self.k) for name in ("distil", "student"))
         start = self._made(_later(distilled, updated))
-        proxies, ensemble = self._latest("proxies"), self._latest("ensemble")
+        last, proxies, ensemble = self._made(distilled), self._latest("proxies"), self._latest("ensemble")
 
         def make(checkpoint: Path) -> Output:
             job = self._job("student", checkpoint, [block_data(block)])
-            return self.stages.student(job, start=start.arrays, proxies=proxies.arrays, ensemble=ensemble.arrays)
+            return self.stages.student(
+                job,
+                start=start.arrays,
+                distilled=last.arrays,
+                proxies=proxies.arrays,
+                ensemble=ensemble.arrays,
+            )
 
-        inputs = {"block": block.key, "start": start.key, "proxies": proxies.key, "ensemble": ensemble.key}
+        inputs = {
+            "block": block.key,
+            "start": start.key,
+            "distilled": last.key,
+            "proxies": proxies.key,
+            "ensemble": ensemble.key,
+        }
         return self._stage("student", inputs, make, self.stages.identity("student")), start
 
     def _gate(self, block: Stored, student: Stored) -> Stored:

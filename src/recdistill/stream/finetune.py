@@ -114,9 +114,17 @@ class Finetune:
         """All settings: a change of any makes every later output another."""
         return {"stage": stage, "code": _CODE, **self.settings.model_dump(mode="json")}
 
-    def student(self, job: Job, *, start: Arrays | None, proxies: Arrays | None, ensemble: Arrays | None) -> Output:
+    def student(
+        self,
+        job: Job,
+        *,
+        start: Arrays | None,
+        distilled: Arrays | None,
+        proxies: Arrays | None,
+        ensemble: Arrays | None,
+    ) -> Output:
         """Fine-tune on the newest block."""
-        del proxies, ensemble
+        del distilled, proxies, ensemble
         return self._tuned(job, self.settings.dim, start)
 
     def teacher(

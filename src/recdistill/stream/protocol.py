@@ -130,12 +130,21 @@ class Stages(Protocol):
         """All settings that the stage's bytes depend on, and a version of its code, as plain values."""
         ...
 
-    def student(self, job: Job, *, start: Arrays | None, proxies: Arrays | None, ensemble: Arrays | None) -> Output:
+    def student(
+        self,
+        job: Job,
+        *,
+        start: Arrays | None,
+        distilled: Arrays | None,
+        proxies: Arrays | None,
+        ensemble: Arrays | None,
+    ) -> Output:
         """Update the student on the newest block.
 
         Args:
             job: the block and the seed.
             start: the student to go on from: the one distilled last, or updated since. None at the base block.
+            distilled: the student distilled last; the same as `start` where every block has a teacher update.
             proxies: the latest proxies; None before the first distillation.
             ensemble: the latest ensemble; None before the first.
         """
