@@ -303,5 +303,7 @@ def test_a_stream_begins_in_a_new_folder_with_settings_that_can_be_used(tmp_path
     begin(tmp_path / "s").close()
     with pytest.raises(UsageError, match="is there, and not empty"):
         begin(tmp_path / "s")
+    (tmp_path / "s" / "stream.toml").rename(tmp_path / "s" / ".stream.toml")  # as `init` leaves it when it is killed
+    begin(tmp_path / "s").close()
     with pytest.raises(UsageError, match=r"There is no stream at .*none"):
         Stream(tmp_path / "none")

@@ -116,8 +116,8 @@ def relearned(block: Block, before: Block | None, rows: Rows, holdout: Stored) -
 
 
 def block_data(stored: Stored) -> BlockData:
-    """What stages may see of a collected block."""
-    a, m = stored.arrays, stored.measured
+    """What stages may see of a collected block; copies, because torch warns of arrays that cannot be written."""
+    a, m = {name: array.copy() for name, array in stored.arrays.items()}, stored.measured
     return BlockData(
         m["number"],
         m["n_users"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,13 +17,13 @@ def sizes(stream: Stream) -> dict[str, int]:
     """Bytes by part of the folder."""
     parts = {"segments": "ledger/segments", "objects": "objects", "versions": "versions", "work": "work"}
     found = {name: size_of(stream.folder / place) for name, place in parts.items()}
-    index = sum(file.stat().st_size for file in (stream.folder / "ledger").glob("index.sqlite*"))
+    index = sum(map(_bytes, (stream.folder / "ledger").glob("index.sqlite*")))
     return {"index": index, **found}
 
 
 def size_of(folder: Path) -> int:
     """Bytes of all files under a folder."""
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file() and not file.is_symlink())
+    return sum(map(_bytes, folder.rglob("*")))
 
 
 def upkeep(stream: Stream) -> None:
@@ -37,6 +38,14 @@ def upkeep(stream: Stream) -> None:
     _versions(stream, 2)
     if disk.drop_events:
         _events(stream, disk.budget)
+
+
+def _bytes(path: Path) -> int:
+    try:
+        found = path.lstat()
+    except FileNotFoundError:  # another process has just removed it
+        return 0
+    return found.st_size if stat.S_ISREG(found.st_mode) else 0
 
 
 def _objects(stream: Stream, cycles: int) -> None:

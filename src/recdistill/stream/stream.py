@@ -80,10 +80,13 @@ class Stream:
             UsageError: something is in the folder.
             SettingsError: the settings cannot be used; nothing is made then.
         """
+        place = folder / f".{_SETTINGS}"  # its name is what tells a folder that a killed process has begun
+        if folder.is_dir() and place.exists() and not (folder / _SETTINGS).exists():
+            shutil.rmtree(folder / "ledger", ignore_errors=True)
+            place.unlink()
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise UsageError(problem(f"{folder} is there, and not empty", remedy="Give a new folder"))
         folder.mkdir(parents=True, exist_ok=True)
-        place = folder / f".{_SETTINGS}"
         place.write_text(text, encoding="utf-8")
         try:
             found = settings.read(place)
