@@ -79,8 +79,8 @@ class StreamPage:
                 y_label="H",
             ),
             charts.lines(
-                [self._line(name, [(c.cycle, c.segments.get(name)) for c in self.status.cycles], style)
-                 for style, name in ((2, "known"), (3, "new"), (1, "popularity"))],
+                [self._line(short, [(c.cycle, c.segments.get(name)) for c in self.status.cycles], style)
+                 for style, name, short in ((2, "known", "known"), (3, "new", "new"), (1, "popularity", "popular"))],
                 title="Recall on the newest block by kind of user, and of popularity",
                 x_label=x,
                 y_label=f"newest block, recall@{k}",
