@@ -202,3 +202,13 @@ def test_every_setting_is_documented():
         if not field.description and not (isinstance(field.annotation, type) and issubclass(field.annotation, Settings))
     ]
     assert bare == []
+
+
+def test_the_words_of_other_libraries_find_ours():
+    from recdistill.recipes.train import TrainSettings
+
+    for theirs, ours in (("learning_rat", "lr"), ("batch_size", "batch"), ("optimizer", "optimiser")):
+        with pytest.raises(SettingsError, match=rf"Unknown setting 'train.{theirs}'\. Did you mean 'train.{ours}'\?"):
+            parse(TrainSettings, {theirs: 1}, at="train")
+    with pytest.raises(SettingsError, match=r"protocol' must be \"full\", or \"sampled\(n\)\" with n at least 1; got"):
+        TrainSettings(protocol="sampled(0)")

@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from recdistill.data.split import split
     from recdistill.errors import RecdistillError
     from recdistill.evaluation.card import Card
-    from recdistill.evaluation.evaluate import Evaluation, evaluate
+    from recdistill.evaluation.evaluate import Evaluation
     from recdistill.recipes.cite import cite
     from recdistill.recipes.compare import Comparison, compare
+    from recdistill.recipes.measure import evaluate
     from recdistill.recipes.train import TrainSettings, distill, fit
     from recdistill.recipes.trained import Trained
     from recdistill.serve.recommendations import Recommendations
@@ -71,7 +72,7 @@ _HOMES = {
     "cite": "recipes.cite",
     "compare": "recipes.compare",
     "distill": "recipes.train",
-    "evaluate": "evaluation.evaluate",
+    "evaluate": "recipes.measure",
     "fit": "recipes.train",
     "read": "data.sources",
     "split": "data.split",

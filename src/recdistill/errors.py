@@ -17,6 +17,7 @@ value, what is allowed, the nearest match and the remedy.
 
 from __future__ import annotations
 
+import re
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
@@ -35,8 +36,13 @@ __all__ = [
     "UnknownName",
     "UsageError",
     "nearest",
+    "printable",
     "problem",
 ]
+
+
+_STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""Control characters but tab and line feed, and those that turn the direction of writing."""
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str | None:
@@ -44,6 +50,11 @@ def nearest(name: str, allowed: Iterable[str]) -> str | None:
     by_folded = {a.casefold(): a for a in allowed}
     found = get_close_matches(name.casefold(), list(by_folded), n=1, cutoff=0.5)
     return by_folded[found[0]] if found else None
+
+
+def printable(text: str) -> str:
+    """Text with what would steer a terminal escaped: an id is shown, it does not act."""
+    return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def problem(

@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from recdistill.errors import UsageError, problem
+
 if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
     A = TypeVar("A", NDArray[np.int64], torch.Tensor)
 
-__all__ = ["bits", "gumbel", "integers", "key", "permutation", "uniform"]
+__all__ = ["bits", "check_seed", "gumbel", "integers", "key", "permutation", "uniform"]
 
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as int64
 _MIX1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
@@ -39,6 +41,17 @@ def key(seed: int, purpose: str, *counters: int) -> int:
     """
     text = "\x1f".join([str(seed), purpose, *map(str, counters)])
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
+
+
+def check_seed(seed: object) -> int:
+    """A seed that a user gave, as an integer.
+
+    Raises:
+        UsageError: it is no integer from 0 to 2**63 - 1.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**63:
+        raise UsageError(problem("The seed must be a whole number from 0 to 2**63 - 1", seed))
+    return int(seed)
 
 
 def _mix(x: Any) -> Any:  # noqa: ANN401 - one body for numpy and torch

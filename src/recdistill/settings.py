@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic._internal._model_construction import ModelMetaclass  # pydantic has no public name for it
+from typing_extensions import override
 
 from recdistill.errors import SettingsError, nearest, problem
 
@@ -28,8 +30,37 @@ Schema = dict[str, Any]
 _KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
-class Settings(BaseModel):
-    """A frozen table of settings; the text under a field is its documentation."""
+_ELSEWHERE = {
+    "lr": ("learning_rate", "eta"),
+    "batch": ("batch_size",),
+    "epochs": ("n_epochs", "num_epochs", "max_epochs", "iterations"),
+    "negatives": ("n_negatives", "num_negatives", "negative_samples"),
+    "dim": ("embedding_dim", "embedding_size", "n_factors", "factors", "latent_dim", "hidden_size"),
+    "weight_decay": ("l2", "regularization", "reg"),
+    "optimiser": ("optimizer",),
+    "patience": ("early_stopping",),
+    "dropout": ("dropout_rate", "dropout_prob"),
+}
+"""What our keys are called in other libraries, so that their words find ours."""
+
+
+class _Explained(ModelMetaclass):
+    """Calls of a settings class in Python complain in the house's form, as run files do."""
+
+    @override
+    def __call__(cls, *args: Any, **given: Any) -> Any:
+        try:
+            return super().__call__(*args, **given)
+        except ValidationError as error:
+            raise _explained(cast("type[Settings]", cls), given, error) from None
+
+
+class Settings(BaseModel, metaclass=_Explained):
+    """A frozen table of settings; the text under a field is its documentation.
+
+    Raises:
+        SettingsError: at a call: unknown keys, values of a wrong type or out of range, missing keys.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
@@ -107,17 +138,14 @@ def parse(model: type[S], table: Mapping[str, Any], *, at: str = "", also: Seque
         # JSON, because strict reading of JSON still takes a list for a tuple and a text for a path, as TOML needs.
         return model.model_validate_json(json.dumps(table, default=str), strict=True)
     except ValidationError as error:
-        schema = model.model_json_schema()
-        messages: dict[str, str] = {}
-        for one in error.errors(include_url=False):
-            key, message = _explain(schema, table, one, at, also=also)
-            messages.setdefault(key, message)  # the members of a union complain one by one of the same key
-        raise SettingsError("\n".join(messages.values())) from None
+        raise _explained(model, table, error, at=at, also=also) from None
 
 
 def prose(schema: Schema, defs: Mapping[str, Schema]) -> str:
     """What a JSON schema allows, in words: "a whole number, at least 1"."""
     schema = _resolved(schema, defs)
+    if "words" in schema:
+        return str(schema["words"])
     if "enum" in schema or "const" in schema:
         return " or ".join(json.dumps(value) for value in schema.get("enum", [schema.get("const")]))
     if "anyOf" in schema:
@@ -143,6 +171,18 @@ def prose(schema: Schema, defs: Mapping[str, Schema]) -> str:
         "pattern": "like {}",
     }
     return ", ".join([name, *(form.format(schema[bound]) for bound, form in bounds.items() if bound in schema)])
+
+
+def _explained(
+    model: type[Settings], table: Mapping[str, Any], error: ValidationError, *, at: str = "", also: Sequence[str] = ()
+) -> SettingsError:
+    """All that is wrong, a line each."""
+    schema = model.model_json_schema()
+    messages: dict[str, str] = {}
+    for one in error.errors(include_url=False):
+        key, message = _explain(schema, table, one, at, also=also)
+        messages.setdefault(key, message)  # the members of a union complain one by one of the same key
+    return SettingsError("\n".join(messages.values()))
 
 
 def _table(value: object) -> dict[str, Any] | None:
@@ -203,7 +243,9 @@ def _explain(
     match error["type"]:
         case "extra_forbidden":
             above, dot, word = key.rpartition(".")
-            near = nearest(word, siblings)
+            meant = {theirs: ours for ours in siblings for theirs in _ELSEWHERE.get(ours, ())}
+            near = nearest(word, [*siblings, *meant])
+            near = meant.get(near, near) if near else None
             message = problem(f"Unknown setting {key!r}", near=near and above + dot + near, allowed=siblings or "none")
         case "missing":
             message = problem(f"{what} is missing", allowed=prose(schema, defs), remedy=schema.get("description"))

@@ -15,8 +15,10 @@ import pytest
 
 from recdistill.cli import main
 from recdistill.data.synthetic import planted
+from recdistill.recipes import runfile, searchfile
 from recdistill.recipes.reproduce import markdown, summary
-from recdistill.recipes.runfile import RunSettings, read, resolve
+from recdistill.recipes.runfile import RunSettings
+from recdistill.settings import load
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -96,7 +98,21 @@ def test_the_page_of_commands_lists_every_command_and_every_key():
 
 @pytest.mark.parametrize("file", sorted((ROOT / "examples").glob("*.toml")), ids=lambda file: file.name)
 def test_every_run_file_that_is_shipped_is_valid(file):
-    resolve(read(file))
+    kind = searchfile if "search" in load(file) else runfile
+    kind.resolve(kind.read(file))
+
+
+def test_the_page_of_the_search_lists_every_key_of_its_tables():
+    from recdistill.search.settings import RetrainSettings, SearchSettings
+
+    text = (ROOT / "docs/search.md").read_text(encoding="utf-8")
+    fields = searchfile.SearchRun.model_fields
+    for table, settings in (("search", SearchSettings), ("retrain", RetrainSettings)):
+        own = fields[table].annotation.model_fields
+        for key in own:
+            assert f"`{key}`" in text, f"{table}.{key}"
+        for key in settings.model_fields:
+            assert f"`{key}`" in text, f"{table}.{key}"
 
 
 def test_the_python_example_runs(tmp_path):

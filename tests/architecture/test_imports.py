@@ -12,6 +12,9 @@ LIGHT = [
     "recdistill.bundle",
     "recdistill.serve",
     "recdistill.serve.service",
+    "recdistill.serve.histories",
+    "recdistill.bundle.encoder",
+    "recdistill.bundle.graph",
     "recdistill.evaluation.metrics",
     "recdistill.evaluation.ranking",
     "recdistill.evaluation.compare",
@@ -32,7 +35,8 @@ def loaded(code: str) -> set[str]:
 
 @pytest.mark.parametrize("module", LIGHT)
 def test_importing_it_loads_neither_torch_nor_polars(module):
-    assert not loaded(f"import {module}") & {"torch", "polars", "pandas", "pyarrow", "scipy", "matplotlib"}
+    heavy = {"torch", "polars", "pandas", "pyarrow", "scipy", "matplotlib", "onnx", "onnxruntime"}
+    assert not loaded(f"import {module}") & heavy
 
 
 def test_answering_from_a_bundle_needs_neither(tmp_path):
@@ -51,4 +55,4 @@ bundle.save(path, kind="vectors", arrays=arrays, users=users, items=items,
 answer = Service.from_bundle(path, verify="full").recommend(["a", "nobody"], k=2)
 assert answer.item_id.tolist() == [4, 3, 1], answer.item_id
 """
-    assert not loaded(code) & {"torch", "polars", "pandas", "pyarrow", "scipy"}
+    assert not loaded(code) & {"torch", "polars", "pandas", "pyarrow", "scipy", "onnx", "onnxruntime"}

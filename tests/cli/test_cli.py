@@ -43,7 +43,15 @@ def call(*words: str, cwd: Path | None = None, env: dict[str, str] | None = None
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["stream", "--help"], ["distill", "--help"], ["recommend", "--help"], ["--version"]]
+    "words",
+    [
+        ["--help"],
+        ["stream", "--help"],
+        ["distill", "--help"],
+        ["search", "--help"],
+        ["recommend", "--help"],
+        ["--version"],
+    ],
 )
 def test_help_imports_neither_torch_nor_polars_nor_numpy(words):
     code = (
@@ -74,6 +82,7 @@ def test_the_commands_are_these_and_each_says_what_it_does():
         "init",
         "recommend",
         "reproduce",
+        "search",
     }
     assert all(each.callback.__doc__ for each in app.registered_commands)
     (group,) = app.registered_groups
@@ -98,10 +107,13 @@ def test_no_command_shows_the_help():
         ),
         (["stream", "init", "s", "--set", "blocks.event=5"], "Did you mean 'blocks.events'?"),
         (["stream", "ingest", "nowhere", "--column", "user"], "error: --column takes ROLE=NAME; got 'user'"),
-        (["cite", "derrd"], "error: Unknown method or model 'derrd'. Did you mean 'de-rrd'? Allowed: bert4rec, de, "),
+        (
+            ["cite", "derrd"],
+            "error: Unknown method or model 'derrd'. Did you mean 'de-rrd'? Allowed: adarec, ",
+        ),
         (
             ["cite", "lightgnc"],
-            "error: Unknown method or model 'lightgnc'. Did you mean 'lightgcn'? Allowed: bert4rec, de, ",
+            "error: Unknown method or model 'lightgnc'. Did you mean 'lightgcn'? Allowed: adarec, ",
         ),
         (
             ["distill", "run.toml", "--set", "train.epoch=3"],
@@ -111,7 +123,7 @@ def test_no_command_shows_the_help():
         (["distill", "run.toml", "--set", 'evaluate.metrics=["ndgc@10"]'], "Did you mean 'ndcg'?"),
         (
             ["distill", "run.toml", "--set", "train.protocol=ful"],
-            "'train.protocol' must be a text, like ^(full|sampled",
+            '\'train.protocol\' must be "full", or "sampled(n)" with n at least 1',
         ),
         (["distill", "run.toml", "--set", "train.metrics=[]"], "'train.metrics' must be a list"),
         (["distill", "run.toml", "--set", 'train.metrics=["ndgc@10"]'], "Did you mean 'ndcg'?"),
@@ -121,10 +133,13 @@ def test_no_command_shows_the_help():
             "Unknown optimiser 'adm'. Did you mean 'adam'?",
         ),
         (["distill", "run.toml", "--set", "train.device=gpu"], "Unknown device; got 'gpu'"),
+        (["search", "run.toml"], "error: Unknown setting 'method'"),
+        (["search", "run.toml", "--pareto", "0,x"], "error: A price weight is a number of at least 0; got 'x'."),
         (["init", "/dev/null/run.toml"], "error: '/dev/null' cannot be used: "),
         (["distill", "run.toml"], "ratings.csv"),
         (["init", "run.toml"], "error: There is a file at 'run.toml' already. Use --force, or another name."),
         (["recommend", "nowhere"], "error: Say for whom"),
+        (["recommend", "nowhere", "--all", "--after", "i1"], "error: Say for whom"),
         (["recommend", "nowhere", "--all"], "error: --all writes a Parquet file. For example --out lists.parquet."),
         (["recommend", "nowhere", "--users", "@none"], "error: "),
         (["reproduce", "de-rdd"], "Unknown paper 'de-rdd'. Did you mean 'de-rrd'?"),
@@ -263,6 +278,13 @@ def test_recommend_writes_files(finished, name):
     )
     assert done.returncode == 0, done.stderr
     assert "6 rows for 2 users" in done.stdout
+
+
+def test_a_bundle_that_reads_no_histories_says_so(finished):
+    folder, _ = finished
+    done = call("recommend", "out/bundles/rrd", "--after", "i1,i2", cwd=folder)
+    assert done.returncode == 2
+    assert "holds no encoder" in done.stderr
 
 
 def test_recommend_all_writes_every_user(finished):

@@ -121,9 +121,7 @@ def test_a_user_who_has_everything_gets_no_distinct_item_and_an_error_for_a_nega
     csr = Csr.from_pairs([0, 0, 0, 1], [0, 1, 2, 2], 2, 3)
     taken = Taken.of(csr, CPU)
     assert outside(3, torch.tensor([0]), 2, taken, distinct=True).tolist() == [[-1, -1]]
-    with pytest.raises(
-        TrainingError, match=r"User row 0 has all 3 items, so no negative can be drawn\. Drop such users"
-    ):
+    with pytest.raises(TrainingError, match=r"A user has all 3 items, so no other can be drawn\. Drop such users"):
         negatives(3, torch.tensor([1, 0]), 1, taken)
 
 

@@ -101,7 +101,7 @@ def test_beside_a_summed_base_loss_the_parts_keep_the_ratio_of_the_means(log, te
 
 def test_the_teacher_reads_a_batch_once_and_learns_nothing(log, teacher):
     student = build("gru4rec", log, dim=4)
-    made = only_pass(log, student, teacher)
+    made = only_pass(log, student, teacher, memory=0.0)
     batch = next(iter(made.batches.epoch(0)))
     asked, graphs = [], []
     first = teacher.model.blocks[0]
@@ -169,3 +169,33 @@ def test_bert4rec_teaches_positions_after_its_second_stage_alone(log):
     with pytest.raises(MissingKnowledge, match="train its second one"):
         distill(first, "gru4rec", log, method="adarec", dim=4, training=ONE)
     assert distill(second, "gru4rec", log, method="adarec", dim=4, training=ONE).report.history[-1].losses["hidden"] > 0
+
+
+@pytest.mark.parametrize("memory", [0.0, 1.0])
+def test_logits_over_the_teachers_best_are_renormalised_softmaxes_over_them(log, memory):
+    teacher = Live(build("nextitnet", log, dim=12, groups=3, dilations=[1], bias=True), seen=log.csr())
+    student = build("gru4rec", log, dim=4, dropout=0.0).eval()
+    made = only_pass(log, student, teacher, best=3, memory=memory)
+    term = dict(made.objective.named_terms())["logits"]
+    batch = next(iter(made.batches.epoch(0)))
+    theirs, ours = teacher.view(batch.query), student.view(batch.query)
+    value = term(ours, theirs, batch, Clock()).value
+    everything = torch.arange(log.n_items)
+    t, s = (view.scores_among(everything).detach() for view in (theirs, ours))
+    for row in range(len(value)):
+        top = sorted(range(log.n_items), key=lambda item, row=row: -float(t[row, item]))[:3]
+        p, q = t[row, top].log_softmax(0), s[row, top].log_softmax(0)
+        assert value[row].item() == pytest.approx(float((p.exp() * (p - q)).sum()), rel=1e-4, abs=1e-6)
+    value.sum().backward()
+    assert student.item.grad.abs().sum() > 0
+    assert (teacher.model.memory is None) == (memory == 0)
+
+
+def test_the_best_of_more_items_than_there_are_is_all_of_them(log, teacher):
+    student = build("gru4rec", log, dim=4, dropout=0.0).eval()
+    batch, values = None, []
+    for best in (0, 15, 99):
+        made = only_pass(log, student, teacher, best=best)
+        batch = batch or next(iter(made.batches.epoch(0)))
+        values.append(parts(made, student, batch)[1]["logits"])
+    assert values[0] == values[1] == values[2]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 
+import numpy as np
 import polars as pl
 import pytest
 
-import recdistill.recipes.study as study_module
+import recdistill.recipes.bench as bench_module
 from recdistill.data.sources import read
 from recdistill.data.split import split
 from recdistill.data.synthetic import planted
@@ -131,21 +132,21 @@ def test_a_finished_run_is_not_repeated(run):
 def test_a_changed_setting_repeats_only_what_depends_on_it(run):
     distill(run())
     heard = Heard()
-    distill(run("method.weight=0.1"), listener=heard)
+    distill(run("method.weight=0.1"), overwrite=True, listener=heard)
     assert "plain" not in heard.trained
     assert "rrd" in heard.trained
 
 
 def test_a_run_killed_between_stages_goes_on_and_ends_the_same(run, monkeypatch, tmp_path):
     whole = distill(run(f"output.dir='{tmp_path / 'whole'}'"))
-    real = study_module.distill
+    real = bench_module.distill
 
     def killed(teacher, *words, **more):
         if teacher is not None:
             raise KeyboardInterrupt
         return real(teacher, *words, **more)
 
-    monkeypatch.setattr(study_module, "distill", killed)
+    monkeypatch.setattr(bench_module, "distill", killed)
     with pytest.raises(KeyboardInterrupt):
         distill(run())
     monkeypatch.undo()
@@ -167,7 +168,7 @@ def test_a_teacher_from_lists(run, tmp_path):
     from recdistill.serve.service import Service
 
     lists = tmp_path / "lists.parquet"
-    Service.from_bundle(first.bundle.with_name("teacher")).recommend_all(lists, 40)
+    Service.from_bundle(first.bundle.with_name("teacher")).recommend_all(lists, 100, filter_seen=False)
     heard = Heard()
     settings = run(f"output.dir='{tmp_path / 'lists'}'")
     table = settings.model_dump(mode="json", exclude_none=True)
@@ -228,3 +229,24 @@ def test_results_are_json_without_nan(run):
     content = json.loads((outcome.page.parent / "results.json").read_text(encoding="utf-8"))
     assert content["baseline"] == "plain"
     assert content["tests"]["ndcg@10"]["rrd"]["p_corrected"] <= 1
+
+
+def test_a_shipped_bundle_leaves_out_all_its_users_have_and_its_folder_stays_its_own(run):
+    from recdistill import bundle
+    from recdistill.recipes.evaluate import evaluate_bundle
+    from recdistill.recipes.listener import Silent
+    from recdistill.recipes.study import load_log
+
+    settings = run("method={name='plain'}", "teacher={}")
+    outcome = distill(settings)
+    log = load_log(settings.data, Silent())
+    opened = bundle.open(outcome.bundle, verify="full")
+    assert np.array_equal(opened.seen.keys, log.csr().keys)
+    assert len(opened.trained) < len(opened.seen)
+    heard = Heard()
+    evaluate_bundle(outcome.bundle, settings.data.path, latency=False, listener=heard)  # and yet no false alarm
+    assert not [said for said in heard.said if said.startswith("Warning")]
+    again = run("method={name='plain'}", "teacher={}", "train.epochs=1")
+    with pytest.raises(UsageError, match="holds a run with other settings"):
+        distill(again)
+    assert distill(again, overwrite=True).bundle == outcome.bundle

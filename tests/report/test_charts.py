@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recdistill.report.charts import SHAPES, WIDTH, Line, Point, lines, scatter, ticks
+from recdistill.report.charts import SHAPES, WIDTH, Line, Point, front, lines, scatter, ticks
+from recdistill.report.heat import heat
 
 finite = st.floats(1e-6, 1e12)
 
@@ -89,3 +90,39 @@ def test_names_are_escaped(name):
     drawn = scatter([Point(name, 1, 0.5, 0.4, 0.6, 0, name)], title=name, x_label=name, y_label=name)
     drawn += lines([Line(name, [0, 1], [1, 2], 0)], title=name, x_label=name, y_label=name)
     assert name not in drawn
+
+
+def test_a_front_is_what_nothing_cheaper_or_as_cheap_beats():
+    # (3, 0.5) is beaten by (2, 0.6); (2, 0.4) by (2, 0.6); (5, 0.6) is no better than (2, 0.6)
+    places = [(3.0, 0.5), (1.0, 0.2), (2.0, 0.4), (2.0, 0.6), (5.0, 0.6), (9.0, 0.7)]
+    assert front(places) == [(1.0, 0.2), (2.0, 0.6), (9.0, 0.7)]
+    assert front([]) == []
+
+
+def test_the_front_is_drawn_as_steps_and_the_many_of_a_kind_have_no_names():
+    points = [
+        Point("a", 1, 0.2, 0.1, 0.3, 2),
+        Point("b", 10, 0.4, 0.3, 0.5, 3),
+        Point("c", 5, 0.1, 0, 0.9, 7, quiet=True),
+    ]
+    root = parsed(scatter(points, title="t", x_label="x", y_label="y", fronted=True))
+    (steps,) = [node for node in root.iter("path") if node.attrib.get("class") == "front"]
+    assert re.fullmatch(r"M[\d.]+ [\d.]+H[\d.]+V[\d.]+H[\d.]+", steps.attrib["d"])
+    assert [node.text for node in root.iter("text") if node.attrib.get("class") == "label"] == ["a", "b"]
+    assert len([node for node in root.iter("line") if node.attrib.get("class") == "interval"]) == 2
+
+
+def test_a_heat_map_writes_per_cents_and_frames_what_was_taken():
+    drawn = heat([[0.6, 0.001], [0.4, 0.999]], rows=["<a>", "b"], columns=["x", "y"], title="t", marked=[0, 1])
+    root = parsed(drawn)
+    rects = list(root.iter("rect"))
+    assert ["framed" in rect.attrib["class"] for rect in rects] == [True, False, False, True]
+    shades = [float(rect.attrib["fill-opacity"]) for rect in rects]
+    assert shades[3] == max(shades)
+    assert [node.text for node in root.iter("text")][-3:] == ["b", "40", "100"]  # 0.1 % is not written
+    assert "<a>" not in str(drawn)
+
+
+def test_small_shares_stay_pale_where_all_are_small():
+    rects = list(parsed(heat([[0.1] * 10], rows=["a"], columns=list("0123456789"), title="t")).iter("rect"))
+    assert all(float(rect.attrib["fill-opacity"]) < 0.3 for rect in rects)

@@ -9,8 +9,15 @@ import torch
 
 from recdistill import rng
 from recdistill.clock import Clock, constant, exponential
+from recdistill.data.batches import InteractionBatches
+from recdistill.data.synthetic import planted
 from recdistill.errors import MissingKnowledge, UsageError
+from recdistill.methods import Setting
+from recdistill.methods.de import DE, expert_terms
+from recdistill.models.neumf import NeuMF
 from recdistill.query import Batch, Query
+from recdistill.teachers.live import Live
+from recdistill.terms.base import FromInteractions
 from recdistill.terms.expert_match import ExpertMatch
 from recdistill.terms.mixture import Experts, mixture
 
@@ -197,3 +204,22 @@ def test_wrong_arguments_are_refused(world):
     batch = world.batch([1])
     with pytest.raises(MissingKnowledge, match="No teacher cannot give vectors"):
         make()(world.student.view(batch.query), None, batch, Clock())
+
+
+def test_of_neumf_a_pair_of_the_student_can_be_matched_with_that_of_the_teacher():
+    log = planted(users=20, items=15, interactions=120, seed=1)
+    student, net = (NeuMF(log.n_users, log.n_items, dim=dim, seed=dim) for dim in (4, 6))
+    batches = InteractionBatches(log, size=256, seed=1, device=torch.device("cpu"))
+    teacher = Live(net, seen=log.csr())
+    setting = Setting(student, batches, FromInteractions("bce"), batches.taken, log.n_users, 1, teacher)
+    view = teacher.view(Query(torch.arange(3)))
+    for layer, width in ((0, 6), ("served", 12)):
+        term = expert_terms(DE(layer=0, teacher_layer=layer), setting)["de_users"][1]
+        assert (term.w1.shape[1], term.w2.shape[1]) == (4, width)
+        batch = next(batches.epoch(0))
+        rows = term(student.view(batch.query), teacher.view(batch.query), batch, Clock())
+        target = view.entities("user", batch.users.ids, layer)
+        weights = term.weights(target, batch.users.ids, Clock())
+        x = student.view(batch.query).entities("user", batch.users.ids, 0)
+        built = sum(weights[:, m : m + 1] * torch.stack([expert(term, m, each) for each in x]) for m in range(30))
+        torch.testing.assert_close(rows.value, (target - built).square().sum(1), rtol=1e-4, atol=1e-7)

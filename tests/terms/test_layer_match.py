@@ -210,3 +210,15 @@ def test_projections_are_drawn_from_the_seed():
     assert torch.equal(one.projection.weight, two.projection.weight)
     assert not torch.equal(one.projection.weight, other.projection.weight)
     assert one.projection.weight.abs().max() <= 6**-0.5
+
+
+def test_looking_at_the_mapping_changes_nothing(views):
+    student, teacher = views
+    term = match()
+    term.train()
+    before = {name: value.clone() for name, value in term.state_dict().items()}
+    plan = term.mapping(student, teacher, batch().query)
+    assert plan.shape == (S, L)
+    torch.testing.assert_close(plan.sum(1), term.student_mass)
+    torch.testing.assert_close(plan.sum(0), term.teacher_mass)
+    assert all(torch.equal(value, before[name]) for name, value in term.state_dict().items())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import struct
 import subprocess
 import sys
 
@@ -198,3 +200,39 @@ def test_a_run_killed_at_random_moments_ends_bit_identical(student, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout.split()[-1]) >= 3, "the run must have been killed for this test to say anything"
+
+
+@pytest.fixture
+def kept(parts, tmp_path):
+    """A checkpoint of a finished run, and how to go on from it."""
+    path = tmp_path / "run.safetensors"
+
+    def go_on():
+        training = TrainSettings(epochs=2, device="cpu")
+        return fit("mf", parts.train, dim=2, valid=parts.valid, training=training, checkpoint=path)
+
+    go_on()
+    return path, go_on
+
+
+@pytest.mark.parametrize("slot", ["model/user", "best/", "optimiser/"])
+def test_a_checkpoint_with_a_changed_byte_is_refused(kept, slot):
+    path, go_on = kept
+    data = bytearray(path.read_bytes())
+    length = struct.unpack("<Q", data[:8])[0]
+    header = json.loads(data[8 : 8 + length])
+    name = next(name for name in header if name.startswith(slot))
+    data[8 + length + header[name]["data_offsets"][0]] ^= 0x40
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"does not match its own digest: it was damaged or changed\. Delete"):
+        go_on()
+
+
+@pytest.mark.parametrize(("old", "said"), [(b'\\"waited\\"', "digest"), (b'\\"version\\"', "is of another version")])
+def test_a_checkpoint_whose_record_was_changed_is_refused(kept, old, said):
+    path, go_on = kept
+    data = path.read_bytes()
+    assert old in data
+    path.write_bytes(data.replace(old, old[:3] + b"x" + old[4:]))
+    with pytest.raises(CheckpointError, match=said):
+        go_on()

@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from recdistill.bundle.manifest import EncoderEntry
     from recdistill.data.csr import Csr
+    from recdistill.data.histories import Histories
     from recdistill.ids import IdTable
 
-__all__ = ["Spec", "contents", "ids", "rows", "shapes"]
+__all__ = ["Spec", "contents", "histories", "ids", "rows", "shapes"]
 
 _TABLES: dict[str, dict[str, Literal["users", "items"]]] = {
     "vectors": {"user": "users", "item": "items"},
@@ -32,7 +34,15 @@ Spec = tuple[np.dtype[Any], tuple[int, ...]]
 _Ids = tuple[str, int]  # kind, length
 
 
-def shapes(where: str, specs: Mapping[str, Mapping[str, Spec]], kind: str, users: _Ids, items: _Ids) -> None:
+def shapes(
+    where: str,
+    specs: Mapping[str, Mapping[str, Spec]],
+    kind: str,
+    users: _Ids,
+    items: _Ids,
+    *,
+    encoder: EncoderEntry | None = None,
+) -> None:
     """Types and shapes of everything, from headers alone."""
     sizes = {"users": users[1], "items": items[1]}
     expected: dict[str, dict[str, Spec]] = {
@@ -44,6 +54,13 @@ def shapes(where: str, specs: Mapping[str, Mapping[str, Spec]], kind: str, users
             "indices": (np.dtype(np.int32), _first(specs["seen.safetensors"], "indices")),
         },
     }
+    if encoder is not None:
+        expected["histories.safetensors"] = {
+            "indptr": (np.dtype(np.int64), (sizes["users"] + 1,)),
+            "items": (np.dtype(np.int32), _first(specs["histories.safetensors"], "items")),
+        }
+    if "trained" in specs["seen.safetensors"]:
+        expected["seen.safetensors"]["trained"] = (np.dtype(np.uint8), expected["seen.safetensors"]["indices"][1])
     for file, wanted in expected.items():
         if specs[file] != wanted:
             raise BundleError(
@@ -66,6 +83,25 @@ def shapes(where: str, specs: Mapping[str, Mapping[str, Spec]], kind: str, users
     if kind == "vectors" and tensors["user"][1][1] != tensors["item"][1][1]:
         raise BundleError(
             problem(f"{where}: 'user' has {tensors['user'][1][1]} dimensions and 'item' has {tensors['item'][1][1]}")
+        )
+    if encoder is not None:
+        _table(where, tensors, kind, encoder, sizes["items"])
+
+
+def _table(where: str, tensors: Mapping[str, Spec], kind: str, encoder: EncoderEntry, n_items: int) -> None:
+    if kind != "vectors":
+        raise BundleError(problem(f"{where}: an encoder goes with arrays of kind 'vectors'", kind))
+    dtype, shape = tensors.get(encoder.table, (None, ()))
+    if dtype is None or dtype.kind != "f" or len(shape) != 2 or shape[0] != n_items or shape[1] < encoder.width:
+        raise BundleError(
+            problem(
+                f"{where}: the encoder reads {encoder.table!r}, floats of shape ({n_items}, {encoder.width} or more)",
+                f"{dtype} {list(shape)}" if dtype is not None else "absent",
+            )
+        )
+    if encoder.gives != tensors["item"][1][1]:
+        raise BundleError(
+            problem(f"{where}: the encoder gives {encoder.gives} dimensions and 'item' has {tensors['item'][1][1]}")
         )
 
 
@@ -93,25 +129,37 @@ def _listed(specs: Mapping[str, Spec]) -> str:
 
 def rows(where: str, seen: Csr, popular: NDArray[np.int64], n_items: int) -> None:
     """Where rows begin, and the popular list: cheap enough for every opening. O(U + P), no array of that size."""
-    indptr = seen.indptr
-    ascending = all(
-        bool((indptr[at + 1 : at + 1 + _CHUNK] >= indptr[at : at + _CHUNK][: len(indptr) - at - 1]).all())
-        for at in range(0, len(indptr) - 1, _CHUNK)
-    )
-    if not ascending or indptr[0] != 0 or indptr[-1] != len(seen.indices):
-        raise BundleError(
-            problem(
-                f"{where}: the rows of 'seen' are not in order",
-                f"{int(indptr[0])} ... {int(indptr[-1])}",
-                allowed=f"0 ascending to {len(seen.indices)}",
-            )
-        )
+    _in_order(where, "seen", seen.indptr, len(seen.indices))
     for at in range(0, len(popular), _CHUNK):
         part = popular[at : at + _CHUNK]
         if part.min() < 0 or part.max() >= n_items:
             raise BundleError(
                 problem(f"{where}: the popular list holds a row that is no item", allowed=f"0 to {n_items - 1}")
             )
+
+
+def histories(where: str, stored: Histories, n_items: int, *, whole: bool) -> None:
+    """Where histories begin; `whole`: every stored item too. O(U) or O(n)."""
+    _in_order(where, "histories", stored.indptr, len(stored.items))
+    for at in range(0, len(stored.items) if whole else 0, _CHUNK):
+        part = stored.items[at : at + _CHUNK]
+        if part.min() < 0 or part.max() >= n_items:
+            raise BundleError(problem(f"{where}: a history holds a row that is no item", allowed=f"0 to {n_items - 1}"))
+
+
+def _in_order(where: str, what: str, indptr: NDArray[np.int64], n: int) -> None:
+    ascending = all(
+        bool((indptr[at + 1 : at + 1 + _CHUNK] >= indptr[at : at + _CHUNK][: len(indptr) - at - 1]).all())
+        for at in range(0, len(indptr) - 1, _CHUNK)
+    )
+    if not ascending or indptr[0] != 0 or indptr[-1] != n:
+        raise BundleError(
+            problem(
+                f"{where}: the rows of {what!r} are not in order",
+                f"{int(indptr[0])} ... {int(indptr[-1])}",
+                allowed=f"0 ascending to {n}",
+            )
+        )
 
 
 def contents(where: str, seen: Csr, popular: NDArray[np.int64]) -> None:

@@ -16,13 +16,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recdistill.errors import UsageError, problem
+
 if TYPE_CHECKING:
     from collections.abc import Generator
 
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["find", "replaced", "write_whole"]
+__all__ = ["find", "held_open", "identity", "replaced", "write_whole"]
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2  # linux/fs.h
@@ -43,7 +45,12 @@ def replaced(path: Path) -> Generator[Path]:
     save removes it.
     """
     path = path.absolute()
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        above = next(each for each in path.parents if each.exists())
+        remedy = "Give a place in a folder"
+        raise UsageError(problem(f"{path} cannot be made: {above} is a file", remedy=remedy)) from None
     if find(path) != path:
         _aside(path).rename(path)
     shutil.rmtree(_aside(path), ignore_errors=True)
@@ -138,3 +145,27 @@ def _sync(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextmanager
+def held_open(folder: Path) -> Generator[tuple[int, int] | None]:
+    """The identity of a folder that stays its own as long as it is held: no other can get its number meanwhile."""
+    try:
+        fd = os.open(folder, os.O_RDONLY)
+    except OSError:  # it went, or the system opens no folders
+        yield identity(folder)
+        return
+    try:
+        found = os.fstat(fd)
+        yield found.st_dev, found.st_ino
+    finally:
+        os.close(fd)
+
+
+def identity(folder: Path) -> tuple[int, int] | None:
+    """The device and number of a folder; None where there is none."""
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

@@ -1,11 +1,14 @@
-"""Save, open and verify a bundle: a folder of one manifest and five safetensors files.
+"""Save, open and verify a bundle: a folder of one manifest and five safetensors files, or seven files with an encoder.
 
     manifest.json          schema version, kind, every file's size, sha256 and tensors, lineage, metrics, citations
     tensors.safetensors    the model's arrays
     users.safetensors      external ids of users: utf-8 bytes + offsets (or int64 ids), and their sort permutation
     items.safetensors      external ids of items
-    seen.safetensors       what each user has already: indptr (U + 1,) and ascending item rows
+    seen.safetensors       what each user has already: indptr (U + 1,) and ascending item rows; trained (n,): which of
+                           these the model learned from
     popular.safetensors    item rows for users nobody knows, best first
+    encoder.onnx           of a model that reads histories: what makes a vector of one (see `bundle.encoder`)
+    histories.safetensors  beside it: the last items of each user, oldest first, which new ones follow
 
 Nothing in it can run, and reading it needs numpy alone. Opening checks the manifest against itself and against the
 folder, then each header against the manifest, and only then maps the arrays; `verify="full"` also reads every byte.
@@ -15,29 +18,32 @@ Letters: U users, I items, n stored interactions, P popular items.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from recdistill.bundle import checks
-from recdistill.bundle.folder import find, replaced, write_whole
+from recdistill.bundle.encoder import EncoderPart
+from recdistill.bundle.folder import find, held_open, identity, replaced, write_whole
+from recdistill.bundle.graph import GRAPH_LIMIT, graph
 from recdistill.bundle.manifest import MANIFEST_LIMIT, FileEntry, Manifest, TensorEntry, plain
 from recdistill.bundle.tensors import DTYPES, Tensors, open_regular, read, write
 from recdistill.data.csr import Csr
+from recdistill.data.histories import Histories
 from recdistill.errors import BundleError, DataError, UsageError, problem
 from recdistill.ids import IdTable
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-__all__ = ["FILES", "Bundle", "open", "save", "verify"]
+__all__ = ["ENCODER_FILES", "FILES", "Bundle", "open", "save", "verify"]
 
 FILES = (
     "items.safetensors",
@@ -47,6 +53,9 @@ FILES = (
     "users.safetensors",
 )
 """What stands in the folder beside `manifest.json`."""
+
+ENCODER_FILES = ("encoder.onnx", "histories.safetensors")
+"""What stands there too where new histories can be read: both or none."""
 
 _MANIFEST = "manifest.json"
 _ATTEMPTS = 20
@@ -67,10 +76,23 @@ class Bundle:
     """(U x I) what each user has already."""
     popular: NDArray[np.int64]
     """(P,) item rows, best first."""
+    encoder: EncoderPart | None = None
+    """What reads new histories, and those it continues."""
+    flags: NDArray[np.uint8] | None = None
+    """(n,) 1 where a pair of `seen` was trained on, in its order; None where nobody said."""
+
+    @property
+    def trained(self) -> Csr | None:
+        """(U x I) what of `seen` the model was trained on; None where nobody said. Reads all of `seen`."""
+        if self.flags is None:
+            return None
+        before = np.zeros(len(self.flags) + 1, np.int64)
+        np.cumsum(self.flags, out=before[1:])
+        return Csr(before[self.seen.indptr], self.seen.indices[self.flags > 0], self.seen.n_columns)
 
 
 def save(
-    path: Path,
+    path: Path | str,
     *,
     kind: str,
     arrays: Mapping[str, NDArray[Any]],
@@ -83,6 +105,8 @@ def save(
     lineage: Mapping[str, Any],
     metrics: Mapping[str, Any],
     citations: Sequence[str],
+    encoder: EncoderPart | None = None,
+    trained: Csr | None = None,
     created: str | None = None,
     overwrite: bool = False,
 ) -> Manifest:
@@ -101,36 +125,57 @@ def save(
         lineage: method, teacher and data fingerprints, seed; anything JSON holds.
         metrics: measured values by name, finite.
         citations: the papers behind the model and the method.
+        encoder: what reads new histories, and the U that users have; `recdistill.export` makes it.
+        trained: (U x I) what of `seen` the model was trained on. Users without any get the popular list, items without
+            any are not recommended: their vectors are as they were initialised. None, for a model made elsewhere,
+            takes every user and item as trained.
         created: ISO 8601 time to record; None takes the present.
         overwrite: replace a bundle that is there, in one step. A folder that is no bundle is never replaced.
 
     Raises:
         UsageError: something is at `path` already.
-        BundleError: arrays, ids, seen or popular do not fit together.
+        BundleError: arrays, ids, seen, popular or encoder do not fit together.
     """
+    path = Path(path)
     _refuse_to_replace(path, overwrite=overwrite)
-    contents: dict[str, Mapping[str, NDArray[Any]]] = {
+    contents: dict[str, dict[str, NDArray[Any]]] = {
         "items.safetensors": items.arrays(),
         "popular.safetensors": {"items": np.asarray(popular, np.int64)},
         "seen.safetensors": {
             "indptr": np.asarray(seen.indptr, np.int64),
             "indices": np.asarray(seen.indices, np.int32),
         },
-        "tensors.safetensors": arrays,
+        "tensors.safetensors": dict(arrays),
         "users.safetensors": users.arrays(),
     }
+    if encoder is not None:
+        graph("The encoder to save", encoder.graph)
+        contents["tensors.safetensors"].setdefault(encoder.entry.table, encoder.table)
+        contents["histories.safetensors"] = {
+            "indptr": np.asarray(encoder.histories.indptr, np.int64),
+            "items": np.asarray(encoder.histories.items, np.int32),
+        }
+    if trained is not None:
+        contents["seen.safetensors"] = {**contents["seen.safetensors"], "trained": _flags(seen, trained)}
     if seen.n_columns != len(items):
         raise BundleError(problem(f"'seen' has {seen.n_columns:,} columns for {len(items):,} items"))
     specs = {f: {n: (a.dtype, a.shape) for n, a in part.items()} for f, part in contents.items()}
-    checks.shapes("The bundle to save", specs, kind, (users.kind, len(users)), (items.kind, len(items)))
+    entry = None if encoder is None else encoder.entry
+    checks.shapes("The bundle to save", specs, kind, (users.kind, len(users)), (items.kind, len(items)), encoder=entry)
     checks.rows("The bundle to save", seen, np.asarray(popular, np.int64), len(items))
     checks.contents("The bundle to save", seen, np.asarray(popular, np.int64))
+    if encoder is not None:
+        checks.histories("The bundle to save", encoder.histories, len(items), whole=True)
     with replaced(path) as folder:
         files: dict[str, FileEntry] = {}
-        for name in FILES:
+        for name in sorted(contents):
             size, sha256, header = write(folder / name, contents[name])
             tensors = {key: TensorEntry.of(tensor) for key, tensor in sorted(header.items())}
             files[name] = FileEntry(bytes=size, sha256=sha256, tensors=tensors)
+        if encoder is not None:
+            write_whole(folder / "encoder.onnx", encoder.graph)
+            digest = hashlib.sha256(encoder.graph).hexdigest()
+            files["encoder.onnx"] = FileEntry(bytes=len(encoder.graph), sha256=digest, tensors={})
         manifest = Manifest.signed(
             {
                 "kind": kind,
@@ -140,7 +185,8 @@ def save(
                 "n_items": len(items),
                 "user_ids": users.kind,
                 "item_ids": items.kind,
-                "files": {name: entry.model_dump() for name, entry in files.items()},
+                "files": {name: files[name].model_dump() for name in sorted(files)},
+                **({} if entry is None else {"encoder": entry.model_dump()}),
                 "lineage": plain(lineage, "lineage"),
                 "metrics": plain(metrics, "metrics"),
                 "citations": plain(citations, "citations"),
@@ -151,7 +197,7 @@ def save(
     return manifest
 
 
-def open(path: Path, *, verify: Literal["headers", "full"] = "headers") -> Bundle:
+def open(path: Path | str, *, verify: Literal["headers", "full"] = "headers") -> Bundle:
     """Open a bundle; nothing of an array is read or allocated before all checks have passed.
 
     Args:
@@ -164,26 +210,27 @@ def open(path: Path, *, verify: Literal["headers", "full"] = "headers") -> Bundl
     """
     if verify not in ("headers", "full"):
         raise UsageError(problem("'verify' must be known", verify, allowed=["headers", "full"]))
+    path = Path(path)
     for attempt in range(_ATTEMPTS):
         folder = find(path)
         if not folder.is_dir():
             raise BundleError(
                 problem(f"There is no bundle at {path}", remedy="Give the folder that holds manifest.json")
             )
-        with _held_open(folder) as identity:
+        with held_open(folder) as held:
             # A save with overwrite may replace the folder between two of its files: then read the new one.
             try:
                 opened = _opened(folder, full=verify == "full")
             except BundleError:
-                if attempt + 1 == _ATTEMPTS or identity == _identity(folder):
+                if attempt + 1 == _ATTEMPTS or held == identity(folder):
                     raise
                 continue
-            if identity == _identity(folder):
+            if held == identity(folder):
                 return opened
     raise BundleError(problem(f"{path} was replaced {_ATTEMPTS} times while it was opened", remedy="Open it again"))
 
 
-def verify(path: Path) -> Manifest:
+def verify(path: Path | str) -> Manifest:
     """Read every byte of a bundle and check every hash, id and row; what to do when a bundle is installed.
 
     Raises:
@@ -192,41 +239,20 @@ def verify(path: Path) -> Manifest:
     return open(path, verify="full").manifest
 
 
-@contextmanager
-def _held_open(folder: Path) -> Generator[tuple[int, int] | None]:
-    """The identity of a folder that stays its own as long as it is held: no other can get its number meanwhile."""
-    try:
-        fd = os.open(folder, os.O_RDONLY)
-    except OSError:  # it went, or the system opens no folders
-        yield _identity(folder)
-        return
-    try:
-        found = os.fstat(fd)
-        yield found.st_dev, found.st_ino
-    finally:
-        os.close(fd)
-
-
-def _identity(folder: Path) -> tuple[int, int] | None:
-    try:
-        found = folder.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
-
-
 def _refuse_to_replace(path: Path, *, overwrite: bool) -> None:
     place = find(path)
     if not place.exists() and not place.is_symlink():
         return
-    inside = {entry.name for entry in place.iterdir()} if place.is_dir() else {place.name}
+    inside = (
+        {entry.name for entry in place.iterdir() if not _left_by_system(entry.name)} if place.is_dir() else {place.name}
+    )
     if place.is_symlink() or not place.is_dir() or (inside and _MANIFEST not in inside):
         raise UsageError(problem(f"{path} is there and is no bundle; it is left alone", remedy="Give another path"))
-    if inside - {*FILES, _MANIFEST}:
-        other = ", ".join(sorted(inside - {*FILES, _MANIFEST})[:3])
+    if other := sorted(inside - {*FILES, *ENCODER_FILES, _MANIFEST}):
         raise UsageError(
             problem(
-                f"{path} holds files that are not a bundle's: {other}", remedy="Move them away, or give another path"
+                f"{path} holds files that are not a bundle's: {', '.join(other[:3])}",
+                remedy="Move them away, or give another path",
             )
         )
     if inside and not overwrite:
@@ -237,30 +263,26 @@ def _refuse_to_replace(path: Path, *, overwrite: bool) -> None:
 
 def _opened(folder: Path, *, full: bool) -> Bundle:
     where = f"{folder / _MANIFEST}"
-    names = {entry.name for entry in os.scandir(folder)}
+    names = {entry.name for entry in os.scandir(folder) if not _left_by_system(entry.name)}
     if _MANIFEST not in names:
         raise BundleError(problem(f"{folder} holds no manifest.json", remedy="Give the folder that was saved"))
     with open_regular(folder / _MANIFEST) as file:
         size = os.fstat(file.fileno()).st_size
         manifest = Manifest.from_json(file.read(min(size, MANIFEST_LIMIT) + 1), where)
-    _same_names(where, set(manifest.files), "lists")
-    _same_names(f"{folder}", names - {_MANIFEST}, "holds")
-    opened = {name: _tensors(folder / name, entry) for name, entry in manifest.files.items()}
+    wanted = {*FILES, *(() if manifest.encoder is None else ENCODER_FILES)}
+    _same_names(where, set(manifest.files), wanted, "lists")
+    _same_names(f"{folder}", names - {_MANIFEST}, wanted, "holds")
+    files = {name: entry for name, entry in manifest.files.items() if name != "encoder.onnx"}
+    opened = {name: _tensors(folder / name, entry) for name, entry in files.items()}
     specs = {
         file: {name: (np.dtype(DTYPES[t.dtype]), t.shape) for name, t in tensors.header.items()}
         for file, tensors in opened.items()
     }
     users, items = (manifest.user_ids, manifest.n_users), (manifest.item_ids, manifest.n_items)
-    checks.shapes(f"{folder}", specs, manifest.kind, users, items)
+    checks.shapes(f"{folder}", specs, manifest.kind, users, items, encoder=manifest.encoder)
     if full:
-        for name, entry in manifest.files.items():
-            if opened[name].sha256() != entry.sha256:
-                raise BundleError(
-                    problem(
-                        f"{folder / name} does not have the hash that the manifest gives it",
-                        remedy="It was damaged or changed; install the bundle again",
-                    )
-                )
+        for name, entry in files.items():
+            _same_hash(folder / name, opened[name].sha256(), entry)
     seen = Csr(opened["seen.safetensors"]["indptr"], opened["seen.safetensors"]["indices"], manifest.n_items)
     popular = opened["popular.safetensors"]["items"]
     bundle = Bundle(
@@ -271,17 +293,71 @@ def _opened(folder: Path, *, full: bool) -> Bundle:
         _ids(folder / "items.safetensors", manifest.item_ids, opened["items.safetensors"]),
         seen,
         popular,
+        _encoder(folder, manifest, opened, full=full),
+        opened["seen.safetensors"]["trained"] if "trained" in opened["seen.safetensors"].header else None,
     )
     checks.rows(f"{folder}", seen, popular, manifest.n_items)
     if full:
         checks.contents(f"{folder}", seen, popular)
+        if bundle.flags is not None and bundle.flags.max(initial=0) > 1:
+            raise BundleError(problem(f"{folder}: 'trained' holds a number that is neither 0 nor 1"))
         checks.ids(folder / "users.safetensors", bundle.users)
         checks.ids(folder / "items.safetensors", bundle.items)
     return bundle
 
 
-def _same_names(where: str, names: set[str], verb: str) -> None:
-    missing, extra = sorted(set(FILES) - names), sorted(names - set(FILES))
+def _encoder(folder: Path, manifest: Manifest, opened: dict[str, Tensors], *, full: bool) -> EncoderPart | None:
+    if manifest.encoder is None:
+        return None
+    path, entry = folder / "encoder.onnx", manifest.files["encoder.onnx"]
+    if entry.tensors or entry.bytes > GRAPH_LIMIT:
+        raise BundleError(problem(f"{path} must be one graph of at most {GRAPH_LIMIT:,} bytes", entry.bytes))
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size != entry.bytes:
+            raise BundleError(
+                problem(
+                    f"{path} has the wrong size: the manifest says {entry.bytes:,} bytes, the file has {size:,}",
+                    remedy="It was cut short or changed; install the bundle again",
+                )
+            )
+        data = file.read(size)
+    if full:
+        _same_hash(path, hashlib.sha256(data).hexdigest(), entry)
+    graph(f"{path}", data)
+    table = opened["tensors.safetensors"][manifest.encoder.table]
+    stored = opened["histories.safetensors"]
+    histories = Histories(stored["indptr"], stored["items"])
+    checks.histories(f"{folder}", histories, manifest.n_items, whole=full)
+    return EncoderPart(data, manifest.encoder, table, histories)
+
+
+def _same_hash(path: Path, sha256: str, entry: FileEntry) -> None:
+    if sha256 != entry.sha256:
+        raise BundleError(
+            problem(
+                f"{path} does not have the hash that the manifest gives it",
+                remedy="It was damaged or changed; install the bundle again",
+            )
+        )
+
+
+def _flags(seen: Csr, trained: Csr) -> NDArray[np.uint8]:
+    """(n,) 1 where a pair of `seen` is in `trained`."""
+    same_shape = (seen.n_rows, seen.n_columns) == (trained.n_rows, trained.n_columns)
+    flags = np.isin(seen.keys, trained.keys, assume_unique=True) if same_shape else np.zeros(0, np.bool_)
+    if int(flags.sum()) != len(trained):
+        raise BundleError(problem("'trained' holds what 'seen' does not", remedy="Add it to 'seen'"))
+    return flags.astype(np.uint8)
+
+
+def _left_by_system(name: str) -> bool:
+    """Whether a desktop put it there: ".DS_Store", "._tensors.safetensors", "Thumbs.db"."""
+    return name in (".DS_Store", "Thumbs.db", "desktop.ini", ".directory") or name.startswith("._")
+
+
+def _same_names(where: str, names: set[str], wanted: set[str], verb: str) -> None:
+    missing, extra = sorted(wanted - names), sorted(names - wanted)
     if missing:
         raise BundleError(
             problem(f"{where} {verb} no {', '.join(missing)}", remedy="Part of the bundle is missing; install it again")
@@ -290,7 +366,7 @@ def _same_names(where: str, names: set[str], verb: str) -> None:
         raise BundleError(
             problem(
                 f"{where} {verb} what is not a bundle's: {', '.join(name[:80] for name in extra[:3])}",
-                allowed=["manifest.json", *FILES],
+                allowed=["manifest.json", *sorted(wanted)],
                 remedy="Remove it, or install the bundle again",
             )
         )

@@ -17,7 +17,7 @@ from recdistill.errors import BundleError, problem
 if TYPE_CHECKING:
     from recdistill.bundle.tensors import Tensor
 
-__all__ = ["MANIFEST_LIMIT", "SCHEMA_VERSION", "FileEntry", "Manifest", "TensorEntry", "plain"]
+__all__ = ["MANIFEST_LIMIT", "SCHEMA_VERSION", "EncoderEntry", "FileEntry", "Manifest", "TensorEntry", "plain"]
 
 SCHEMA_VERSION = 1
 """The bundle format this release writes and reads."""
@@ -25,7 +25,7 @@ SCHEMA_VERSION = 1
 MANIFEST_LIMIT = 4 << 20
 """Bytes a manifest may have."""
 
-FILE_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}\.safetensors")
+FILE_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}\.(safetensors|onnx)")
 
 Count = Annotated[int, Field(ge=0, lt=2**48)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -58,6 +58,25 @@ class FileEntry(_Strict):
     tensors: dict[str, TensorEntry]
 
 
+class EncoderEntry(_Strict):
+    """What `encoder.onnx` reads, and how it was found to answer."""
+
+    table: Literal["input", "item"]
+    """Which array of `tensors.safetensors` holds the input vectors; of a wider one, the first `width` columns."""
+    width: Annotated[int, Field(ge=1, lt=2**24)]
+    """d, of the input vectors."""
+    gives: Annotated[int, Field(ge=1, lt=2**24)]
+    """w, of the vectors that come out: the width of `item`."""
+    length: Annotated[int, Field(ge=1, lt=2**24)]
+    """The most items of a history that are read: its last ones."""
+    precision: Literal["float32", "int8"]
+    """Of its weights."""
+    parameters: Count
+    """Numbers in its weights, the items' tables not counted."""
+    measured: dict[str, JsonValue]
+    """What was found when it was exported: the parity check, and what int8 costs."""
+
+
 class Manifest(_Strict):
     """Everything a bundle says of itself: `manifest.json`, in this order."""
 
@@ -75,6 +94,8 @@ class Manifest(_Strict):
     item_ids: Literal["int", "str"]
     files: dict[str, FileEntry]
     """Every file of the folder except the manifest, by name."""
+    encoder: EncoderEntry | None = None
+    """Of a model that reads histories, where its bundle can read new ones; left out where not."""
     lineage: dict[str, JsonValue]
     """Where it came from: method, teacher and data fingerprints, seed, recdistill version."""
     metrics: dict[str, JsonValue]
@@ -92,13 +113,15 @@ class Manifest(_Strict):
 
     @property
     def n_parameters(self) -> int:
-        """Numbers in the model's arrays."""
+        """Numbers in the model's arrays, and in its encoder."""
         entries = self.files["tensors.safetensors"].tensors.values()
-        return sum(int(np.prod(entry.shape, dtype=np.int64)) for entry in entries)
+        arrays = sum(int(np.prod(entry.shape, dtype=np.int64)) for entry in entries)
+        return arrays + (self.encoder.parameters if self.encoder else 0)
 
     def to_json(self) -> str:
         """As it stands in the folder."""
-        return json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        fields = self.model_dump(mode="json", exclude={"encoder"} if self.encoder is None else None)
+        return json.dumps(fields, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
     @classmethod
     def signed(cls, fields: Mapping[str, Any]) -> Manifest:

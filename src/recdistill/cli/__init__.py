@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import io
+import os
 import sys
 
 __all__ = ["main"]
@@ -20,6 +22,8 @@ _OF_THE_PLACE = {
     errno.ENAMETOOLONG,
 }
 """What a file system says of a path that the user chose: not allowed, full, not there, no folder."""
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+"""What standard output says when it goes to a disk that is full."""
 
 
 def main() -> None:
@@ -27,6 +31,9 @@ def main() -> None:
     from recdistill.cli.app import app
     from recdistill.errors import RecdistillError
 
+    for stream in (sys.stdout, sys.stderr):  # what the terminal's encoding lacks is escaped, not refused
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app(prog_name="recdistill")
     except RecdistillError as error:
@@ -35,11 +42,21 @@ def main() -> None:
         show_error(str(error))
         sys.exit(2)
     except OSError as error:
-        if error.filename is None or error.errno not in _OF_THE_PLACE:
+        if error.errno not in _OF_THE_PLACE or (error.filename is None and error.errno not in _FULL):
             raise
         from recdistill.cli.screen import show_error
         from recdistill.errors import problem
 
-        what = f"{str(error.filename)!r} cannot be used: {(error.strerror or '').lower()}"
+        where = "What is written here" if error.filename is None else repr(str(error.filename))
+        what = f"{where} cannot be used: {(error.strerror or '').lower()}"
         show_error(problem(what, remedy="Give another place, or mend this one"))
+        _close_output()
         sys.exit(2)
+
+
+def _close_output() -> None:
+    """Let what could not be written go: python would try again at its end, and complain once more."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

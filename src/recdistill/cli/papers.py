@@ -19,7 +19,7 @@ def reproduce(
         str,
         typer.Option(
             help="Tables by name, with commas between. Of de-rrd: bpr, neumf, bpr-half, trials, best; of "
-            "sequential: toys, beauty, ml-1m. [default: the first]"
+            "sequential: toys, beauty, ml-1m; of adarec: ml-100k, toys, beauty, ml-1m. [default: the first]"
         ),
     ] = "",
     only: Annotated[str, typer.Option(help="Rows by name, with commas between; all when left out.")] = "",

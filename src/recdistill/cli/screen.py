@@ -7,11 +7,16 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.segment import Segment
 from rich.text import Text
+from typing_extensions import override
+
+from recdistill.errors import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
+    from rich.console import ConsoleOptions, RenderableType
     from rich.progress import TaskID
 
     from recdistill.training.watch import EpochRecord, Report, Watch
@@ -23,8 +28,18 @@ _LINE_SECONDS = 30.0
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console that takes what it is given as text: no markup, no emoji codes, no guessed colours."""
-    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+    """A console that takes what it is given as text: no markup, emoji codes, guessed colours or control codes."""
+    return _Plain(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+
+class _Plain(Console):
+    """Shows control characters of ids and names escaped, so that no log can steer a terminal."""
+
+    @override
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            text, style, control = segment
+            yield segment if control else Segment(printable(text), style)
 
 
 def show_error(message: str) -> None:

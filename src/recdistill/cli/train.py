@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from recdistill.recipes.distill import Outcome
 
-__all__ = ["OnBadRows", "compare", "demo", "distill", "init"]
+__all__ = ["OnBadRows", "compare", "demo", "distill", "init", "search"]
 
 Assign = Annotated[
     list[str] | None,
@@ -19,6 +19,9 @@ Assign = Annotated[
 OnBadRows = Annotated[
     str | None,
     typer.Option("--on-bad-rows", metavar="error|skip", help="Rows that cannot be read: stop, or count and show ten."),
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace the results of a run with other settings in the same folder.")
 ]
 RunFile = Annotated[Path, typer.Argument(help="A run file, as `recdistill init` writes it.", show_default=False)]
 
@@ -59,7 +62,9 @@ def init(
     typer.echo(f"Wrote {path}. Set data.path, then: recdistill distill {path}")
 
 
-def distill(run: RunFile, *, assign: Assign = None, on_bad_rows: OnBadRows = None) -> None:
+def distill(
+    run: RunFile, *, assign: Assign = None, on_bad_rows: OnBadRows = None, overwrite: Overwrite = False
+) -> None:
     """Run a run file: log, teacher, student, card, bundle, report. The same command again resumes it."""
     from recdistill.cli.screen import Screen
     from recdistill.recipes.runfile import read, written
@@ -68,7 +73,50 @@ def distill(run: RunFile, *, assign: Assign = None, on_bad_rows: OnBadRows = Non
     settings = read(run, assigned)
     from recdistill.recipes.distill import distill as execute
 
-    _show(execute(settings, text=written(run, assigned), listener=Screen()))
+    _show(execute(settings, text=written(run, assigned), overwrite=overwrite, listener=Screen()))
+
+
+def search(
+    run: RunFile,
+    *,
+    budget: Annotated[
+        str | None, typer.Option(metavar="KIND=AMOUNT", help="The most a student may cost: latency=2ms, bytes=5MB.")
+    ] = None,
+    pareto: Annotated[
+        str | None, typer.Option(metavar="WEIGHTS", help="A search for each price weight: 0,0.03,0.1,0.3,1")
+    ] = None,
+    random: Annotated[
+        int | None, typer.Option(min=0, help="How many random cells of the same price to train beside it.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of training; latency is of one.")] = None,
+    assign: Assign = None,
+    on_bad_rows: OnBadRows = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Search a student's architecture while distilling: cells drawn, card, Pareto front, bundle, report. It resumes."""
+    from recdistill.cli.screen import Screen, console
+    from recdistill.recipes.searchfile import read, weights
+
+    options = {
+        "search.budget": None if budget is None else f'"{budget}"',
+        "search.pareto": None if pareto is None else str(weights(pareto)),
+        "search.random": random,
+    }
+    given = [f"{key}={value}" for key, value in options.items() if value is not None]
+    assigned = [*_assigned(assign, on_bad_rows), *given]
+    settings = read(run, assigned)
+    from recdistill.recipes.runfile import written
+    from recdistill.recipes.searchrun import search_run
+
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+    found = search_run(settings, text=written(run, assigned), overwrite=overwrite, listener=Screen())
+    console().print(found)
+    typer.echo(f"Cell:    {found.drawing}   (cell.json builds it again)")
+    typer.echo(f"Report:  {found.page}")
+    typer.echo(f"Student: {found.bundle}   (recdistill recommend {found.bundle} --users ...)")
 
 
 def compare(
@@ -78,6 +126,7 @@ def compare(
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from train.seed upwards.")] = 1,
     assign: Assign = None,
     on_bad_rows: OnBadRows = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Several methods and seeds on one split: a table with paired tests, corrected for their number."""
     from recdistill.cli.screen import Screen, console
@@ -86,7 +135,7 @@ def compare(
     settings = read(run, _assigned(assign, on_bad_rows))
     from recdistill.recipes.seeds import over_seeds
 
-    found = over_seeds(settings, methods=_words(methods), seeds=seeds, listener=Screen())
+    found = over_seeds(settings, methods=_words(methods), seeds=seeds, overwrite=overwrite, listener=Screen())
     console().print(found)
     typer.echo(f"Written: {settings.output.dir / 'compare.json'}")
 

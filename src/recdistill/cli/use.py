@@ -54,6 +54,10 @@ def recommend(
     bundle: BundlePath,
     *,
     users: Annotated[str | None, typer.Option(help="External ids with commas between, or @file, one a line.")] = None,
+    after: Annotated[
+        str | None,
+        typer.Option(help="Item ids, oldest first: what one user, or a visitor, did last. Commas, or @file."),
+    ] = None,
     everybody: Annotated[bool, typer.Option("--all", help="Every user of the bundle; needs --out.")] = False,
     k: Annotated[int, typer.Option(min=1, help="Items each.")] = 10,
     exclude: Annotated[str | None, typer.Option(help="Item ids to leave out: commas, or @file.")] = None,
@@ -63,14 +67,18 @@ def recommend(
         Path | None, typer.Option(help="lists.parquet, .csv or .jsonl; a table on screen if left out.")
     ] = None,
 ) -> None:
-    """Recommend from a bundle: external ids in, external ids out. Unknown users get the popular list, marked so."""
+    """Recommend from a bundle: external ids in, external ids out. Unknown users get the popular list, marked so.
+
+    With --after, a bundle of a sequential model reads a new history: of a visitor, or of the one user of --users, whose
+    own it follows. That needs onnxruntime.
+    """
     from recdistill.cli.lists import ids, write
     from recdistill.cli.screen import console
     from recdistill.errors import UsageError, problem
     from recdistill.serve.service import Service
 
-    if everybody == (users is not None):
-        raise UsageError(problem("Say for whom: either --users u7,u9 (or --users @file), or --all"))
+    if everybody == (users is not None or after is not None):
+        raise UsageError(problem("Say for whom: --users u7,u9 (or --users @file), --after i3,i5, or --all"))
     if everybody and (out is None or out.suffix != ".parquet"):
         remedy = "For example --out lists.parquet"
         raise UsageError(problem("--all writes a Parquet file", None if out is None else str(out), remedy=remedy))
@@ -81,8 +89,16 @@ def recommend(
         rows = service.recommend_all(out, k, filter_seen=not keep_seen, exclude=left_out, candidates=only)
         typer.echo(f"Wrote {rows:,} rows for {len(service.users):,} users to {out}")
         return
-    asked = ids(users or "", "--users")
-    found = service.recommend(asked, k, filter_seen=not keep_seen, exclude=left_out, candidates=only)
+    asked = [] if users is None else ids(users, "--users")
+    if after is None:
+        found = service.recommend(asked, k, filter_seen=not keep_seen, exclude=left_out, candidates=only)
+    else:
+        if len(asked) > 1:
+            raise UsageError(problem("--after is the history of one user", f"{len(asked)} users"))
+        history = ids(after, "--after")
+        whole = {asked[0]: history} if asked else [history]
+        asked = asked or ["a visitor"]
+        found = service.recommend_after(whole, k, filter_seen=not keep_seen, exclude=left_out, candidates=only)
     if out is None:
         console().print(found)
     else:

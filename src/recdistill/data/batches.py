@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from recdistill import rng
@@ -18,9 +19,41 @@ from recdistill.query import Batch, Query
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from numpy.typing import NDArray
+
     from recdistill.data.interactions import Interactions
 
-__all__ = ["InteractionBatches"]
+__all__ = ["InteractionBatches", "crowded", "crowded_note"]
+
+
+def crowded(train: Interactions) -> NDArray[np.bool_] | None:
+    """(U,) which users have every item, so that nothing can be drawn to compare with; None when there is none.
+
+    Raises:
+        TrainingError: every user with an interaction has every item.
+    """
+    have = train.csr().degrees  # (U,)
+    whole = have >= train.n_items
+    if not whole.any() or train.n_items == 0:
+        return None
+    if not ((have > 0) & ~whole).any():
+        what = f"Every user has all {train.n_items:,} items, so there is nothing to compare with"
+        raise TrainingError(problem(what, remedy="Give a log of more items, or the loss 'cross-entropy'"))
+    return whole
+
+
+def crowded_note(train: Interactions) -> str | None:
+    """What people are told of users who have every item; None when there is none."""
+    whole = crowded(train)
+    if whole is None:
+        return None
+    rows = np.flatnonzero(whole)
+    named = ", ".join(repr(user) for user in train.users.external(rows[:3]).tolist())
+    more = ", ..." if len(rows) > 3 else ""
+    return (
+        f"{len(rows):,} user{'s have' if len(rows) > 1 else ' has'} every item ({named}{more}) and nothing to compare "
+        "with: trained without their rows"
+    )
 
 
 class InteractionBatches:
@@ -44,9 +77,12 @@ class InteractionBatches:
         if len(train) == 0:
             msg = problem("There is no interaction to learn from", remedy="Check the split and the filters of the log")
             raise TrainingError(msg)
+        self.taken = Taken.of(train.csr(), device)
+        whole = crowded(train) if negatives else None
+        if whole is not None:
+            train = train.take(np.flatnonzero(~whole[train.user]))
         self._user = torch.from_numpy(train.user).to(device, torch.int64)
         self._item = torch.from_numpy(train.item).to(device, torch.int64)
-        self.taken = Taken.of(train.csr(), device)
         self._size, self._negatives, self._seed = size, negatives, seed
 
     def __len__(self) -> int:

@@ -87,6 +87,7 @@ def draw(split: Split, n: int = 499, seed: int = 0) -> Candidates:
     Raises:
         UsageError: `n` below 1.
     """
+    seed = rng.check_seed(seed)
     if n < 1:
         raise UsageError(problem("The number of candidates must be at least 1", n))
     owned = split.test.seen.union(split.test.targets)  # U x I

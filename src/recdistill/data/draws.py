@@ -145,7 +145,7 @@ def _draw(
             out[t, : chosen.shape[0]] = chosen
         elif left.shape[0] == 0:
             msg = problem(
-                f"User row {int(rows[t])} has all {taken.n_items} items, so no negative can be drawn",
+                f"A user has all {taken.n_items} items, so no other can be drawn",
                 remedy="Drop such users by a filter, or add items",
             )
             raise TrainingError(msg)

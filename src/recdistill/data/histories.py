@@ -81,6 +81,16 @@ class Histories:
         out[real] = self.items[(stop[:, None] - ago)[real]]
         return out
 
+    def ends(self, length: int) -> Histories:
+        """The last `length` items of each row, or all of it where it is shorter. O(n)."""
+        kept = np.minimum(self.lengths, length)  # (U,)
+        if (kept == self.lengths).all():
+            return self
+        indptr = np.zeros_like(self.indptr)
+        np.cumsum(kept, out=indptr[1:])
+        place = np.arange(indptr[-1]) + np.repeat(self.indptr[1:] - indptr[1:], kept)
+        return Histories(indptr, self.items[place])
+
     def windows(self, length: int, *, every: bool = False, least: int = 2) -> Windows:
         """Stretches of at most `length` items, cut from the end of each history, the latest first.
 

@@ -29,6 +29,7 @@ SPLITS = ("train", "valid", "test")
 """The names of the codes 0, 1, 2 of `Interactions.split`."""
 
 Keep = Literal["last", "first", "max"]
+_COUNTED = 5_000_000  # interactions among which repeats are looked for, only to describe a log
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -103,7 +104,11 @@ class Interactions:
         pairs = self.n_users * self.n_items
         parts = [f"{len(self):,} interactions, {self.n_users:,} users, {self.n_items:,} items"]
         if pairs:
-            parts.append(f"density {len(self) / pairs:.3%}")
+            small = len(self) <= _COUNTED or bool(self._csr)
+            distinct = len(self.csr()) if small else len(self)
+            parts.append(f"density {'' if small else 'at most '}{distinct / pairs:.3%}")
+            if distinct < len(self):
+                parts.append(f"{len(self) - distinct:,} repeats")
         if self.timestamp is not None and len(self):
             parts.append(f"{_day(int(self.timestamp.min()))} to {_day(int(self.timestamp.max()))}")
         if self.weight is not None and len(self):

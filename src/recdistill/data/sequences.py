@@ -13,6 +13,7 @@ import torch
 from typing_extensions import override
 
 from recdistill import rng
+from recdistill.data.batches import crowded
 from recdistill.data.draws import Taken, negatives
 from recdistill.errors import TrainingError, UsageError, problem
 from recdistill.query import MASK, Batch, Query
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from recdistill.data.interactions import Interactions
 
 __all__ = ["ClozeBatches", "SequenceBatches", "StagedBatches"]
+
+_SHOWN = 128
+"""Histories at a time, where all are gone through once."""
 
 
 class _Sequences(ABC):
@@ -56,6 +60,9 @@ class _Sequences(ABC):
             raise TrainingError(problem(what, remedy=remedy))
         self._items = torch.from_numpy(histories.items).to(device)  # (n,) int32
         self._row, self._start, self._stop = _on(windows, device)
+        if negatives and (whole := crowded(train)) is not None:
+            free = torch.from_numpy(~whole).to(device)[self._row.long()]
+            self._row, self._start, self._stop = self._row[free], self._start[free], self._stop[free]
         self._n_items, self._n_negatives, self._size, self._seed = train.n_items, negatives, size, seed
         self._length = length
         self.taken = Taken.of(train.csr(), device)
@@ -130,6 +137,18 @@ class SequenceBatches(_Sequences):
         """
         common = {"size": size, "negatives": negatives, "seed": seed}
         super().__init__(train, length=length, least=max(least, 2), every=every, device=device, **common)
+
+    def shown(self) -> Iterator[Tensor]:
+        """Every history of an epoch, (Q, T) item rows padded on the left with -1, the shortest first."""
+        order = torch.sort(self._stop - self._start, stable=True).indices  # (W,)
+        for some in order.split(_SHOWN):
+            place, real = self._places(some, ahead=1)
+            yield torch.where(real, self._items[place.clamp(min=0)].long(), -1)
+
+    @property
+    def n_shown(self) -> int:
+        """Items in all of them."""
+        return int((self._stop - self._start - 1).clamp(max=self._length).sum())
 
     @override
     def _batch(self, some: Tensor, epoch: int, key: int) -> Batch:

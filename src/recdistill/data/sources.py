@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from recdistill.data.formats.columnar import read_columnar
 from recdistill.data.formats.delimited import read_delimited, read_lists
 from recdistill.data.formats.frames import framed, from_csr, from_frame
 from recdistill.data.formats.jsonl import read_jsonl
@@ -86,6 +87,9 @@ def read(
         raise UsageError(problem("on_bad_rows must say what to do with them", on_bad_rows, allowed=["error", "skip"]))
     if time_unit not in (None, "s", "ms", "us", "ns"):
         raise UsageError(problem("Unknown unit of time", time_unit, allowed=["s", "ms", "us", "ns"]))
+    if columns is not None and not isinstance(columns, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        allowed = "role -> column: {'user': 'member', 'item': 'sku'}"
+        raise UsageError(problem("columns is a mapping", type(columns).__name__, allowed=allowed))
     if isinstance(source, Interactions):
         remedy = "Use it as it is"
         raise UsageError(problem("This is an interaction log already", remedy=remedy))
@@ -121,18 +125,11 @@ def _table(source: object, how: _How) -> Table:
 
 
 def _of_file(path: Path, how: _How) -> Table:
-    import polars as pl  # noqa: PLC0415 - polars only where a log is read
-
     kind = kind_of(path)
     if path.stat().st_size == 0:
         raise DataError(problem(f"{path.name} is empty", remedy="Check that it is the right file"))
     if kind in ("parquet", "arrow"):
-        try:
-            frame = pl.read_parquet(path) if kind == "parquet" else pl.read_ipc(path)
-        except (pl.exceptions.PolarsError, OSError) as error:
-            what = f"{path.name} is no {kind} file that can be read ({str(error).splitlines()[0]})"
-            raise DataError(problem(what, remedy="Write or fetch it again")) from None
-        return from_frame(frame, how.columns, path.name)
+        return from_frame(read_columnar(path, kind), how.columns, path.name)
     if kind == "jsonl":
         return read_jsonl(path, how.columns)
     lines = first_lines(path)

@@ -67,6 +67,7 @@ def split(
         UsageError: shares outside their range, `min_history` below 3 or where it has no meaning.
         DataError: `given` without a split column, `time` without times, or no test interaction comes out.
     """
+    seed = rng.check_seed(seed)
     if how not in HOWS:
         raise UnknownName("split", how, HOWS)
     if not 0 <= valid < 1 or not 0 < test < 1 or valid + test >= 1:
@@ -88,6 +89,8 @@ def split(
         "time": lambda: _time(log, valid, test),
     }
     part, notes = ways[how]()  # (n,) int8
+    if how != "given" and log.split is not None:
+        notes = ["The split that the log itself gives is ignored; split(log, 'given') takes it", *notes]
     return _assembled(log, part, how, seed, notes)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -21,6 +20,7 @@ import numpy as np
 from recdistill.errors import DataError, UsageError, nearest, problem
 from recdistill.evaluation.compare import Interval, PairedTest, bootstrap_interval, paired_test, retention
 from recdistill.evaluation.metrics import Metric, from_rank, parse, per_user
+from recdistill.evaluation.protocol import sampled
 from recdistill.evaluation.ranking import EncodedRanker, Told, following
 
 if TYPE_CHECKING:
@@ -99,6 +99,8 @@ class Evaluation:
     """How many users with a target got no answer, counted as 0 or dropped."""
     fingerprint: str
     """Of the held-out data, the protocol and its candidates: equal where two evaluations may be compared."""
+    notes: tuple[str, ...] = ()
+    """What has to be known to read the figures, one sentence each."""
 
     @property
     def means(self) -> dict[str, float]:
@@ -141,6 +143,7 @@ class Evaluation:
             "cold": self.cold,
             "unserved": self.unserved,
             "fingerprint": self.fingerprint,
+            "notes": list(self.notes),
             "means": self.means,
             "queries": self.queries.tolist(),
             "per_user": {name: values.tolist() for name, values in self.per_user.items()},
@@ -168,6 +171,7 @@ class Evaluation:
                 per_user={str(k): np.array(v, np.float64) for k, v in content["per_user"].items()},
                 unserved=int(content["unserved"]),
                 fingerprint=str(content["fingerprint"]),
+                notes=tuple(str(note) for note in content.get("notes", ())),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(problem(f"This is not an evaluation ({error})", remedy=remedy)) from None
@@ -177,7 +181,8 @@ class Evaluation:
 
     def __repr__(self) -> str:
         means = ", ".join(f"{name} {mean:.4f}" for name, mean in self.means.items())
-        return f"Evaluation({self.name}, {self.protocol}, {len(self.queries):,} users: {means})"
+        notes = "".join(f"; {note}" for note in self.notes)
+        return f"Evaluation({self.name}, {self.protocol}, {len(self.queries):,} users: {means}{notes})"
 
     def _values(self, metric: str) -> NDArray[np.float64]:
         name = str(parse(metric))
@@ -196,7 +201,7 @@ class Evaluation:
 def evaluate(
     ranker: Ranker,
     held: Held,
-    metrics: Sequence[str | Metric] = ("recall@10", "ndcg@10"),
+    metrics: str | Metric | Sequence[str | Metric] = ("recall@10", "ndcg@10"),
     *,
     protocol: str = "full",
     candidates: Negatives | None = None,
@@ -207,7 +212,7 @@ def evaluate(
     Args:
         ranker: what orders the items; one that reads histories reads those of `held`.
         held: targets, what a ranking leaves out, and the users with a target.
-        metrics: names with a cut-off, "ndcg@10".
+        metrics: a name with a cut-off, "ndcg@10", or several.
         protocol: "full" ranks all items outside `held.seen`; "sampled(499)" ranks the one target among 499 candidates.
         candidates: of the sampled protocol, one row a user; the other held-out item is not among them.
         cold: users the ranker cannot serve count 0 ("zero"), or are left out ("drop").
@@ -223,7 +228,7 @@ def evaluate(
 def evaluate_parts(
     ranker: Ranker,
     parts: Sequence[Held],
-    metrics: Sequence[str | Metric] = ("recall@10", "ndcg@10"),
+    metrics: str | Metric | Sequence[str | Metric] = ("recall@10", "ndcg@10"),
     *,
     protocol: str = "full",
     candidates: Negatives | None = None,
@@ -233,7 +238,8 @@ def evaluate_parts(
 
     Arguments and errors are those of `evaluate`; one evaluation a part comes back, equal to its own call's.
     """
-    wanted = [m if isinstance(m, Metric) else parse(m) for m in metrics]
+    named = [metrics] if isinstance(metrics, str | Metric) else metrics
+    wanted = [m if isinstance(m, Metric) else parse(m) for m in named]
     if not wanted:
         raise UsageError(problem("Nothing to measure: no metric was named", remedy="Name one: metrics=('ndcg@10',)"))
     if cold not in ("zero", "drop"):
@@ -277,13 +283,11 @@ def _asked(ranker: Ranker, held: Held) -> NDArray[np.int64]:
 
 
 def _negatives(protocol: str, candidates: Negatives | None) -> Negatives | None:
-    if protocol == "full":
+    n = sampled(protocol)
+    if n is None:
         return None
-    found = re.fullmatch(r"sampled\((\d+)\)", protocol)
-    if found is None or int(found[1]) < 1:
-        raise UsageError(problem("Unknown evaluation protocol", protocol, allowed=["full", "sampled(499)"]))
-    if candidates is None or candidates.n != int(found[1]):
-        remedy = f"Draw them once and record them: candidates=draw(split, n={found[1]}, seed=0)"
+    if candidates is None or candidates.n != n:
+        remedy = f"Draw them once and record them: candidates=draw(split, n={n}, seed=0)"
         value = None if candidates is None else f"{candidates.n} candidates"
         raise UsageError(problem(f"The protocol {protocol!r} needs its candidates", value, remedy=remedy))
     return candidates
@@ -349,6 +353,20 @@ def _evaluation(
         per_user={str(metric): value[kept] for metric, value in zip(metrics, values, strict=True)},
         unserved=int((~served).sum()),
         fingerprint=_fingerprint(held, negatives, cold),
+        notes=() if negatives is None else _too_few(held, negatives),
+    )
+
+
+def _too_few(held: Held, negatives: Negatives) -> tuple[str, ...]:
+    """A note on users who have fewer free items than the protocol ranks the target among."""
+    queries = np.asarray(held.queries, np.int64)
+    short = queries[negatives.items[queries, -1] < 0]  # padding stands at the end
+    if not len(short):
+        return ()
+    free = (negatives.items[short] >= 0).sum(axis=1)
+    return (
+        f"sampled({negatives.n}): {len(short):,} of {len(queries):,} users have fewer free items, {free.min():,} to "
+        f"{free.max():,}, so their target is ranked among fewer and the figures are higher than their name says",
     )
 
 

@@ -49,18 +49,32 @@ class VectorRanker(BlockRanker):
         self._packed: NDArray[np.float32] | None = None  # (T, d, n)
         self._longest: float | None = None
 
+    def asked_by(self, user: NDArray[np.float32]) -> VectorRanker:
+        """(Q, d) -> the same ranker for other users; what was made ready of the items is shared."""
+        self._pack()
+        self._check_items()
+        other = VectorRanker(user, self.item, threads=self.threads)
+        other._packed, other._longest = self._packed, self._longest
+        return other
+
     def _check(self, queries: NDArray[np.int64]) -> None:
-        if self._longest is None:
-            self._longest = _longest(self.item, "item", np.arange(self.n_items))
+        self._check_items()
         for a in range(0, len(queries), 65536):
             _longest(self.user[queries[a : a + 65536]], "user", queries[a : a + 65536])
 
+    def _check_items(self) -> None:
+        if self._longest is None:
+            self._longest = _longest(self.item, "item", np.arange(self.n_items))
+
     def _fill(self, queries: NDArray[np.int64], out: NDArray[np.float32]) -> None:
+        np.matmul(self._rows(queries), self._pack(), out=out)  # (m, d) x (T, d, n) -> (T, m, n)
+
+    def _pack(self) -> NDArray[np.float32]:
         if self._packed is None:
             padded = np.zeros((self.tiles * self.width, self.d), np.float32)
             padded[: self.n_items] = self.item
             self._packed = np.ascontiguousarray(padded.reshape(self.tiles, self.width, self.d).transpose(0, 2, 1))
-        np.matmul(self._rows(queries), self._packed, out=out)  # (m, d) x (T, d, n) -> (T, m, n)
+        return self._packed
 
     def _gathered(
         self, queries: NDArray[np.int64], items: NDArray[np.int64], work: NDArray[np.float32]

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from recdistill.knowledge.view import Layer
     from recdistill.query import Query, Side
 
-__all__ = ["VectorView"]
+__all__ = ["VectorView", "best_of"]
+
+_ROOM = 1 << 22
+"""Scores that exist at a time (16 MiB of float32)."""
 
 
 class VectorView(View):
@@ -56,6 +59,11 @@ class VectorView(View):
         return self.vectors() @ take(self._tables["item"], items).T  # (Q, m)
 
     @override
+    def best(self, k: int) -> tuple[Tensor, Tensor]:
+        item = take(self._tables["item"], torch.arange(len(self._tables["item"]), device=self._query.row.device))
+        return best_of(self.vectors(), item, k)
+
+    @override
     def log_partition(self, without: Tensor, *, chunk: int | None = None) -> Tensor:
         left_out = without if without.shape[1] else None
         return log_partition(self.vectors(), self._tables["item"], without=left_out, chunk=chunk)
@@ -78,3 +86,18 @@ class VectorView(View):
         if by_rows(user) and self._vectors is None and bool((row >= 0).all()):
             return gather_dot(user, self._tables["item"], items, rows=row)
         return gather_dot(self.vectors(), self._tables["item"], items)
+
+
+def best_of(vectors: Tensor, items: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """(Q, d) and (I, d) -> (Q, k) int64 items of the greatest products, best first, and (Q, k) these.
+
+    Rows are taken in parts; there is no gradient.
+    """
+    scores = vectors.new_empty(len(vectors), min(k, len(items)))
+    found = torch.empty(scores.shape, dtype=torch.int64, device=scores.device)
+    step = max(1, _ROOM // max(len(items), 1))
+    with torch.no_grad():
+        for start in range(0, len(vectors), step):
+            part = slice(start, start + step)
+            scores[part], found[part] = (vectors[part] @ items.T).topk(scores.shape[1])
+    return found, scores

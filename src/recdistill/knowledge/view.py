@@ -59,6 +59,11 @@ class View:
         """(m,) item rows, shared by all queries -> (Q, m) scores, in one product."""
         raise self._missing(Kind.SCORES)
 
+    def best(self, k: int) -> tuple[Tensor, Tensor]:
+        """(Q, k) int64 items of the greatest scores of all, best first, and (Q, k) these; k at most the catalogue."""
+        del k
+        raise self._missing(Kind.SCORES)
+
     def log_partition(self, without: Tensor, *, chunk: int | None = None) -> Tensor:
         """(Q, n) item rows (-1 = none) -> (Q,) log-sum-exp of the scores of all other items, `chunk` at a time."""
         raise self._missing(Kind.SCORES)
@@ -81,6 +86,7 @@ class View:
         )
 
 
+@runtime_checkable
 class Knows(Protocol):
     """All that a teacher has to be."""
 

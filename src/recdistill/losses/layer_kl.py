@@ -54,5 +54,7 @@ def transported(student: Tensor, teacher: Tensor, plan: Tensor, *, direction: Di
     if direction == "reverse":
         other = torch.einsum("st,tnc->snc", plan, teacher)  # sum_j F_ij log p_j
         return (student.exp() * (plan.sum(1)[:, None, None] * student - other)).sum((0, 2))
-    other = torch.einsum("st,snc->tnc", plan, student)  # sum_i F_ij log q_i
-    return (teacher.exp() * (plan.sum(0)[:, None, None] * teacher - other)).sum((0, 2))
+    p = teacher.exp()
+    entropy = plan.sum(0) @ (p * teacher).sum(2)  # (n,), negative
+    mixed = torch.einsum("st,tnc->snc", plan, p)  # sum_j F_ij p_j, so that the gradient passes S layers alone
+    return entropy - (mixed * student).sum((0, 2))

@@ -17,12 +17,16 @@ import torch
 from pydantic import Field
 from torch import nn
 
+from recdistill.data.sequences import SequenceBatches
 from recdistill.knowledge.view import Kind
 from recdistill.losses.kl import Direction
 from recdistill.methods.base import Paper, Setting, method
+from recdistill.models.memory import Memory
+from recdistill.models.sequential import Sequential
 from recdistill.objective import Objective, Pass
 from recdistill.query import Query
 from recdistill.settings import Settings
+from recdistill.teachers.live import Live
 from recdistill.terms.embedding_match import EmbeddingMatch
 from recdistill.terms.layer_match import LayerMatch, Mapping, Opposite
 from recdistill.terms.logit_match import LogitMatch
@@ -33,10 +37,10 @@ if TYPE_CHECKING:
     from recdistill.clock import Schedule
     from recdistill.knowledge.view import Knows
     from recdistill.models.base import Recommender
-    from recdistill.objective import Term
+    from recdistill.objective import Batches, Term
     from recdistill.runtime import How
 
-__all__ = ["ADAREC", "COMPAT", "AdaRec", "adarec", "distillation", "shape"]
+__all__ = ["ADAREC", "COMPAT", "AdaRec", "adarec", "distillation", "remember", "shape"]
 
 ADAREC = Paper(
     key="chen2021adarec",
@@ -82,6 +86,10 @@ class AdaRec(Settings):
     """Mean over positions, or sum over the positions of a "history" (official code)."""
     temperature: float = Field(default=1.0, gt=0)
     """Of the logits."""
+    best: int = Field(default=0, ge=0)
+    """Logits are matched over this many items of the teacher's greatest scores at each position; 0 = all items."""
+    memory: float = Field(default=2.0, ge=0)
+    """GiB that a teacher trained here may take to keep what it makes of all histories, so that each is read once."""
 
 
 def distillation(
@@ -121,7 +129,7 @@ def distillation(
         terms["hidden"] = (c.weight * c.hidden, hidden)
     if c.logits:
         n, tau = student.n_items, c.temperature
-        logits = LogitMatch(n, direction=c.direction, temperature=tau, per=c.per, how=how)
+        logits = LogitMatch(n, direction=c.direction, temperature=tau, best=c.best, per=c.per, how=how)
         terms["logits"] = (c.weight * c.logits, logits)
     return terms
 
@@ -130,8 +138,22 @@ def distillation(
 def adarec(c: AdaRec, s: Setting) -> list[Pass]:
     """AdaRec's distillation: transfers embeddings, hidden layers and logits between sequential models."""
     teacher = s.need_teacher("adarec")
+    remember(teacher, s.batches, most=c.memory)
     terms = distillation(c, student=s.student, teacher=teacher, how=s.base.how, seed=s.seed)
     return [Pass("distil", s.batches, Objective(base=(1 - c.weight, s.base), **terms), teacher)]
+
+
+def remember(teacher: Knows, batches: Batches, *, most: float) -> None:
+    """Let a frozen model read the histories of `batches` once, where that takes at most `most` GiB."""
+    if not isinstance(teacher, Live) or not isinstance(teacher.model, Sequential):
+        return
+    model = teacher.model
+    if not isinstance(batches, SequenceBatches) or not 0 < Memory.bytes_of(model, batches.n_shown) <= most * 2**30:
+        return
+    if any(history.shape[1] > model.length for history in batches.shown()):
+        return  # the loop refuses it, with a remedy
+    if model.memory is None or any(model.memory.recall(history) is None for history in batches.shown()):
+        model.memory = Memory(model, batches.shown())
 
 
 def shape(of: Recommender | Knows, device: torch.device) -> tuple[int, int]:

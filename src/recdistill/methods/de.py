@@ -55,6 +55,8 @@ class DE(Settings):
     """ "squared" as the official code, "plain" as the paper's formula prints."""
     layer: Literal["served"] | int = "served"
     """Which vectors of the student are matched: "served", or a table of NeuMF (0 = MF pair, 1 = MLP pair)."""
+    teacher_layer: Literal["served"] | int = "served"
+    """Which vectors of the teacher they are matched with; of NeuMF "served" are both pairs, one after the other."""
     dropped: float = Field(default=1e-3, ge=0, lt=1)
     """Share of an entity's expert weight that may be left out to ask fewer experts; 0 asks all of them."""
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -76,10 +78,11 @@ def expert_terms(c: DE, s: Setting) -> dict[str, tuple[float, Term]]:
         return ExpertMatch(
             side,
             student_dim=width(s.student, side, c.layer),
-            teacher_dim=width(teacher, side),
+            teacher_dim=width(teacher, side, c.teacher_layer),
             temperature=exponential(c.tau_start, c.tau_end, c.tau_epochs, lag=1),
             experts=c.experts,
             layer=c.layer,
+            teacher_layer=c.teacher_layer,
             norm=c.norm,
             dropped=c.dropped,
             precision=c.precision,

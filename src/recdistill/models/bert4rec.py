@@ -21,7 +21,7 @@ from typing_extensions import override
 from recdistill.data.sequences import ClozeBatches, SequenceBatches, StagedBatches
 from recdistill.errors import MissingKnowledge
 from recdistill.models.base import model
-from recdistill.models.sequential import Sequential
+from recdistill.models.sequential import Ending, Sequential
 from recdistill.models.transformer import Activation, Form, Placed, Transformer
 from recdistill.query import MASK
 from recdistill.runtime import drawing
@@ -167,6 +167,15 @@ class BERT4Rec(Sequential):
         hidden = torch.where(known, MASK, -1)  # nothing is asked after nothing
         return torch.cat([history[:, 1 - self.length :], hidden], 1), True
 
+    @property
+    @override
+    def reads(self) -> int:
+        return self.length if bool(self.causal) else self.length - 1
+
+    @override
+    def ending(self) -> Ending:
+        return super().ending() if bool(self.causal) else _HiddenEnding(self)
+
     @override
     def view(self, query: Query) -> SequenceView:
         if self.training and query.at is not None:
@@ -196,6 +205,24 @@ class BERT4Rec(Sequential):
             device=device,
         )
         return StagedBatches(first, then, epochs=c.cloze)
+
+
+class _HiddenEnding(Ending):
+    """With a hidden item after each history, read both ways."""
+
+    def __init__(self, model: BERT4Rec) -> None:
+        super().__init__(model)
+        self.hidden = model.hidden
+
+    @override
+    def forward(self, vectors: Tensor, real: Tensor) -> Tensor:
+        known = real[:, -1:]  # (Q, 1): nothing is asked after nothing
+        hidden = self.hidden * known[:, :, None]  # (Q, 1, d)
+        return super().forward(torch.cat([vectors, hidden], 1), torch.cat([real, known], 1))
+
+    @override
+    def states(self, vectors: Tensor, real: Tensor) -> Tensor:
+        return self.model.layers(vectors, real, both_ways=True)[-1]
 
 
 @model("bert4rec", settings=BERT4RecSettings, paper=PAPER)

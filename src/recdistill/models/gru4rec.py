@@ -16,7 +16,7 @@ from torch import nn
 from typing_extensions import override
 
 from recdistill.models.base import model
-from recdistill.models.sequential import Sequential
+from recdistill.models.sequential import Ending, Sequential
 from recdistill.runtime import drawing
 from recdistill.settings import Settings
 
@@ -92,6 +92,60 @@ class GRU4Rec(Sequential):
             x, _ = layer(self.drop(x))
             out.append(_moved(x, back))
         return [*out, out[-1]]
+
+    @override
+    def ending(self) -> Ending:
+        return _GatedEnding(self)
+
+
+class _GatedEnding(Ending):
+    """In an export the operator that ONNX has, which stops at each history's end by itself."""
+
+    def __init__(self, model: GRU4Rec) -> None:
+        super().__init__(model)
+        self.gates = nn.ModuleList(_Gates(layer) for layer in model.recurrent if isinstance(layer, nn.GRU))
+
+    @override
+    def states(self, vectors: Tensor, real: Tensor) -> Tensor:
+        if not torch.onnx.is_in_onnx_export():
+            return super().states(vectors, real)
+        length = real.sum(1, dtype=torch.int32).clamp(min=1)  # (Q,)
+        place = torch.arange(real.shape[1]) + (real.shape[1] - length)[:, None]  # (Q, T)
+        place = torch.where(place < real.shape[1], place, place - real.shape[1])
+        x = _moved(vectors, place).transpose(0, 1)  # (T, Q, d)
+        time, some, width = x.shape
+        last = x[:1]
+        for gates in self.gates:
+            assert isinstance(gates, _Gates)  # noqa: S101 - ModuleList forgets what it holds
+            x, last = torch.onnx.ops.symbolic_multi_out(
+                "GRU",
+                (x, gates.inner, gates.outer, gates.bias, length),
+                {"hidden_size": width, "linear_before_reset": 1},
+                dtypes=(x.dtype, x.dtype),
+                shapes=((time, 1, some, width), (1, some, width)),
+                version=14,
+            )
+            x = x[:, 0]  # (T, Q, d)
+        return last.transpose(0, 1)  # (Q, 1, d)
+
+
+class _Gates(nn.Module):
+    """A copy of a layer's weights in ONNX's order of gates: update, reset, hidden; torch has reset first."""
+
+    inner: Tensor
+    outer: Tensor
+    bias: Tensor
+
+    def __init__(self, layer: nn.GRU) -> None:
+        super().__init__()
+
+        def ordered(name: str) -> Tensor:
+            reset, update, hidden = layer.get_parameter(name).detach().chunk(3)
+            return torch.cat([update, reset, hidden])[None]
+
+        self.register_buffer("inner", ordered("weight_ih_l0"))  # (1, 3 d, d)
+        self.register_buffer("outer", ordered("weight_hh_l0"))  # (1, 3 d, d)
+        self.register_buffer("bias", torch.cat([ordered("bias_ih_l0"), ordered("bias_hh_l0")], 1))  # (1, 6 d)
 
 
 def _moved(x: Tensor, place: Tensor) -> Tensor:

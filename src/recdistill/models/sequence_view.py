@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from recdistill.knowledge.view import Layer
+    from recdistill.models.memory import Recalled
     from recdistill.models.sequential import Sequential
     from recdistill.query import Side
 
@@ -32,6 +33,9 @@ _NARROW = 8
 
 class Encoding:
     """What a model makes of a table of histories."""
+
+    place: Tensor | None = None
+    """(Q, T) where a model's memory has it; None of what is computed."""
 
     def __init__(self, model: Sequential, history: Tensor, *, both_ways: bool = False, key: int | None = None) -> None:
         """Nothing is computed yet.
@@ -128,6 +132,13 @@ class SequenceView(View):
         return self._products.scores_among(items)
 
     @override
+    def best(self, k: int) -> tuple[Tensor, Tensor]:
+        place, at, memory = self._encoding.place, self._query.at, self._model.memory
+        if place is None or at is None or memory is None:
+            return self._products.best(k)
+        return memory.best(k, place[at[:, 0], at[:, 1]])
+
+    @override
     def log_partition(self, without: Tensor, *, chunk: int | None = None) -> Tensor:
         return self._products.log_partition(without, chunk=chunk)
 
@@ -163,12 +174,16 @@ class SequenceView(View):
         return out if self._model.bias is None else torch.cat([out, self.known()[:, None].to(out.dtype)], 1)
 
     @cached_property
-    def _encoding(self) -> Encoding:
+    def _encoding(self) -> Encoding | Recalled:
         if self._of is not None:
             return self._of._encoding
         query, model = self._query, self._model
         model.check(query)
         history = model.history_of(query.row) if query.history is None else query.history
+        if model.memory is not None and not model.training and query.at is not None and not query.both_ways:
+            recalled = model.memory.recall(history)
+            if recalled is not None:
+                return recalled
         if query.at is None:
             history, both_ways = model.asked_at_end(history)
             return Encoding(model, history, both_ways=both_ways, key=query.key)

@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from recdistill.data.histories import Histories
     from recdistill.data.interactions import Interactions
     from recdistill.models.base import LearningBatches
+    from recdistill.models.memory import Memory
 
-__all__ = ["Sequential"]
+__all__ = ["Ending", "Sequential"]
 
 _AT_ONCE = 1 << 14
 """Positions encoded at a time where no gradient is wanted."""
@@ -74,6 +75,7 @@ class Sequential(Recommender):
         super().__init__()
         self.n_users, self.n_items, self.dim, self.length, self.every = histories.n_rows, n_items, dim, length, every
         self.histories = histories
+        self.memory: Memory | None = None
         self.item = nn.Parameter(torch.empty(n_items, dim).normal_(0, init_std))
         self.out = None if tied else nn.Parameter(torch.empty(n_items, dim).normal_(0, init_std))
         self.bias = nn.Parameter(torch.zeros(n_items)) if bias else None
@@ -117,6 +119,18 @@ class Sequential(Recommender):
     def asked_at_end(self, history: Tensor) -> tuple[Tensor, bool]:
         """(Q, T) what is read when a history is asked at its end, and whether it is read both ways."""
         return history[:, -self.length :], False
+
+    @property
+    def reads(self) -> int:
+        """The most items of a history that `ending` is given."""
+        return self.length
+
+    def ending(self) -> Ending:
+        """(Q, T, d) input vectors, 0 at padding, (Q, T) bool -> (Q, d or d + 1): vectors of histories at their ends.
+
+        It shares the weights, computes what `encode` does with as little as that takes, and is what is exported.
+        """
+        return Ending(self)
 
     # what all of them answer
 
@@ -182,3 +196,22 @@ class Sequential(Recommender):
 
     def _item_array(self) -> NDArray[np.float32]:
         return self.served_items().detach().cpu().numpy()
+
+
+class Ending(nn.Module):
+    """What a model makes of the end of histories; for `Sequential.ending`."""
+
+    def __init__(self, model: Sequential) -> None:
+        """`model` is asked for its layers."""
+        super().__init__()
+        self.model = model
+
+    @override
+    def forward(self, vectors: Tensor, real: Tensor) -> Tensor:
+        """(Q, T, d), (Q, T) -> (Q, d); with biases (Q, d + 1), a 1 after each."""
+        states = self.states(vectors, real)[:, -1] * real[:, -1:]  # (Q, d)
+        return states if self.model.bias is None else torch.cat([states, torch.ones_like(states[:, :1])], 1)
+
+    def states(self, vectors: Tensor, real: Tensor) -> Tensor:
+        """(Q, T, d), (Q, T) -> (Q, T, d) what is read."""
+        return self.model.layers(vectors, real, both_ways=False)[-1]

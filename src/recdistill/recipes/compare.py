@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
+from rich.text import Text
 
 from recdistill.errors import UsageError, nearest, problem
 from recdistill.evaluation.card import Card, Measured, Training, agreement, environment
@@ -18,6 +19,8 @@ from recdistill.evaluation.compare import holm
 from recdistill.evaluation.evaluate import Evaluation, evaluate
 from recdistill.evaluation.latency import Latency, measure
 from recdistill.evaluation.ranking import following
+from recdistill.recipes.leaks import leaks
+from recdistill.recipes.measure import check_held, fits
 from recdistill.recipes.tables import differences, results
 
 if TYPE_CHECKING:
@@ -52,6 +55,8 @@ class System:
     citations: tuple[str, ...] = ()
     timed: bool = True
     """Whether its latency means anything: a teacher from files is not served by us."""
+    trained: Trained | None = field(default=None, repr=False)
+    """Where it was trained here: by which it is checked that held-out data are of the same users and items."""
 
     @classmethod
     def of(cls, name: str, thing: Trained | Ranker) -> System:
@@ -75,6 +80,7 @@ class System:
                 best_epoch=None if best is None else best.epoch,
             ),
             citations=thing.citations,
+            trained=thing,
         )
 
 
@@ -93,6 +99,8 @@ class Comparison:
     """Metric -> system -> its difference from the baseline."""
     corrected: dict[str, dict[str, float]] = field(default_factory=dict[str, "dict[str, float]"])
     """Metric -> system -> the permutation test's p-value, corrected for their number (Holm)."""
+    notes: tuple[str, ...] = ()
+    """What has to be known to read the figures: a system that knew the targets, candidates that ran out."""
 
     @property
     def metrics(self) -> list[str]:
@@ -104,6 +112,7 @@ class Comparison:
         content: dict[str, Any] = {
             "teacher": self.teacher,
             "baseline": self.baseline,
+            "notes": list(self.notes),
             "cards": {name: each.model_dump(mode="json") for name, each in self.cards.items()},
             "tests": {
                 metric: {
@@ -126,6 +135,8 @@ class Comparison:
         yield results(self, width=options.max_width)
         if self.tests:
             yield differences(self)
+        for note in self.notes:
+            yield Text(note, style="dim")
 
     def __repr__(self) -> str:
         printer = Console(width=160, color_system=None)
@@ -138,7 +149,7 @@ def compare(
     systems: Mapping[str, Trained | Ranker | System],
     held: HeldOut,
     *,
-    metrics: Sequence[str] = METRICS,
+    metrics: str | Sequence[str] = METRICS,
     protocol: str = "full",
     candidates: Candidates | None = None,
     teacher: str | None = None,
@@ -160,14 +171,19 @@ def compare(
         seed: recorded in the cards.
 
     Raises:
-        UsageError: no systems, or a teacher or baseline that is not among them.
+        UsageError: no systems, a teacher or baseline that is not among them, training data given to be measured on, or
+            a system that was trained on other users or items.
         UnknownName: no such metric.
     """
     if not systems:
         raise UsageError(problem("There is nothing to compare", remedy="Give at least one system by name"))
     teacher = _among(teacher, systems, "teacher", "teacher")
     baseline = _among(baseline, systems, "baseline", "plain")
+    check_held(held)
     known = {name: thing if isinstance(thing, System) else System.of(name, thing) for name, thing in systems.items()}
+    for name, system in known.items():
+        if system.trained is not None:
+            fits(f"The system {name!r}", system.trained, held)
     found = {
         name: evaluate(system.ranker, held, metrics, protocol=protocol, candidates=candidates)
         for name, system in known.items()
@@ -184,7 +200,18 @@ def compare(
         for name, system in known.items()
     }
     tests, corrected = paired(found, baseline, skip=teacher)
-    return Comparison(cards, found, teacher, baseline, tests, corrected)
+    warned = [
+        note
+        for name, system in known.items()
+        if system.trained is not None
+        for note in leaks(f"the system {name!r}", system.trained, held)
+    ]
+    return Comparison(cards, found, teacher, baseline, tests, corrected, noted(found, *warned))
+
+
+def noted(found: Mapping[str, Evaluation], *more: str) -> tuple[str, ...]:
+    """What evaluations say beside their figures, once each, and what else has to be said."""
+    return tuple(dict.fromkeys([*(note for each in found.values() for note in each.notes), *more]))
 
 
 def card(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from recdistill.data.synthetic import planted
 from recdistill.recipes.distill import students
+from recdistill.recipes.folder import held
 from recdistill.recipes.listener import Silent
 from recdistill.recipes.runfile import RunSettings, resolve
 from recdistill.recipes.study import Study, load_log
@@ -14,7 +15,8 @@ from recdistill.settings import parse
 
 if TYPE_CHECKING:
     from recdistill.recipes.distill import Outcome
-    from recdistill.recipes.listener import Listener
+    from recdistill.recipes.folder import held
+from recdistill.recipes.listener import Listener
 
 __all__ = ["METHODS", "demo", "settings"]
 
@@ -73,4 +75,5 @@ def demo(
         log = load_log(run.data, listener)
     study = Study(run, resolve(run), log, listener, seed)
     title = "recdistill demo" if data is None else data.stem
-    return students(study, METHODS, best=None, text="", command="recdistill demo", title=title)
+    with held(run, overwrite=True):  # it is made to be played with
+        return students(study, METHODS, best=None, text="", command="recdistill demo", title=title)

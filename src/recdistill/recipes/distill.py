@@ -6,23 +6,26 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from recdistill.methods import METHODS
+from recdistill.recipes.bench import Result
 from recdistill.recipes.cells import write_text
-from recdistill.recipes.compare import Comparison, paired
+from recdistill.recipes.compare import Comparison, noted, paired
+from recdistill.recipes.folder import held
 from recdistill.recipes.listener import Silent
 from recdistill.recipes.runfile import resolve
-from recdistill.recipes.study import Result, Study, load_log
+from recdistill.recipes.study import Study, load_log
 from recdistill.report.page import Entry, Page
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from recdistill.evaluation.card import Card
     from recdistill.recipes.listener import Listener
     from recdistill.recipes.runfile import RunSettings
     from recdistill.recipes.train import TrainSettings
     from recdistill.report.page import Curve
 
-__all__ = ["Outcome", "distill", "students"]
+__all__ = ["Outcome", "distill", "machine", "students"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,23 +40,27 @@ class Outcome:
     """The student to ship."""
 
 
-def distill(run: RunSettings, *, text: str = "", listener: Listener | None = None) -> Outcome:
+def distill(run: RunSettings, *, text: str = "", overwrite: bool = False, listener: Listener | None = None) -> Outcome:
     """Everything a run file asks for. A finished stage is not repeated; a killed run goes on where it was.
 
     Args:
         run: as `runfile.read` gives it.
         text: the run file, to be kept beside the results.
+        overwrite: replace the results of a run with other settings in the same folder.
         listener: told of what goes on.
 
     Raises:
+        UsageError: the folder holds a run with other settings.
         RecdistillError: what the user can mend, from any stage; nothing half-written is left behind.
     """
     listener = listener if listener is not None else Silent()
     method, plan = run.method.name, resolve(run)
     listener.begin(f"Reading {run.data.path}")
-    study = Study(run, plan, load_log(run.data, listener), listener, run.train.seed)
-    wanted = dict.fromkeys(["plain", method] if run.student.baseline else [method])
-    return students(study, dict.fromkeys(wanted), best=method, text=text, command="recdistill distill")
+    log = load_log(run.data, listener)
+    with held(run, overwrite=overwrite):
+        study = Study(run, plan, log, listener, run.train.seed)
+        wanted = dict.fromkeys(["plain", method] if run.student.baseline else [method])
+        return students(study, dict.fromkeys(wanted), best=method, text=text, command="recdistill distill")
 
 
 def students(
@@ -96,6 +103,7 @@ def students(
         "plain" if "plain" in found else None,
         tests,
         corrected,
+        noted(found),
     )
     write_text(out / "results.json", comparison.to_json() + "\n")
     if text:
@@ -126,17 +134,6 @@ def _page(
         )
         for name, result in results.items()
     ]
-    env = card.environment
-    environment = {
-        "recdistill": env.recdistill,
-        "python": env.python,
-        "torch": env.torch or "\u2013",
-        "numpy": env.numpy,
-        "processor": env.cpu,
-        "threads": f"{env.threads} of {env.cpus}",
-        "platform": env.platform,
-        "seed": str(study.seed),
-    }
     return Page(
         title=title or run.data.path.stem,
         subtitle=_subtitle(results, card.model, taught=run.teacher.given),
@@ -145,12 +142,27 @@ def _page(
         tests=comparison.tests.get(main, {}),
         corrected=comparison.corrected.get(main, {}),
         validation_metric=next(iter(study.plan.train.metrics), None),
-        data=[*study.log.notes, *study.split.notes],
+        data=[*study.log.notes, *study.split.notes, *comparison.notes],
         settings=text,
-        environment=environment,
+        environment=machine(card, study.seed),
         citations=_papers(results),
         command=command,
     )
+
+
+def machine(card: Card, seed: int) -> dict[str, str]:
+    """What a page says of where it was measured."""
+    env = card.environment
+    return {
+        "recdistill": env.recdistill,
+        "python": env.python,
+        "torch": env.torch or "\u2013",
+        "numpy": env.numpy,
+        "processor": env.cpu,
+        "threads": f"{env.threads} of {env.cpus}",
+        "platform": env.platform,
+        "seed": str(seed),
+    }
 
 
 def _subtitle(results: Mapping[str, Result], student: str, *, taught: bool) -> str:

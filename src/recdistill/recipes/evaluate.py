@@ -13,13 +13,16 @@ from recdistill import bundle as bundles
 from recdistill.data.candidates import draw
 from recdistill.data.csr import Csr
 from recdistill.data.sources import read
+from recdistill.data.split import HOWS
 from recdistill.data.split import split as divide
-from recdistill.errors import DataError, UnknownName, problem
+from recdistill.errors import DataError, UnknownName, UsageError, problem
 from recdistill.evaluation.blocks import default_threads
 from recdistill.evaluation.card import bytes_on_disk
 from recdistill.evaluation.metrics import parse
+from recdistill.evaluation.protocol import sampled
 from recdistill.evaluation.ranking import ranker
 from recdistill.recipes.compare import Comparison, System, compare, label
+from recdistill.recipes.leaks import rows_in, trained_on
 from recdistill.recipes.listener import Silent
 
 if TYPE_CHECKING:
@@ -28,14 +31,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from recdistill.bundle import Bundle
     from recdistill.data.formats.table import OnBadRows
-    from recdistill.data.interactions import HeldOut
     from recdistill.evaluation.ranking import Ranker
-    from recdistill.ids import IdTable
     from recdistill.recipes.listener import Listener
 
-__all__ = ["AFTER_TRAINING", "Matched", "evaluate_bundle", "trained_on"]
+__all__ = ["AFTER_TRAINING", "Matched", "evaluate_bundle"]
 
 AFTER_TRAINING = "after their training histories"
 """In the lineage of a bundle of a model that reads histories: what its users' vectors stand for."""
@@ -139,8 +139,13 @@ def evaluate_bundle(
     listener = listener if listener is not None else Silent()
     if part not in ("test", "valid"):
         raise UnknownName("part", part, ["test", "valid"])
-    for metric in metrics:
+    for metric in metrics:  # before a long log is read, not after
         parse(metric)
+    if not metrics:
+        raise UsageError(problem("Nothing to measure: no metric was named", remedy="For example ndcg@10"))
+    n = sampled(protocol)
+    if split not in HOWS:
+        raise UnknownName("split", split, HOWS)
     opened = bundles.open(bundle, verify="full")
     listener.begin(f"Reading {data}")
     log = read(data, on_bad_rows=on_bad_rows, echo=None)
@@ -149,7 +154,7 @@ def evaluate_bundle(
     for note in (*log.notes, *parts.notes):
         listener.say(note)
     inner = ranker(opened.manifest.kind, opened.arrays)
-    user, item = _rows(opened.users, log.users), _rows(opened.items, log.items)
+    user, item = rows_in(opened.users, log.users), rows_in(opened.items, log.items)
     for what, rows in (("users", user), ("items", item)):
         known = int((rows >= 0).sum())
         listener.say(f"The bundle knows {known:,} of the log's {len(rows):,} {what}.")
@@ -166,9 +171,7 @@ def evaluate_bundle(
             f"The bundle's users stand where training left them. A card of its {opened.manifest.model} was measured "
             "after the validation item, so it says more than the figures below."
         )
-    candidates = None
-    if protocol != "full" and protocol.startswith("sampled(") and protocol[8:-1].isdigit():
-        candidates = draw(parts, int(protocol[8:-1]), seed=seed)
+    candidates = None if n is None else draw(parts, n, seed=seed)
     system = System(
         bundle.name,
         Matched(inner, user, item),
@@ -180,29 +183,6 @@ def evaluate_bundle(
     return compare(
         {bundle.name: system}, held, metrics=metrics, protocol=protocol, candidates=candidates, latency=latency
     )
-
-
-def trained_on(bundle: Bundle, held: HeldOut, *, beside: Csr | None = None) -> int:
-    """How many held-out targets are among what the bundle's users had in training.
-
-    Args:
-        bundle: an opened bundle.
-        held: the targets, matched by external id.
-        beside: (U x I) pairs of the log that do not count: those a model may know, such as the training items.
-    """
-    ours = np.repeat(np.arange(held.targets.n_rows), held.targets.degrees)  # (n,) one row a target
-    wanted = held.targets.indices.astype(np.int64)
-    if beside is not None:
-        new = ~beside.contains(ours, wanted)
-        ours, wanted = ours[new], wanted[new]
-    user, item = _rows(bundle.users, held.users)[ours], _rows(bundle.items, held.items)[wanted]
-    both = (user >= 0) & (item >= 0)
-    return int(bundle.seen.contains(user[both], item[both]).sum())
-
-
-def _rows(table: IdTable, of: IdTable) -> NDArray[np.int64]:
-    """The table's row of every id of another table, -1 = not there."""
-    return table.rows(of.external(np.arange(len(of))))
 
 
 def _model_settings(settings: object) -> dict[str, object]:

@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from recdistill.errors import SettingsError, UnknownName, problem
 from recdistill.evaluation.metrics import parse as parse_metric
+from recdistill.evaluation.protocol import ProtocolName
 from recdistill.settings import Settings, load, overlay, parse
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ class Evaluate(Settings):
 
     metrics: tuple[str, ...] = Field(default=("recall@10", "ndcg@10"), min_length=1)
     """ "recall@10", "ndcg@10", "precision@5", "map@10", "mrr@10", "hr@10"."""
-    protocol: str = Field(default="full", pattern=r"^(full|sampled\([1-9][0-9]*\))$")
+    protocol: ProtocolName = "full"
     """ "full" ranks every item; "sampled(499)" ranks the target among 499 random ones."""
     seed: int = Field(default=0, ge=0)
     """Of the sampled items."""

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from recdistill.errors import UnknownName, UsageError, problem
 from recdistill.evaluation.evaluate import evaluate
-from recdistill.recipes.train import TrainSettings, distill, known
+from recdistill.recipes.train import TrainSettings, check_data, distill, known
 from recdistill.search.fidelity import Fidelity
 from recdistill.search.model import of_design
 from recdistill.search.run import Found
@@ -26,7 +26,7 @@ from recdistill.search.settings import PRESETS, RETRAINING, RetrainSettings, Sea
 from recdistill.settings import parse
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from recdistill.data.candidates import Candidates
@@ -37,11 +37,18 @@ if TYPE_CHECKING:
     from recdistill.teachers.stored import Files
     from recdistill.training.watch import Watch
 
-__all__ = ["Found", "fidelity", "retrain", "search", "settings_of"]
+__all__ = ["Found", "fidelity", "inherited", "retrain", "retraining_of", "search", "settings_of", "training_of"]
 
 
-def settings_of(preset: str = "default", settings: Mapping[str, Any] | None = None) -> SearchSettings:
+def settings_of(
+    preset: str = "default", settings: Mapping[str, Any] | None = None, *, also: Sequence[str] = ()
+) -> SearchSettings:
     """The settings of a preset, "default" or "compat", with others over them, key by key in tables too.
+
+    Args:
+        preset: by name.
+        settings: over those of the preset.
+        also: keys of the same table that others have read, see `settings.parse`.
 
     Raises:
         UnknownName: no such preset.
@@ -49,7 +56,32 @@ def settings_of(preset: str = "default", settings: Mapping[str, Any] | None = No
     """
     if preset not in PRESETS:
         raise UnknownName("preset of a search", preset, PRESETS)
-    return parse(SearchSettings, _over(PRESETS[preset], settings or {}), at="search")
+    return parse(SearchSettings, _over(PRESETS[preset], settings or {}), at="search", also=also)
+
+
+def retraining_of(
+    preset: str = "default", settings: Mapping[str, Any] | None = None, *, also: Sequence[str] = ()
+) -> RetrainSettings:
+    """The settings of what follows a search; arguments and errors as for `settings_of`."""
+    if preset not in RETRAINING:
+        raise UnknownName("preset of a retraining", preset, RETRAINING)
+    return parse(RetrainSettings, _over(RETRAINING[preset], settings or {}), at="retrain", also=also)
+
+
+def training_of(search: SearchSettings, how: RetrainSettings) -> TrainSettings:
+    """How a design is trained after a search: what the retraining does not say is as it was in the search."""
+    return TrainSettings(
+        epochs=how.epochs,
+        batch=how.batch,
+        negatives=search.negatives,
+        loss=search.loss,
+        lr=how.lr,
+        weight_decay=how.weight_decay,
+        metrics=search.metrics,
+        protocol=search.protocol,
+        patience=how.patience,
+        device=search.device,
+    )
 
 
 def search(
@@ -81,6 +113,7 @@ def search(
         UsageError: unusable settings, a space that leaks, a budget that nothing keeps, no teacher.
         MissingKnowledge: the teacher is not sequential.
     """
+    check_data(train, valid)
     knows, c = known(teacher, train), settings_of(preset, settings)
     return run(knows, train, c, valid=valid, candidates=candidates, seed=seed, checkpoint=checkpoint, watch=watch)
 
@@ -100,6 +133,7 @@ def retrain(
     training: TrainSettings | None = None,
     checkpoint: Path | None = None,
     watch: Sequence[Watch] = (),
+    echo: Callable[[str], object] | None = print,
 ) -> Trained:
     """Train the student that was found, or another design in its place.
 
@@ -117,35 +151,22 @@ def retrain(
         training: in place of all that the settings say of training.
         checkpoint: a file that lets a killed run go on.
         watch: told of every epoch.
+        echo: what to call with the notes; None for silence.
 
     Raises:
         UsageError: inherited weights without a folder, or no teacher to distil.
         UnknownName: no such preset.
         SettingsError: unknown keys or unusable values.
     """
-    if preset not in RETRAINING:
-        raise UnknownName("preset of a retraining", preset, RETRAINING)
-    how = parse(RetrainSettings, _over(RETRAINING[preset], settings or {}), at="retrain")
+    how = retraining_of(preset, settings)
     start = None
     if how.weights == "inherited":
         if folder is None:
             what = "Inherited weights are read from a file"
             raise UsageError(problem(what, remedy="Give `folder`, where it is written, or take weights = 'fresh'"))
-        start = _written(found, folder)
+        start = inherited(found, folder)
     c = found.settings
-    if training is None:
-        training = TrainSettings(
-            epochs=how.epochs,
-            batch=how.batch,
-            negatives=c.negatives,
-            loss=c.loss,
-            lr=how.lr,
-            weight_decay=how.weight_decay,
-            metrics=c.metrics,
-            protocol=c.protocol,
-            patience=how.patience,
-            device=c.device,
-        )
+    training = training_of(c, how) if training is None else training
     student = of_design(found.design if design is None else design, c.frame, start=start)
     return distill(
         teacher if how.distilled else None,
@@ -160,6 +181,7 @@ def retrain(
         training=training,
         checkpoint=checkpoint,
         watch=watch,
+        echo=echo,
     )
 
 
@@ -190,9 +212,9 @@ def fidelity(
     """
     c = found.settings
     metric = c.metrics[0] if metric is None else metric
-    inherited, retrained = list[float](), list[float]()
+    shared, retrained = list[float](), list[float]()
     for design in designs.values():
-        inherited.append(found.score(design)[metric])
+        shared.append(found.score(design)[metric])
         alone = retrain(
             found,
             teacher,
@@ -206,10 +228,10 @@ def fidelity(
         )
         measured = evaluate(alone.ranker(), valid, (metric,), protocol=c.protocol, candidates=candidates)
         retrained.append(measured.means[metric])
-    return Fidelity(tuple(designs), tuple(inherited), tuple(retrained))
+    return Fidelity(tuple(designs), tuple(shared), tuple(retrained))
 
 
-def _written(found: Found, folder: Path) -> Path:
+def inherited(found: Found, folder: Path) -> Path:
     """The supernet's weights as a file, named by what it holds, that is there whole or not at all."""
     weights = {name: value.detach().cpu().contiguous() for name, value in found.supernet.state_dict().items()}
     digest = hashlib.blake2b(digest_size=8)

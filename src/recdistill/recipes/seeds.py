@@ -18,6 +18,7 @@ from recdistill.errors import UnknownName, UsageError, problem
 from recdistill.evaluation.compare import Interval, PairedTest, bootstrap_interval, holm, paired_test, retention
 from recdistill.methods import METHODS
 from recdistill.recipes.cells import write_text
+from recdistill.recipes.folder import held
 from recdistill.recipes.listener import Silent
 from recdistill.recipes.runfile import resolve
 from recdistill.recipes.study import Study, load_log
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rich.console import Console, ConsoleOptions, RenderResult
 
+    from recdistill.data.interactions import Interactions
     from recdistill.recipes.listener import Listener
-    from recdistill.recipes.runfile import RunSettings
+    from recdistill.recipes.runfile import Plan, RunSettings
 
 __all__ = ["OverSeeds", "Row", "over_seeds"]
 
@@ -57,6 +59,8 @@ class OverSeeds:
     seeds: tuple[int, ...]
     baseline: str
     protocol: str
+    notes: tuple[str, ...] = ()
+    """What has to be known to read the figures, once each."""
 
     def to_json(self) -> str:
         """All of it, without the values of single users."""
@@ -65,6 +69,7 @@ class OverSeeds:
                 "seeds": self.seeds,
                 "baseline": self.baseline,
                 "protocol": self.protocol,
+                "notes": self.notes,
                 "rows": {m: {name: _plain(row) for name, row in rows.items()} for m, rows in self.rows.items()},
             },
             indent=2,
@@ -75,10 +80,17 @@ class OverSeeds:
         """A table for each metric."""
         for metric, rows in self.rows.items():
             yield _table(metric, rows, self)
+        for note in self.notes:
+            yield Text(note, style="dim")
 
 
 def over_seeds(
-    run: RunSettings, *, methods: Sequence[str], seeds: int = 1, listener: Listener | None = None
+    run: RunSettings,
+    *,
+    methods: Sequence[str],
+    seeds: int = 1,
+    overwrite: bool = False,
+    listener: Listener | None = None,
 ) -> OverSeeds:
     """Train teacher and students for every seed on the same split; what an earlier call finished is read.
 
@@ -86,11 +98,12 @@ def over_seeds(
         run: a run file; its own method takes its settings, the others their defaults.
         methods: registered names; the first is the baseline of the tests, "plain" when it is among them.
         seeds: how many, from `train.seed` upwards; seed s trains its own teacher.
+        overwrite: replace the results of a run with other settings in the same folder.
         listener: told of what goes on.
 
     Raises:
         UnknownName: no such method.
-        UsageError: no method.
+        UsageError: no method, or the folder holds a run with other settings.
     """
     listener = listener if listener is not None else Silent()
     for method in methods:
@@ -103,13 +116,29 @@ def over_seeds(
     plan = resolve(run)
     listener.begin(f"Reading {run.data.path}")
     log = load_log(run.data, listener)
+    with held(run, overwrite=overwrite):
+        return _over_seeds(run, plan, log, methods, seeds=seeds, baseline=baseline, listener=listener)
+
+
+def _over_seeds(
+    run: RunSettings,
+    plan: Plan,
+    log: Interactions,
+    methods: Sequence[str],
+    *,
+    seeds: int,
+    baseline: str,
+    listener: Listener,
+) -> OverSeeds:
     values: dict[str, dict[str, list[NDArray[np.float64]]]] = {}
+    notes: dict[str, None] = {}
     chosen = tuple(range(run.train.seed, run.train.seed + seeds))
     for seed in chosen:
         study = Study(run, plan, log, listener, seed)
         teacher = study.teacher()
         found = {} if teacher is None else {"teacher": teacher}
         found |= {method: study.student(method) for method in methods}
+        notes |= dict.fromkeys(note for result in found.values() for note in result.test.notes)
         for name, result in found.items():
             for metric, each in result.test.per_user.items():
                 values.setdefault(metric, {}).setdefault(name, []).append(each)
@@ -119,6 +148,7 @@ def over_seeds(
         chosen,
         baseline,
         run.evaluate.protocol,
+        tuple(notes),
     )
     write_text(run.output.dir / "compare.json", whole.to_json() + "\n")
     return whole

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from recdistill.recipes.trained import Trained
     from recdistill.training.watch import Watch
 
-__all__ = ["SCENES", "Row", "Scene", "markdown", "reproduce"]
+__all__ = ["SCENES", "Places", "Row", "Scene", "markdown", "measured", "reproduce", "values"]
 
 _WAIT = 10.0
 _DEPTH = 50
@@ -142,7 +142,7 @@ def reproduce(
             if wanted not in known:
                 raise UnknownName("row", wanted, known)
     work.mkdir(parents=True, exist_ok=True)
-    places = _Places(Cells(out / "cells"), work, watch)
+    places = Places(Cells(out / "cells"), work, watch)
     for name in tables:
         scene = SCENES[name]
         parts = split(read(data / scene.folder, echo=None), "given")
@@ -180,7 +180,9 @@ def _about(scene: Scene, row: Row, seed: int) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Places:
+class Places:
+    """Where a reproduction keeps what it does."""
+
     cells: Cells
     """The results."""
     work: Path
@@ -188,7 +190,7 @@ class _Places:
     watch: Callable[[str], Sequence[Watch]]
 
 
-def _cell(places: _Places, parts: Split, scene: Scene, row: Row, *, seed: int) -> dict[str, Any] | None:
+def _cell(places: Places, parts: Split, scene: Scene, row: Row, *, seed: int) -> dict[str, Any] | None:
     """Computed, gone on with, or read; None when another process is at it."""
     about, label, cells = _about(scene, row, seed), _label(scene, row, seed), places.cells
     if (done := cells.get(label, about)) is not None:
@@ -209,13 +211,14 @@ def _cell(places: _Places, parts: Split, scene: Scene, row: Row, *, seed: int) -
             checkpoint=checkpoint,
             watch=[*places.watch(label), JsonLines(places.work / f"{label}.jsonl")],
         )
-        result = {"about": about, **_measured(trained, parts)}
+        result = {"about": about, **measured(trained, parts)}
         cells.put(label, about, result)
         checkpoint.unlink(missing_ok=True)
         return result
 
 
-def _measured(trained: Trained, parts: Split) -> dict[str, Any]:
+def measured(trained: Trained, parts: Split) -> dict[str, Any]:
+    """Metrics of both held-out parts, test ranks by user, and how the training went."""
     names = [metric.lower() for metric in _METRICS]
     ranker, report, model = trained.ranker(), trained.report, trained.model
     result: dict[str, Any] = {}
@@ -260,14 +263,14 @@ def _summary(done: dict[int, dict[str, Any]]) -> dict[str, Any]:
     first = next(iter(done.values()))
     out |= {"parameters": first["parameters"], "body": first["body"], "mean": {}, "interval": {}}
     for metric in _METRICS:
-        values = _values(done, metric)
-        interval = bootstrap_interval(values)
-        out["mean"][metric] = float(values.mean())
+        found = values(done, metric)
+        interval = bootstrap_interval(found)
+        out["mean"][metric] = float(found.mean())
         out["interval"][metric] = [interval.low, interval.high]
     return out
 
 
-def _values(done: dict[int, dict[str, Any]], metric: str) -> NDArray[np.float64]:
+def values(done: dict[int, dict[str, Any]], metric: str) -> NDArray[np.float64]:
     """(S, m) each seed's value for each user."""
     kind, _, cut = metric.partition("@")
     ranks = np.stack([unpack(each["ranks"]) for _, each in sorted(done.items())])  # (S, m) 0 = further down

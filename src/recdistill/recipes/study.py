@@ -1,108 +1,32 @@
-"""One teacher and its students on one split: trained, measured, saved, each once.
-
-Everything that is finished lies under the run's folder, named by a digest of all it depends on, and appears by atomic
-rename; so a run that is killed at any moment goes on where it was, and what is finished is not done again.
-
-    bundles/<name>/     what is shipped
-    log/<name>.jsonl    every epoch: loss terms, validation metrics
-    work/               checkpoints, finished measurements, the sampled candidates
-"""
+"""The study of a run file: its log, its teacher, and one student by several methods."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from recdistill import bundle
-from recdistill.data.candidates import Candidates, draw
 from recdistill.data.sources import read
-from recdistill.data.split import split
-from recdistill.errors import BundleError, UsageError, problem
-from recdistill.evaluation.card import Card, bytes_on_disk
-from recdistill.evaluation.evaluate import Evaluation, evaluate
-from recdistill.evaluation.latency import measure
-from recdistill.knowledge.view import Kind
 from recdistill.methods import METHODS
-from recdistill.recipes.cells import Cells, digest
-from recdistill.recipes.compare import System, card
-from recdistill.recipes.evaluate import trained_on
-from recdistill.recipes.known import KnownRanker
-from recdistill.recipes.train import distill, fit
-from recdistill.report.page import Curve
+from recdistill.recipes.bench import Bench
 from recdistill.settings import parse
-from recdistill.teachers.stored import stored
-from recdistill.training.watch import JsonLines
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
+    from collections.abc import Mapping
 
-    from numpy.typing import NDArray
-
-    from recdistill.data.interactions import HeldOut, Interactions, Split
-    from recdistill.knowledge.view import Knows
+    from recdistill.data.interactions import Interactions
+    from recdistill.recipes.bench import Result
     from recdistill.recipes.listener import Listener
     from recdistill.recipes.runfile import Data, Plan, RunSettings
-    from recdistill.recipes.train import TrainSettings
-    from recdistill.recipes.trained import Trained
-    from recdistill.teachers.joined import Joined
-    from recdistill.teachers.stored import Stored
 
-__all__ = ["Result", "Study", "load_log"]
-
-_TIMED = 1.0  # seconds for single answers, and again for tables
-
-
-@dataclass(frozen=True, eq=False)
-class Result:
-    """One finished system."""
-
-    card: Card
-    valid: Evaluation
-    test: Evaluation
-    curve: Curve | None
+__all__ = ["Study", "load_log"]
 
 
 @dataclass(frozen=True)
-class Study:
-    """A run file, read and checked; work begins when something is asked for."""
+class Study(Bench):
+    """A run file, read and checked: a teacher, and one student by several methods."""
 
     run: RunSettings
     plan: Plan
-    log: Interactions
-    """The whole log, filtered."""
-    listener: Listener
-    seed: int
-
-    @cached_property
-    def split(self) -> Split:
-        """Train, valid and test."""
-        data = self.run.data
-        parts = split(self.log, data.split, seed=data.seed, valid=data.valid, test=data.test)
-        for note in parts.notes:
-            self.listener.say(note)
-        return parts
-
-    @cached_property
-    def cells(self) -> Cells:
-        """Where finished measurements lie."""
-        return Cells(self.run.output.dir / "work")
-
-    def teacher(self) -> Result | None:
-        """The teacher, measured; None where there is none, or its files cannot answer what is measured."""
-        if not self.run.teacher.given:
-            return None
-        if self.plan.teacher is not None:
-            return self._result("teacher", self._about_teacher, lambda: self._trained_teacher, None)
-        if self.run.evaluate.protocol != "full" and Kind.SCORES not in self._files.provides:
-            self.listener.say("The teacher's files hold no scores, so the sampled protocol cannot be asked of it.")
-            return None
-        return self._measured(self._teacher_system, self._about_teacher, None, None)
 
     def student(self, method: str, settings: Mapping[str, Any] | None = None) -> Result:
         """The student of the run file by one method; "plain" is the same student without a teacher.
@@ -113,208 +37,14 @@ class Study:
         """
         of_run = self.plan.method if method == self.run.method.name and settings is None else None
         chosen = of_run or parse(METHODS[method].settings, dict(settings or {}), at="method")
-        how = chosen.model_dump(mode="json")
-        about = self._about(self.run.student.model, self.plan.student.model_dump(mode="json"), self.plan.train) | {
-            "method": {"name": method, **how}
-        }
-        if method != "plain":
-            if not self.run.teacher.given:
-                remedy = "Give the run file a [teacher], or ask for 'plain' alone"
-                raise UsageError(problem(f"The method {method!r} needs a teacher", remedy=remedy))
-            about |= {"teacher": self._about_teacher}
-
-        def train() -> Trained:
-            return distill(
-                None if method == "plain" else self._knows,
-                self.run.student.model,
-                self.split.train,
-                method=method,
-                settings=how,
-                model_settings=self.plan.student.model_dump(mode="json"),
-                training=self.plan.train,
-                **self._common(method, about, self.plan.train),
-            )
-
-        return self._result(method, about, train, self._about_teacher if self.run.teacher.given else None)
-
-    # what a teacher is
-
-    @cached_property
-    def _files(self) -> Stored | Joined:
-        train = self.split.train
-        found = stored(**self.run.teacher.files, users=train.users, items=train.items, seen=train.csr())
-        self.listener.say(str(found.coverage))
-        path, test = self.run.teacher.bundle, self.split.test
-        if path is not None and (trained := trained_on(bundle.open(path), test, beside=train.csr())):
-            self.listener.say(
-                f"Warning: the teacher's bundle was trained on {trained:,} of the {len(test):,} test targets, so its "
-                "figures, and those of students that learn from it, are flattered. Use the split and the seed it was "
-                "trained with."
-            )
-        return found
-
-    @cached_property
-    def _trained_teacher(self) -> Trained:
-        assert self.run.teacher.model is not None  # noqa: S101 - asked only then
-        assert self.plan.teacher is not None  # noqa: S101
-        return fit(
-            self.run.teacher.model,
-            self.split.train,
-            settings=self.plan.teacher.model_dump(mode="json"),
-            training=self.plan.teacher_train,
-            **self._common("teacher", self._about_teacher, self.plan.teacher_train),
+        return self._student(
+            method,
+            self.run.student.model,
+            self.plan.student.model_dump(mode="json"),
+            method=method,
+            how=chosen.model_dump(mode="json"),
+            training=self.plan.train,
         )
-
-    @property
-    def _knows(self) -> Trained | Knows:
-        return self._files if self.plan.teacher is None else self._trained_teacher
-
-    @cached_property
-    def _about_teacher(self) -> dict[str, Any]:
-        if self.plan.teacher is None:
-            return {"data": self._data_digest, "files": self._files.fingerprint}
-        assert self.run.teacher.model is not None  # noqa: S101
-        return self._about(self.run.teacher.model, self.plan.teacher.model_dump(mode="json"), self.plan.teacher_train)
-
-    # training
-
-    def _about(self, model: str, settings: dict[str, Any], training: TrainSettings) -> dict[str, Any]:
-        """All that a trained model depends on."""
-        candidates = self._candidates(training.protocol)
-        return {
-            "data": self._data_digest,
-            "model": {"name": model, **settings},
-            "train": training.model_dump(mode="json"),
-            "seed": self.seed,
-            "candidates": None if candidates is None else candidates.digest,
-        }
-
-    def _common(self, name: str, about: dict[str, Any], training: TrainSettings) -> dict[str, Any]:
-        self.listener.begin(f"Training {name}")
-        return {
-            "valid": self.split.valid if len(self.split.valid.queries) else None,
-            "candidates": self._candidates(training.protocol),
-            "seed": self.seed,
-            "checkpoint": self.cells.path(self._label(name), about, ".safetensors"),
-            "watch": [
-                *self.listener.watch(name),
-                JsonLines(self.run.output.dir / "log" / f"{self._label(name)}.jsonl"),
-            ],
-        }
-
-    def _label(self, name: str) -> str:
-        """With the seed, where it is not the run's own."""
-        return name if self.seed == self.run.train.seed else f"{name}-seed{self.seed}"
-
-    @cached_property
-    def _data_digest(self) -> str:
-        found = hashlib.blake2b(digest_size=16)
-        parts: list[NDArray[Any]] = [self.split.train.user, self.split.train.item, self.split.train.histories().items]
-        for held in (self.split.valid, self.split.test):
-            parts += [held.targets.indptr, held.targets.indices, held.seen.indptr, held.seen.indices]
-        for part in parts:
-            found.update(np.ascontiguousarray(part).tobytes())
-        return found.hexdigest()
-
-    def _candidates(self, protocol: str) -> Candidates | None:
-        """The sampled items of a protocol, drawn once and kept."""
-        if protocol == "full":
-            return None
-        n, seed = int(protocol.removeprefix("sampled(").removesuffix(")")), self.run.evaluate.seed
-        path = self.cells.path(f"candidates-{n}", [self._data_digest, n, seed], ".npz")
-        if path not in self._drawn:
-            if not path.exists():
-                draw(self.split, n, seed=seed).save(path)
-            self._drawn[path] = Candidates.load(path)
-        return self._drawn[path]
-
-    @cached_property
-    def _drawn(self) -> dict[Path, Candidates]:
-        return {}
-
-    # measuring
-
-    def _result(
-        self, name: str, about: dict[str, Any], train: Callable[[], Trained], teacher: dict[str, Any] | None
-    ) -> Result:
-        whole, label = self._asked(about, teacher), self._label(name)
-        path = self.run.output.dir / "bundles" / label
-        with self.cells.claim(label, whole, wait=True):  # a second process waits, and then reads
-            done = self.cells.get(label, whole)
-            if done is not None and _is_bundle_of(path, digest(about)):
-                return _from_cell(done)
-            trained = train()
-            system = System.of(name, trained)
-            valid, test = self._evaluate(system)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            trained.save(
-                path,
-                lineage={"run": digest(about), "data": self._data_digest},
-                metrics={f"{test.name} {metric}": mean for metric, mean in test.means.items()},
-                overwrite=True,
-            )
-            system = replace(system, bytes=bytes_on_disk(path))
-            return self._measured(system, about, teacher, _curve(trained), (valid, test))
-
-    def _asked(self, about: dict[str, Any], teacher: dict[str, Any] | None) -> dict[str, Any]:
-        candidates = self._candidates(self.run.evaluate.protocol)
-        return {
-            "run": about,
-            "teacher": teacher,
-            "evaluate": self.run.evaluate.model_dump(mode="json"),
-            "candidates": None if candidates is None else candidates.digest,
-        }
-
-    def _evaluate(self, system: System) -> tuple[Evaluation, Evaluation]:
-        asked = self.run.evaluate
-
-        def on(held: HeldOut) -> Evaluation:
-            candidates = self._candidates(asked.protocol)
-            return evaluate(system.ranker, held, asked.metrics, protocol=asked.protocol, candidates=candidates)
-
-        test = on(self.split.test)
-        return (on(self.split.valid) if len(self.split.valid.queries) else test), test
-
-    def _measured(
-        self,
-        system: System,
-        about: dict[str, Any],
-        teacher: dict[str, Any] | None,
-        curve: Curve | None,
-        found: tuple[Evaluation, Evaluation] | None = None,
-    ) -> Result:
-        whole, label = self._asked(about, teacher), self._label(system.name)
-        if found is None and (done := self.cells.get(label, whole)) is not None:
-            return _from_cell(done)
-        valid, test = found or self._evaluate(system)
-        held, against = self.split.test, None
-        if teacher is not None and (theirs := self.teacher()) is not None:
-            against = (self._teacher_system, theirs.test)
-        timed = self.run.evaluate.latency and system.timed
-        made = card(
-            system,
-            [valid, test],
-            teacher=against,
-            held=held,
-            latency=measure(system.ranker, users=held.queries, exclude=held.seen, seconds=_TIMED) if timed else None,
-            seed=self.seed,
-        )
-        cell = {
-            "card": made.to_json(),  # as text, which keeps the order of metrics and terms
-            "valid": valid.to_json(),
-            "test": test.to_json(),
-            "curve": json.dumps(None if curve is None else asdict(curve)),
-        }
-        self.cells.put(label, whole, cell)
-        return Result(made, valid, test, curve)
-
-    @cached_property
-    def _teacher_system(self) -> System:
-        if self.plan.teacher is not None:
-            return System.of("teacher", self._trained_teacher)
-        train = self.split.train
-        ranker = KnownRanker(self._files, n_users=train.n_users, n_items=train.n_items)
-        return System("teacher", ranker, model=", ".join(self.run.teacher.files), timed=False)
 
 
 def load_log(data: Data, listener: Listener) -> Interactions:
@@ -334,38 +64,3 @@ def load_log(data: Data, listener: Listener) -> Interactions:
     for note in log.notes:
         listener.say(note)
     return log
-
-
-def _curve(trained: Trained) -> Curve:
-    history = trained.report.history
-    checked = [record for record in history if record.metrics]
-    return Curve(
-        epochs=[record.epoch + 1 for record in history],
-        seconds=np.cumsum([record.seconds for record in history]).tolist(),
-        losses={
-            name: [record.losses.get(name, 0.0) for record in history]
-            for name in (history[0].losses if history else ())
-        },
-        checked=[record.epoch + 1 for record in checked],
-        metrics={name: [r.metrics[name] for r in checked] for name in (checked[0].metrics if checked else ())},
-        best={name: best.epoch + 1 for name, best in trained.report.best.items()},
-    )
-
-
-def _is_bundle_of(path: Path, run: str) -> bool:
-    """Whether the bundle of this very run is already there."""
-    if not (path / "manifest.json").exists():
-        return False
-    try:
-        return bundle.verify(path).lineage.get("run") == run
-    except BundleError:
-        return False
-
-
-def _from_cell(cell: dict[str, Any]) -> Result:
-    return Result(
-        Card.from_json(cell["card"]),
-        Evaluation.from_json(cell["valid"]),
-        Evaluation.from_json(cell["test"]),
-        None if (curve := json.loads(cell["curve"])) is None else Curve(**curve),
-    )

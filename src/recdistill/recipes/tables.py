@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from recdistill.evaluation.card import Card
     from recdistill.evaluation.compare import Interval
     from recdistill.recipes.compare import Comparison
+    from recdistill.report.search import SearchPage
 
-__all__ = ["differences", "results"]
+__all__ = ["differences", "results", "searched"]
 
 
 _WIDE = 116  # columns of a terminal that hold everything
@@ -76,6 +77,53 @@ def differences(found: Comparison) -> Table:
             f"{test.losses:,}",
             f"{found.corrected[metric][name]:.4f}",
         )
+    return table
+
+
+def searched(page: SearchPage, *, width: int = _WIDE) -> Table:
+    """One row a system of a search: metrics with intervals, sizes, and latency from a history to a list.
+
+    Args:
+        page: what was measured.
+        width: columns of the terminal; below 116, the main metric alone, and shorter numbers.
+    """
+    wide, main, student = width >= _WIDE, page.main_metric, page.student
+    table = Table(
+        box=None,
+        padding=(0, 2, 0, 0),
+        pad_edge=False,
+        header_style="bold",
+        title=Text(f"test \u00b7 {page.protocol} \u00b7 {page.users} users", style="dim"),
+        title_justify="left",
+        caption=Text("p50, p99: ms from one history to a list; /s: 256 at a time", style="dim"),
+        caption_justify="left",
+    )
+    metrics = page.metrics if wide else [main]
+    table.add_column("system", no_wrap=True)
+    for name in [*metrics, "kept", "body", *(["params"] if wide else []), "bytes", "p50", "p99", "/s"]:
+        table.add_column(name, justify="right", no_wrap=True)
+    for entry in page.entries:
+        card, kept, timed = entry.card, entry.card.retention.get(main), entry.card.latency
+        times = (
+            [_NONE] * 3
+            if timed is None
+            else [Text(f"{timed.p50_ms:.3g}"), Text(f"{timed.p99_ms:.3g}"), Text(short(timed.users_per_second))]
+        )
+        table.add_row(
+            Text.assemble(entry.name, "\n", (card.model.removesuffix(" dims"), "dim")),
+            *(_interval(entry.metrics[metric], 4) for metric in metrics),
+            _NONE if kept is None else Text(f"{kept.mean:.1f} %"),
+            Text(short(page.row(entry).body)),
+            *([Text(short(card.parameters))] if wide else []),
+            Text(megabytes(card.bytes)),
+            *times,
+            style="bold" if student is not None and entry.name == student.name else "",
+        )
+    if page.random is not None and page.random.n > 1:
+        r = page.random
+        gaps = [""] * (len(metrics) - 1)
+        mean = Text.assemble((f"{r.mean:.4f}\n\u00b1{r.deviation:.4f}", "dim"))
+        table.add_row(Text(f"random cells\nmean of {r.n}", style="dim"), *gaps, mean)
     return table
 
 

@@ -7,41 +7,54 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any
+import os
+import re
+import sys
+from collections.abc import Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 import recdistill
 import recdistill.search.model  # pyright: ignore[reportUnusedImport] - registers "cells"
 from recdistill import rng
+from recdistill.data.batches import crowded_note
 from recdistill.data.interactions import HeldOut, Interactions
+from recdistill.data.matching import same_tables
 from recdistill.errors import UsageError, problem
 from recdistill.evaluation.evaluate import evaluate
-from recdistill.knowledge.view import fingerprint_of
+from recdistill.evaluation.protocol import ProtocolName
+from recdistill.knowledge.view import Knows, fingerprint_of
 from recdistill.methods import METHODS, Setting
 from recdistill.models import MODELS
+from recdistill.recipes.leaks import leaks
 from recdistill.recipes.trained import Trained
 from recdistill.runtime import Runtime
 from recdistill.settings import Settings, parse
 from recdistill.teachers.live import Live
 from recdistill.teachers.stored import Files
-from recdistill.terms.base import FromInteractions
+from recdistill.terms.base import FromInteractions, check_negatives
 from recdistill.training.optim import optimiser
 from recdistill.training.stop import Stop
 from recdistill.training.trainer import Keep
 from recdistill.training.trainer import fit as run
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Generator, Iterator, Sequence
 
     from recdistill.data.candidates import Candidates
-    from recdistill.knowledge.view import Knows
     from recdistill.models.base import Recommender
     from recdistill.training.watch import Watch
 
-__all__ = ["TrainSettings", "distill", "fit", "known"]
+__all__ = ["TrainSettings", "check_data", "distill", "fit", "known"]
+
+
+S = TypeVar("S", bound=Settings)
+_OF_MEMORY = re.compile(r"memory|alloc|Storage size|overflow", re.IGNORECASE)
+"""What torch says of an allocation that fails."""
 
 
 class TrainSettings(Settings):
@@ -51,12 +64,12 @@ class TrainSettings(Settings):
     """The most epochs there can be; early stopping usually ends sooner."""
     batch: int = Field(default=1024, ge=1)
     """Interactions a step; of a sequential model, histories."""
-    negatives: int = Field(default=1, ge=0)
-    """Sampled items an interaction, uniform over all items the user does not have in training; "cross-entropy" needs
-    none."""
     loss: str = "bpr"
     """The base loss, summed over the batch: "bpr", "bce", "softmax" over the positive and the sampled items,
     "sampled-softmax" corrected for how they were sampled, or "cross-entropy" over all items."""
+    negatives: int = Field(default=1, ge=0)
+    """Sampled items an interaction, uniform over all items the user does not have in training; only "cross-entropy"
+    needs none."""
     optimiser: str = "adam"
     """ "adam" with coupled weight decay, or a row-wise one for large tables."""
     lr: float = Field(default=1e-3, gt=0)
@@ -65,7 +78,7 @@ class TrainSettings(Settings):
     """L2 penalty; "adam" applies it to every parameter at every step."""
     metrics: tuple[str, ...] = Field(default=("ndcg@10",), min_length=1)
     """Validation metrics; training stops when none of them improves, and ends at the best epoch of the first."""
-    protocol: str = Field(default="full", pattern=r"^(full|sampled\([1-9][0-9]*\))$")
+    protocol: ProtocolName = "full"
     """ "full" ranking, or e.g. "sampled(499)"."""
     patience: int = Field(default=20, ge=1)
     """Validations in a row without improvement before training stops."""
@@ -73,6 +86,11 @@ class TrainSettings(Settings):
     """Epochs between validations."""
     device: str = "auto"
     """ "auto", "cpu", "cuda" or "cuda:<index>"."""
+
+    @field_validator("negatives")
+    @classmethod
+    def _enough(cls, negatives: int, info: ValidationInfo) -> int:
+        return check_negatives(info.data.get("loss"), negatives)
 
 
 def fit(
@@ -84,9 +102,10 @@ def fit(
     candidates: Candidates | None = None,
     seed: int = 7,
     settings: Mapping[str, Any] | None = None,
-    training: TrainSettings | None = None,
-    checkpoint: Path | None = None,
+    training: TrainSettings | Mapping[str, Any] | None = None,
+    checkpoint: Path | str | None = None,
     watch: Sequence[Watch] = (),
+    echo: Callable[[str], object] | None = print,
 ) -> Trained:
     """Train a model on its own: a teacher, or a plain student.
 
@@ -98,9 +117,10 @@ def fit(
         candidates: the recorded negatives of a sampled protocol.
         seed: of the initial weights, the order and the draws.
         settings: the model's settings.
-        training: how it is trained.
+        training: how it is trained: `TrainSettings`, or its keys as a mapping.
         checkpoint: a file; a run that is killed and started again with it ends the same.
         watch: told of every epoch.
+        echo: what to call with the notes, which also stand in `notes` of what comes back; None for silence.
 
     Raises:
         UnknownName: no such model, loss, metric ...
@@ -119,6 +139,7 @@ def fit(
         training=training,
         checkpoint=checkpoint,
         watch=watch,
+        echo=echo,
     )
 
 
@@ -134,9 +155,10 @@ def distill(
     seed: int = 7,
     settings: Mapping[str, Any] | None = None,
     model_settings: Mapping[str, Any] | None = None,
-    training: TrainSettings | None = None,
-    checkpoint: Path | None = None,
+    training: TrainSettings | Mapping[str, Any] | None = None,
+    checkpoint: Path | str | None = None,
     watch: Sequence[Watch] = (),
+    echo: Callable[[str], object] | None = print,
 ) -> Trained:
     """Train a student from a teacher.
 
@@ -151,21 +173,26 @@ def distill(
         seed: of the initial weights, the order and the draws.
         settings: the method's settings.
         model_settings: the student's settings.
-        training: how it is trained.
+        training: how it is trained: `TrainSettings`, or its keys as a mapping.
         checkpoint: a file that lets a killed run go on.
         watch: told of every epoch.
+        echo: what to call with the notes, which also stand in `notes` of what comes back; None for silence.
 
     Raises:
         UnknownName: no such model, method, loss, metric ...
         UsageError: held-out data given as training data, or unusable settings.
         MissingKnowledge: the method asks what the teacher cannot give.
     """
-    _check_data(train, valid)
+    check_data(train, valid)
+    seed = rng.check_seed(seed)
     entry, how = MODELS[model], METHODS[method]
-    training = training if training is not None else TrainSettings()
-    of_model = dict(model_settings or {}) | ({} if dim is None else {"dim": dim})
+    training = training if isinstance(training, TrainSettings) else _settings(TrainSettings, training, at="training")
+    of_model = dict(model_settings or {})
+    if dim is not None and of_model.setdefault("dim", dim) != dim:
+        what = f"The width is said twice: dim={dim} and settings {{'dim': {of_model['dim']}}}"
+        raise UsageError(problem(what, remedy="Say it once"))
     built_with = parse(entry.settings, of_model, at="student" if teacher is not None else "model")
-    of_method = parse(how.settings, dict(settings or {}), at="method")
+    of_method = _settings(how.settings, settings, at="method")
     everything = {
         "model": {"name": model, **built_with.model_dump(mode="json")},
         "method": {"name": method, **of_method.model_dump(mode="json")},
@@ -174,8 +201,9 @@ def distill(
     }
     knows = known(teacher, train)
     runtime = Runtime.of(training.device)
-    learner = entry.build(built_with, train.n_users, train.n_items, rng.key(seed, "weights"), train)
-    learner.to(runtime.device)
+    with allocating(model, of_model.get("dim"), train):
+        learner = entry.build(built_with, train.n_users, train.n_items, rng.key(seed, "weights"), train)
+        learner.to(runtime.device)
     batches = learner.batches(
         train, size=training.batch, negatives=training.negatives, seed=seed, device=runtime.device
     )
@@ -206,7 +234,11 @@ def distill(
         run_of = _fingerprint(
             everything, train=train, learner=learner, teacher=knows, valid=valid, candidates=candidates
         )
-        keep = Keep(checkpoint, run_of)
+        keep = Keep(Path(checkpoint), run_of)
+    notes = tuple(_notes(train, training, teacher, knows, valid))
+    if echo is not None:
+        for note in notes:
+            echo(note)
     report = run(
         learner,
         passes,
@@ -219,27 +251,102 @@ def distill(
         watch=watch,
         keep=keep,
     )
-    return Trained(learner, model, method, train, report, everything, stop)
+    return Trained(learner, model, method, train, report, everything, stop, notes, teacher)
 
 
 def known(teacher: Trained | Files | Knows | None, train: Interactions) -> Knows | None:
-    """What a teacher is to terms: a trained model frozen, files matched to the log's rows."""
+    """What a teacher is to terms: a trained model frozen, files matched to the log's rows.
+
+    Raises:
+        UsageError: a model trained on other users or items, or a path.
+    """
     if isinstance(teacher, Trained):
+        remedy = "Split one log for both, or save the teacher and give rd.teacher(bundle=...), which is matched by ids"
+        same_tables("The teacher", teacher.train, "the training data", train, remedy=remedy)
         return Live(teacher.model, seen=train.csr())
     if isinstance(teacher, Files):
         return teacher.matched(users=train.users, items=train.items, seen=train.csr())
+    if isinstance(teacher, str | Path):
+        remedy = f"Say what the file holds: rd.teacher(lists={str(teacher)!r}), or scores=, vectors=, bundle="
+        raise UsageError(problem("A path alone is no teacher", str(teacher), remedy=remedy))
+    if teacher is not None and not isinstance(teacher, Knows):  # pyright: ignore[reportUnnecessaryIsInstance]
+        allowed = "what `fit` returned, rd.teacher(lists=...), or anything with `provides` and `view`"
+        raise UsageError(problem("This is no teacher", type(teacher).__name__, allowed=allowed))
     return teacher
 
 
-def _check_data(train: Interactions, valid: HeldOut | None) -> None:
+def _settings(model: type[S], given: Mapping[str, Any] | None, *, at: str) -> S:
+    """Settings from a mapping of their keys."""
+    if given is not None and not isinstance(given, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        remedy = "For example {'epochs': 50}" if at == "training" else None
+        raise UsageError(problem(f"{at!r} takes a mapping of settings", type(given).__name__, remedy=remedy))
+    return parse(model, dict(given or {}), at=at)
+
+
+def _notes(
+    train: Interactions,
+    training: TrainSettings,
+    teacher: Trained | Files | Knows | None,
+    knows: Knows | None,
+    valid: HeldOut | None,
+) -> Iterator[str]:
+    """What is worth knowing of a run before it begins."""
+    if training.epochs == 0:
+        yield "Nothing is trained: epochs = 0, so the model stays as it was initialised"
+    if training.negatives > 0 and (note := crowded_note(train)):
+        yield note
+    if valid is not None:
+        yield from leaks("the teacher", teacher if isinstance(teacher, Trained) else knows, valid)
+        if isinstance(teacher, Files) and (path := teacher.paths.get("bundle")) is not None:
+            yield from leaks("the teacher", Files({"bundle": path}), valid)
+
+
+@contextmanager
+def allocating(model: str, dim: object, train: Interactions) -> Generator[None]:
+    """Say what a model would need where it does not fit into memory.
+
+    Raises:
+        UsageError: its item vectors alone are larger than this machine's memory, or an allocation fails.
+    """
+    remedy = "Take a smaller dim, or keep fewer items"
+    least = train.n_items * dim * 4 if isinstance(dim, int) else 0
+    there = 1 << 62 if sys.platform == "win32" else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    what = f"A {model!r} of dim {dim} for {train.n_items:,} items does not fit into memory"
+    if least > there:
+        allowed = f"{there:,} bytes on this machine"
+        raise UsageError(
+            problem(f"{what}: its item vectors alone take {least:,} bytes", allowed=allowed, remedy=remedy)
+        )
+    try:
+        yield
+    except (RuntimeError, MemoryError, OverflowError) as error:
+        said = str(error).splitlines()[0] if str(error) else "out of memory"
+        if not isinstance(error, MemoryError | OverflowError) and not _OF_MEMORY.search(said):
+            raise
+        raise UsageError(
+            problem(f"{what}: item vectors of {least:,} bytes and what it needs beside them ({said})", remedy=remedy)
+        ) from None
+
+
+def check_data(train: Interactions, valid: HeldOut | None) -> None:
+    """Refuse held-out data to train on, and validation data of another log.
+
+    Raises:
+        UsageError: `train` holds valid or test rows, or is no log; `valid` is not of the same split.
+    """
     if isinstance(train, HeldOut) or not isinstance(train, Interactions):  # pyright: ignore[reportUnnecessaryIsInstance]
         msg = problem("Training takes Interactions", type(train).__name__, remedy="Give `split(log).train`")
         raise UsageError(msg)
+    if train.split is not None and (held := int((train.split != 0).sum())):
+        what = f"This log carries its own split, and {held:,} of its {len(train):,} rows are not for training"
+        raise UsageError(problem(what, remedy="Divide it: train, valid, test = rd.split(log, 'given')"))
     if valid is not None and (not isinstance(valid, HeldOut) or valid.name != "valid"):  # pyright: ignore[reportUnnecessaryIsInstance]
         what = valid.name if isinstance(valid, HeldOut) else type(valid).__name__  # pyright: ignore[reportUnnecessaryIsInstance]
         msg = problem("Early stopping takes the validation part of a split", what, remedy="Give `split(log).valid`")
         raise UsageError(msg)
-    if valid is not None and (train.n_users, train.n_items) == (valid.targets.n_rows, valid.targets.n_columns):
+    if valid is not None:
+        remedy = "Take both from one split: train, valid, test = rd.split(log)"
+        same_tables("The validation part", valid, "the training data", train, remedy=remedy)
         new = valid.targets.keys[~np.isin(valid.targets.keys, valid.seen.keys)]  # a repeat may be on both sides
         if leaked := int(np.isin(new, train.csr().keys).sum()):
             what = f"The training data hold {leaked:,} of the {len(valid):,} validation targets"

@@ -16,7 +16,7 @@ from markupsafe import Markup
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["SHAPES", "WIDTH", "Line", "Point", "lines", "scatter", "ticks"]
+__all__ = ["SHAPES", "WIDTH", "Line", "Point", "front", "lines", "scatter", "svg", "ticks"]
 
 
 WIDTH = 460
@@ -37,6 +37,8 @@ class Point:
     """Colour and marker, 0 to 7."""
     about: str = ""
     """Shown when pointed at."""
+    quiet: bool = False
+    """Small, without its name and interval: one of many of a kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,15 @@ class _Frame:
         )
 
 
-def scatter(points: Sequence[Point], *, title: str, x_label: str, y_label: str, x_unit: Sequence[str] = ()) -> Markup:
+def scatter(
+    points: Sequence[Point],
+    *,
+    title: str,
+    x_label: str,
+    y_label: str,
+    x_unit: Sequence[str] = (),
+    fronted: bool = False,
+) -> Markup:
     """Quality against cost: x on a log scale, y with its interval; better is up and left.
 
     Args:
@@ -84,8 +94,10 @@ def scatter(points: Sequence[Point], *, title: str, x_label: str, y_label: str, 
         x_label: under the axis.
         y_label: above the axis.
         x_unit: names for powers of 1000 of x ("B", "kB", "MB"); none for plain numbers.
+        fronted: draw the steps of the Pareto front.
     """
-    xs, lows, highs = [p.x for p in points], [p.low for p in points], [p.high for p in points]
+    xs = [p.x for p in points]
+    lows, highs = [p.y if p.quiet else p.low for p in points], [p.y if p.quiet else p.high for p in points]
     pad = max(max(highs) - min(lows), 1e-4) * 0.12
     span = max(max(xs) / min(xs), 1.6)
     frame = _Frame(
@@ -100,9 +112,22 @@ def scatter(points: Sequence[Point], *, title: str, x_label: str, y_label: str, 
         log_x=True,
     )
     parts = [_grid_y(frame), _ticks_x(frame, _powers(*frame.x), x_unit), _names(frame, x_label, y_label)]
-    for group in _near([frame.px(p.x) for p in points], within=32):
-        parts += _labelled(frame, [points[n] for n in group])
-    return _svg(frame, title, parts)
+    if fronted:
+        parts.append(_steps(frame, front([(p.x, p.y) for p in points])))
+    parts += [_small(frame, p) for p in points if p.quiet]
+    named = [p for p in points if not p.quiet]
+    for group in _near([frame.px(p.x) for p in named], within=32):
+        parts += _labelled(frame, [named[n] for n in group])
+    return svg(frame.width, frame.height, title, parts)
+
+
+def front(places: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Of (cost, quality), those that nothing cheaper or as cheap beats or equals, cheapest first."""
+    found: list[tuple[float, float]] = []
+    for x, y in sorted(set(places), key=lambda place: (place[0], -place[1])):
+        if not found or y > found[-1][1]:
+            found.append((x, y))
+    return found
 
 
 def lines(
@@ -129,7 +154,7 @@ def lines(
         width=340 if small else WIDTH,
         height=220 if small else 320,
         left=46,
-        right=82,
+        right=max(82.0, 18 + 8 * max(len(line.name) for line, _ in kept)) if any(line.name for line, _ in kept) else 18,
         top=32,
         bottom=46,
         x=(min(x for x, _ in every), max(x for x, _ in every)),
@@ -158,7 +183,7 @@ def lines(
                 y=label_y + 4,
             )
         )
-    return _svg(frame, title, parts)
+    return svg(frame.width, frame.height, title, parts)
 
 
 def ticks(low: float, high: float, about: int = 8) -> list[float]:
@@ -222,6 +247,31 @@ def _labelled(frame: _Frame, group: Sequence[Point]) -> list[Markup]:
             )
         )
     return drawn
+
+
+def _small(frame: _Frame, point: Point) -> Markup:
+    return Markup(
+        '<g class="s{s}"><title>{about}</title><path class="mark quiet" '
+        'transform="translate({x:.1f} {y:.1f}) scale(0.62)" d="{d}"/></g>'
+    ).format(
+        s=point.style % 8,
+        about=point.about or point.name,
+        x=frame.px(point.x),
+        y=frame.py(point.y),
+        d=SHAPES[point.style % 8],
+    )
+
+
+def _steps(frame: _Frame, places: Sequence[tuple[float, float]]) -> Markup:
+    """The staircase of a front, on to the right end."""
+    path = f"M{frame.px(places[0][0]):.1f} {frame.py(places[0][1]):.1f}" if places else ""
+    for x, y in places[1:]:
+        path += f"H{frame.px(x):.1f}V{frame.py(y):.1f}"
+    return (
+        Markup('<path class="front" d="{d}H{r:.1f}"/>').format(d=path, r=frame.width - frame.right)
+        if path
+        else Markup("")
+    )
 
 
 def _apart(wanted: Sequence[float], frame: _Frame, *, gap: float) -> list[float]:
@@ -326,7 +376,8 @@ def _marker(x: float, y: float, style: int) -> Markup:
     )
 
 
-def _svg(frame: _Frame, title: str, parts: Sequence[Markup]) -> Markup:
+def svg(width: float, height: float, title: str, parts: Sequence[Markup]) -> Markup:
+    """A picture of these parts; `title` is read out by screen readers."""
     return Markup('<svg viewBox="0 0 {w:g} {h:g}" role="img" aria-label="{title}">{body}</svg>').format(
-        w=frame.width, h=frame.height, title=title, body=Markup("").join(parts)
+        w=width, h=height, title=title, body=Markup("").join(parts)
     )

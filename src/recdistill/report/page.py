@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from recdistill.report import charts
-from recdistill.report.words import amount, megabytes, milliseconds, times
+from recdistill.report.words import amount, megabytes, milliseconds, short, times
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -84,6 +84,7 @@ class Entry:
 class Page:
     """Everything the page says."""
 
+    template: ClassVar[str] = "page.html.j2"
     title: str
     subtitle: str
     entries: Sequence[Entry]
@@ -112,8 +113,14 @@ class Page:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        environment.filters |= {"amount": amount, "megabytes": megabytes, "milliseconds": milliseconds, "times": times}
-        return environment.get_template("page.html.j2").render(page=self)
+        environment.filters |= {
+            "amount": amount,
+            "megabytes": megabytes,
+            "milliseconds": milliseconds,
+            "short": short,
+            "times": times,
+        }
+        return environment.get_template(self.template).render(page=self)
 
     @cached_property
     def teacher(self) -> Entry | None:

@@ -65,6 +65,12 @@ class PartBatches(SequenceBatches):
             raise TrainingError(problem(f"No user is left to train {part} with", remedy=remedy))
         self._row, self._start, self._stop = self._row[mine], self._start[mine], self._stop[mine]
 
+    @property
+    @override
+    def n_shown(self) -> int:
+        """0 where only the "last" is scored: every epoch ends histories elsewhere."""
+        return super().n_shown if self._scored == "every" else 0
+
     @override
     def _batch(self, some: torch.Tensor, epoch: int, key: int) -> Batch:
         if self._scored == "every":

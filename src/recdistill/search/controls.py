@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from recdistill.errors import UsageError, problem
-from recdistill.search.derive import named
+from recdistill.search.derive import drawn, named
 
 if TYPE_CHECKING:
     from recdistill.search.cost import Costs
@@ -45,9 +45,11 @@ def random_of_price(
     found: dict[str, Design] = {}
     seen = {design.operators}
     for at in range(seed, seed + _TRIES):
+        price = design.depth * (costs.cell + sum(costs.operators[index] for index in drawn(at, space)))
+        if abs(price - target) > tolerance * target:
+            continue
         one = named(f"random-{at}", space, width=design.width, depth=design.depth)
-        price = costs.of(one, space) - costs.fixed
-        if one.operators not in seen and abs(price - target) <= tolerance * target:
+        if one.operators not in seen:
             found[f"random-{at}"] = one.model_copy(update={"exit": design.exit})
             seen.add(one.operators)
         if len(found) == n:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-__all__ = ["Design", "Edge", "derive", "inherit", "named", "reestimate"]
+__all__ = ["Design", "Edge", "derive", "drawn", "inherit", "named", "reestimate"]
 
 _HAND_MADE: dict[str, dict[str, dict[tuple[int, int], str]]] = {
     "nextitnet": {  # a residual block: two convolutions, the second one reaching further
@@ -55,6 +55,7 @@ class Design(Settings):
     """A derived architecture: all that is needed to build it again, anywhere."""
 
     version: Literal[1] = 1
+    """Of this form of JSON."""
     space: str
     """A name of `SPACES`."""
     nodes: int = Field(ge=1)
@@ -176,8 +177,7 @@ def named(name: str, space: Space, *, width: int, depth: int = 4) -> Design:
         row = [space.operator("skip_connect" if rest == "skip" else rest).name] * edges
     elif kind == "random" and rest.isdigit():
         seed = int(rest)
-        drawn = rng.integers(rng.key(seed, "random cell"), np.arange(edges, dtype=np.int64), 1, len(space))
-        row = [space.names[index] for index in drawn[:, 0].tolist()]
+        row = [space.names[index] for index in drawn(seed, space)]
     elif space.name in _HAND_MADE.get(name, {}):
         laid = _HAND_MADE[name][space.name]
         row = [laid.get(edge, "none") for edge in space.edges]
@@ -185,6 +185,12 @@ def named(name: str, space: Space, *, width: int, depth: int = 4) -> Design:
         here = [each for each, spaces in _HAND_MADE.items() if space.name in spaces]
         raise UnknownName("cell", name, ["all-none", "all-skip", "all-<operator>", "random-<seed>", *here])
     return Design.of(space, [row], width=width, depth=depth, seed=seed)
+
+
+def drawn(seed: int, space: Space) -> list[int]:
+    """The operators of the random cell of that seed, one for each edge."""
+    edges = np.arange(len(space.edges), dtype=np.int64)
+    return rng.integers(rng.key(seed, "random cell"), edges, 1, len(space))[:, 0].tolist()
 
 
 @torch.no_grad()

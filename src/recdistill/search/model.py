@@ -24,12 +24,13 @@ from recdistill.errors import CheckpointError, problem
 from recdistill.methods.adarec import ADAREC
 from recdistill.models.base import model
 from recdistill.models.sequence_view import SequenceView
-from recdistill.models.sequential import Sequential
+from recdistill.models.sequential import Ending, Sequential
 from recdistill.query import Query
 from recdistill.runtime import drawing
 from recdistill.search.batches import PartBatches
 from recdistill.search.cells import Chain
 from recdistill.search.derive import Design, inherit, named
+from recdistill.search.fold import fold
 from recdistill.search.norm import Over
 from recdistill.search.space import SPACES, Scored
 from recdistill.settings import Settings
@@ -166,11 +167,41 @@ class Cells(Sequential):
         states = self.chain(x, real, self._choice())
         return [each[:, -time:] for each in (x, *states.layers, self._dropped(states.output))]
 
+    @override
+    def ending(self) -> Ending:
+        """With norms folded into convolutions.
+
+        Raises:
+            UsageError: it is a supernet.
+        """
+        return _FoldedEnding(self)
+
     def _choice(self) -> Choice | None:
         return None
 
     def _dropped(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.frame.dropout, training=self.training)
+
+
+class _FoldedEnding(Ending):
+    """With the norms of the cells folded into their convolutions."""
+
+    def __init__(self, model: Cells) -> None:
+        super().__init__(model)
+        self.folded = fold(model.chain)
+        self.length, self.pads = model.length, model.frame.pads
+        self.position, self.padding = model.position, model.padding
+
+    @override
+    def states(self, vectors: Tensor, real: Tensor) -> Tensor:
+        time = vectors.shape[1]
+        if self.padding is not None:  # as many as there can be: convolutions read them
+            wide = F.pad(real, (self.length - time, 0))  # (Q, L)
+            vectors = F.pad(vectors, (0, 0, self.length - time, 0)) + ~wide[:, :, None] * self.padding
+            real = wide
+        if self.position is not None:
+            vectors = vectors + self.position[self.length - vectors.shape[1] :]
+        return self.folded(vectors if self.pads else vectors * real[:, :, None], real)
 
 
 class Supernet(Cells):

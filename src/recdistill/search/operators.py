@@ -212,6 +212,8 @@ class _Pooled(OnEdge):
     def forward(self, x: Tensor, real: Tensor, *, track: bool = True) -> Tensor:
         windows = F.pad(x, self.padding)  # zeros are never greater than what a ReLU gave
         if self.what.how == "max":
+            if torch.onnx.is_in_onnx_export():  # the tracer takes a length for fixed where there is one axis
+                return F.max_pool2d(windows[:, :, None], (1, self.what.kernel), stride=1)[:, :, 0]
             return F.max_pool1d(windows, self.what.kernel, stride=1)
         mean = F.avg_pool1d(windows, self.what.kernel, stride=1)  # (Q, C, T)
         if self.what.counts == "all":

@@ -24,7 +24,7 @@ from recdistill.data.candidates import Candidates
 from recdistill.errors import UsageError, problem
 from recdistill.evaluation.evaluate import evaluate
 from recdistill.knowledge.view import fingerprint_of
-from recdistill.methods.adarec import distillation
+from recdistill.methods.adarec import distillation, remember
 from recdistill.objective import Objective, Pass
 from recdistill.runtime import Runtime
 from recdistill.search.batches import PartBatches
@@ -77,6 +77,8 @@ class Found:
     """The price list."""
     cost: float
     """Of the design, in `costs.unit`."""
+    objective: Objective = field(repr=False)
+    """With its terms as they were after the last epoch."""
     _score: Callable[[Design], dict[str, float]] = field(repr=False)
 
     def student(self, design: Design | None = None) -> Cells:
@@ -159,6 +161,8 @@ def search(
         return derive(architecture, width=c.frame.dim, seed=seed, choice=choice)
 
     every = batches("all")
+    if teacher is not None and c.distillation.weight > 0:
+        remember(teacher, every, most=c.distillation.memory)
 
     def score(of: Design) -> dict[str, float]:
         student = net.derived(of)
@@ -196,7 +200,7 @@ def search(
     best = design()
     fingerprints = {"data": _data(train, valid, candidates).hexdigest(), "prices": costs.digest}
     best = best.model_copy(update={"fingerprints": {key: value for key, value in fingerprints.items() if value}})
-    return Found(best, net, report, c, seed, costs, costs.of(best, space), score)
+    return Found(best, net, report, c, seed, costs, costs.of(best, space), objective, score)
 
 
 def prices(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
+from recdistill.evaluation.protocol import ProtocolName
 from recdistill.methods.adarec import COMPAT, AdaRec
 from recdistill.search.cost import Priced
 from recdistill.search.model import Frame
 from recdistill.search.price import Chances
 from recdistill.settings import Settings
+from recdistill.terms.base import check_negatives
 
 __all__ = ["PRESETS", "RETRAINING", "RetrainSettings", "SearchSettings", "Temperature"]
 
@@ -51,7 +53,7 @@ class SearchSettings(Settings):
     """The distillation's settings; weight 0 searches without it."""
     loss: str = "cross-entropy"
     """The base loss, its mean over asked positions."""
-    negatives: int = Field(default=0, ge=0)
+    negatives: int = Field(default=0, ge=0, validate_default=True)
     """Sampled items for each label, for a base loss that needs them."""
     price: Priced = "macs"
     """What an operator costs: "macs", "params" or "bytes" of the real shape, "latency" measured on this device,
@@ -80,7 +82,7 @@ class SearchSettings(Settings):
     """Batches from which a derived student's norms are estimated anew before it is scored."""
     metrics: tuple[str, ...] = Field(default=("ndcg@10",), min_length=1)
     """Validation metrics of the derived student; the first one chooses the epoch."""
-    protocol: str = Field(default="full", pattern=r"^(full|sampled\([1-9][0-9]*\))$")
+    protocol: ProtocolName = "full"
     """ "full" ranking, or e.g. "sampled(100)"."""
     patience: int = Field(default=20, ge=1)
     """Validations in a row without improvement before the search stops."""
@@ -88,6 +90,11 @@ class SearchSettings(Settings):
     """Epochs between validations."""
     device: str = "auto"
     """ "auto", "cpu", "cuda" or "cuda:<index>"."""
+
+    @field_validator("negatives")
+    @classmethod
+    def _enough(cls, negatives: int, info: ValidationInfo) -> int:
+        return check_negatives(info.data.get("loss"), negatives)
 
 
 class RetrainSettings(Settings):

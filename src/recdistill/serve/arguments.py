@@ -5,6 +5,7 @@ Letters: Q users asked, q of them in one block, m items, e items left out of one
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +14,15 @@ import numpy as np
 from recdistill.errors import UsageError, nearest, problem
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+    from recdistill.ids import IdTable
+
     Ids = Sequence[str] | Sequence[int] | Sequence[str | int] | NDArray[Any]
 
-__all__ = ["LeftOut", "Wish", "among", "column", "positive", "refuse", "sequence"]
+__all__ = ["LeftOut", "Wish", "among", "column", "known_items", "left_out_of", "positive", "refuse", "sequence"]
 
 _FOREIGN = {
     "k": ["N", "n", "K", "topk", "top_k", "num_items", "n_items", "n_recommendations"],
@@ -117,3 +120,46 @@ def refuse(foreign: Mapping[str, object]) -> None:
         raise UsageError(
             problem(f"'recommend' has no argument {name!r}", near=meant, allowed=sorted(_FOREIGN), remedy=remedy)
         )
+
+
+def known_items(items: IdTable, ids: Ids, what: str, notes: list[str]) -> NDArray[np.int64]:
+    """Distinct item rows in the order given; unknown ids are counted."""
+    rows = items.rows(sequence(ids, what))
+    unknown = int((rows < 0).sum())
+    if unknown:
+        notes.append(f"{what}: {unknown:,} of {len(rows):,} items are not in the catalogue and were ignored")
+    rows = rows[rows >= 0]
+    _, first = np.unique(rows, return_index=True)
+    return rows[np.sort(first)]
+
+
+def left_out_of(items: IdTable, exclude: Ids | Mapping[Any, Ids] | None, users: Ids, notes: list[str]) -> LeftOut:
+    """What `exclude` leaves out of the lists of these users; what is not known is counted in `notes`."""
+    n = len(items)
+    if exclude is None:
+        return LeftOut(np.zeros(0, np.int64), np.zeros(0, np.int64), 0, n)
+    if not isinstance(exclude, Mapping):
+        shared = np.sort(known_items(items, exclude, "exclude", notes))
+        return LeftOut(shared, np.zeros(0, np.int64), len(shared), n)
+    asked = list(users)
+    places: dict[str, list[int]] = {}
+    for place, user in enumerate(asked):
+        places.setdefault(str(user), []).append(place)
+    idle = sum(str(user) not in places for user in exclude)
+    if idle:
+        notes.append(f"exclude: {idle:,} of {len(exclude):,} users were not asked for")
+    # one search for the items of all users
+    mine = [(places[str(user)], sequence(own, "exclude")) for user, own in exclude.items() if str(user) in places]
+    flat = [item for _, each in mine for item in each]
+    rows = items.rows(flat)
+    unknown = int((rows < 0).sum())
+    if unknown:
+        notes.append(f"exclude: {unknown:,} of {len(rows):,} items are not in the catalogue and were ignored")
+    keys, most, at = [np.zeros(0, np.int64)], 0, 0
+    for lines, each in mine:
+        own = np.unique(rows[at : at + len(each)])
+        own = own[own >= 0]
+        at += len(each)
+        most = max(most, len(own))
+        keys.extend(line * n + own for line in lines)
+    return LeftOut(np.zeros(0, np.int64), np.sort(np.concatenate(keys)), most, n)

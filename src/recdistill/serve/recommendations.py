@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from recdistill.errors import UsageError, problem
+from recdistill.errors import UsageError, printable, problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -115,7 +115,7 @@ class Recommendations:
             again = n > 0 and self.rank[n] != 1
             score = "" if np.isnan(self.score[n]) else f"{self.score[n]:.4f}"
             cells = ("" if again else str(self.user_id[n]), str(self.rank[n]), str(self.item_id[n]), score)
-            table.add_row(*(Text(cell) for cell in cells), Text(str(self.source[n])))
+            table.add_row(*(Text(printable(cell)) for cell in cells), Text(str(self.source[n])))
         below = [f"... and {self.n_rows - _SHOWN:,} rows more"] if self.n_rows > _SHOWN else []
         empty = self.asked[np.diff(self.offsets) == 0]
         if len(empty):

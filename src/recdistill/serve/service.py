@@ -5,24 +5,33 @@ Letters: Q users asked, k list, I items, m candidates, e items left out of one u
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from recdistill import bundle
+from recdistill.bundle.encoder import Encoder
 from recdistill.errors import UsageError, problem
+from recdistill.evaluation.blocks import default_threads
+from recdistill.evaluation.ranking import VectorRanker
 from recdistill.evaluation.ranking import ranker as ranker_of
-from recdistill.serve.arguments import LeftOut, Wish, among, column, positive, refuse, sequence
+from recdistill.serve.arguments import Wish, among, column, known_items, left_out_of, positive, refuse, sequence
+from recdistill.serve.histories import brought
 from recdistill.serve.recommendations import Recommendations
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from pathlib import Path
     from typing import Never
 
     from numpy.typing import NDArray
 
     from recdistill.data.csr import Csr
+    from recdistill.data.histories import Histories
+    from recdistill.evaluation.encoded import Encode
     from recdistill.evaluation.ranking import Ranker
     from recdistill.ids import IdTable
     from recdistill.serve.arguments import Ids
@@ -41,26 +50,50 @@ class Service:
         items: external ids of the ranker's items.
         seen: (U x I) what each user has already.
         popular: (P,) distinct item rows for users nobody knows, best first.
+        encode: makes vectors of histories, of a model that reads them; None: it has only what it was trained on.
+        histories: of the users, which new items follow.
+        trained: (U x I) what the model learned from. Users without any get the popular list, and items without any are
+            not recommended by the model: their vectors are as they were initialised. None takes all as trained.
 
     Raises:
-        UsageError: the five do not belong together.
+        UsageError: they do not belong together.
     """
 
-    def __init__(self, ranker: Ranker, users: IdTable, items: IdTable, seen: Csr, popular: NDArray[np.int64]) -> None:
+    def __init__(
+        self,
+        ranker: Ranker,
+        users: IdTable,
+        items: IdTable,
+        seen: Csr,
+        popular: NDArray[np.int64],
+        *,
+        encode: Encode | None = None,
+        histories: Histories | None = None,
+        trained: Csr | Callable[[], Csr | None] | None = None,
+    ) -> None:
         sizes = (len(users), len(items))
-        for what, found in (
+        tables = [
             ("ranker", (ranker.n_users, ranker.n_items)),
             ("table of what was seen", (seen.n_rows, seen.n_columns)),
-        ):
+        ]
+        if trained is not None and not callable(trained):
+            tables.append(("table of what was trained on", (trained.n_rows, trained.n_columns)))
+        for what, found in tables:
             if found != sizes:
                 raise UsageError(
                     problem(f"The {what} is of another size than the ids (users, items)", found, allowed=f"{sizes}")
                 )
+        if histories is not None and histories.n_rows != len(users):
+            raise UsageError(
+                problem("There are not as many histories as users", histories.n_rows, allowed=f"{sizes[0]}")
+            )
         self.ranker, self.users, self.items, self.seen, self.popular = ranker, users, items, seen, popular
+        self.encode, self.histories = encode, histories
+        self._trained = trained
 
     @classmethod
     def from_bundle(
-        cls, path: Path, *, verify: Literal["headers", "full"] = "headers", threads: int | None = None
+        cls, path: Path | str, *, verify: Literal["headers", "full"] = "headers", threads: int | None = None
     ) -> Service:
         """Serve a bundle.
 
@@ -74,7 +107,15 @@ class Service:
         """
         opened = bundle.open(path, verify=verify)
         model = ranker_of(opened.manifest.kind, opened.arrays, threads=threads)
-        return cls(model, opened.users, opened.items, opened.seen, opened.popular)
+        part, encode, histories = opened.encoder, None, None
+        if part is not None:
+            threads = default_threads() if threads is None else threads
+            where = f"The encoder of {path}"
+            encode = Encoder(part.graph, part.entry, part.table, threads=threads, where=where).encode
+            histories = part.histories
+        trained = None if opened.flags is None else lambda: opened.trained  # all of it is read, when first asked
+        parts = opened.users, opened.items, opened.seen, opened.popular
+        return cls(model, *parts, trained=trained, encode=encode, histories=histories)
 
     def recommend(
         self,
@@ -88,7 +129,8 @@ class Service:
     ) -> Recommendations:
         """The best items of each user.
 
-        A user who is not in the table gets the popular list, marked by its source. Lists are shorter than `k` where
+        A user who is not in the table, or of whom nothing was trained on, gets the popular list, marked by its source;
+        an item that was never trained on is not recommended by the model. Lists are shorter than `k` where
         the catalogue, the candidates or what is left of them is; equal scores come in order of item row.
 
         Args:
@@ -109,11 +151,67 @@ class Service:
         ids = sequence(users, "users")
         rows = self.users.rows(ids)
         notes: list[str] = []
-        left_out = self._left_out(exclude, ids, notes)
-        only = None if candidates is None else self._known_items(candidates, "candidates", notes)
+        left_out = left_out_of(self.items, exclude, ids, notes)
+        only = None if candidates is None else known_items(self.items, candidates, "candidates", notes)
         wish = Wish(min(k, max(len(self.items), 1)), filter_seen, left_out, only)
         lists, scores = self._answers(rows, wish)
-        return self._told(ids, rows, lists, scores, tuple(notes))
+        return self._told(ids, self._served(rows), lists, scores, tuple(notes))
+
+    def recommend_after(
+        self,
+        histories: Mapping[Any, Ids] | Sequence[Ids],
+        k: int = 10,
+        *,
+        filter_seen: bool = True,
+        exclude: Ids | Mapping[Any, Ids] | None = None,
+        candidates: Ids | None = None,
+        **foreign: Never,
+    ) -> Recommendations:
+        """The best items to follow histories: new clicks of known users, or what visitors did whom nobody knows.
+
+        A history with nothing of the catalogue in it gets the popular list.
+
+        Args:
+            histories: `{user: item ids}`, oldest first: they follow what the bundle holds of a known user, and are all
+                there is of another; or a list of such histories, (Q,), whose lists are named 0, 1, 2 ...
+            k: how many items each, at least 1.
+            filter_seen: leave out what stands in the history, and what a known user had already.
+            exclude: as in `recommend`.
+            candidates: as in `recommend`.
+            foreign: nothing; as in `recommend`.
+
+        Raises:
+            UsageError: this model reads no histories, onnxruntime is missing, or as in `recommend`.
+            BundleError: the bundle's encoder is broken.
+            DataError: an id is neither text nor an integer.
+        """
+        refuse(foreign)
+        k = positive(k)
+        if self.encode is None or not isinstance(self.ranker, VectorRanker):
+            what = "This bundle cannot read new histories: it holds no encoder"
+            remedy = (
+                "Save a sequential model (sasrec, nextitnet, bert4rec, gru4rec, cells) where the extra is installed: "
+                'pip install "recdistill[onnx]"'
+            )
+            raise UsageError(problem(what, remedy=remedy))
+        found = brought(histories, self.users, self.items, self.histories)
+        notes: list[str] = []
+        if found.ignored:
+            many = f"{found.ignored:,} of {found.total:,} items"
+            notes.append(f"histories: {many} are not in the catalogue and were ignored")
+        left_out = left_out_of(self.items, exclude, found.ids, notes)
+        only = None if candidates is None else known_items(self.items, candidates, "candidates", notes)
+        wish = Wish(min(k, max(len(self.items), 1)), filter_seen, left_out, only)
+        rows = np.where(found.there, np.arange(len(found.rows)), -1)
+        here = copy.copy(self)  # the same items, asked by these histories
+        there = np.flatnonzero(found.there)
+        vectors = np.zeros((len(rows), self.ranker.d), np.float32)  # (Q, d)
+        vectors[there] = self.encode(found.histories, there)
+        here.ranker = self.ranker.asked_by(vectors)
+        here.seen = found.seen(self.seen) if filter_seen else self.seen
+        here._cold = None, self._cold[1]  # whatever is known of them, they have a history
+        lists, scores = here._answers(rows, wish)
+        return self._told(found.ids, rows, lists, scores, tuple(notes))
 
     def recommend_all(
         self,
@@ -127,6 +225,9 @@ class Service:
         **foreign: Never,
     ) -> int:
         """Every user's list into one Parquet file, a chunk of users at a time; the file appears whole or not at all.
+
+        Users of whom nothing was trained on get the popular list; its scores are NaN. For lists that are to teach, take
+        `filter_seen=False`: what was held out stays in, and training items go when the lists are matched to a log.
 
         Args:
             out: the file; replaced if it is there. Columns user_id, item_id, rank (int32), score (float32).
@@ -148,14 +249,14 @@ class Service:
         refuse(foreign)
         k, chunk = min(positive(k), max(len(self.items), 1)), positive(chunk, "chunk")
         notes: list[str] = []
-        left_out = self._left_out(exclude, [], notes)
-        only = None if candidates is None else self._known_items(candidates, "candidates", notes)
+        left_out = left_out_of(self.items, exclude, [], notes)
+        only = None if candidates is None else known_items(self.items, candidates, "candidates", notes)
         wish = Wish(k, filter_seen, left_out, only)
 
         def part(first: int) -> Recommendations:
             rows = np.arange(first, min(first + chunk, len(self.users)))
             lists, scores = self._answers(rows, wish)
-            return self._told(self.users.external(rows), rows, lists, scores, ())
+            return self._told(self.users.external(rows), self._served(rows), lists, scores, ())
 
         empty = self._told(self.users.external([]), np.zeros(0, np.int64), *_nothing(0, k), ())
         starts = range(0, len(self.users), chunk)
@@ -166,7 +267,8 @@ class Service:
     def _answers(self, rows: NDArray[np.int64], wish: Wish) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """(Q,) user rows -> (Q, k) item rows, -1 past the end, and their scores, NaN for popular lists."""
         lists, scores = _nothing(len(rows), wish.k)
-        known, unknown = np.flatnonzero(rows >= 0), np.flatnonzero(rows < 0)
+        served = self._served(rows)
+        known, unknown = np.flatnonzero(served >= 0), np.flatnonzero(served < 0)
         longest = wish.k + wish.left_out.most
         step = max(1, _CELLS // max(longest if wish.only is None else len(wish.only), 1))
         for at in range(0, len(known), step):
@@ -174,29 +276,75 @@ class Service:
             found = self._best(rows[place], place, wish)
             lists[place, : found.shape[1]] = found
             scores[place, : found.shape[1]] = self.ranker.scores_of(rows[place], found)
-        base = self._popular(wish.only)[:longest]
+        had = self._had(rows[unknown]) if wish.filter_seen else np.zeros(len(unknown), np.int64)  # cold, not unknown
+        base = self._popular(wish.only)[: longest + int(had.max(initial=0))]
         step = max(1, _CELLS // max(len(base), 1))
         for at in range(0, len(unknown), step):
             place = unknown[at : at + step]
             whole = np.broadcast_to(base, (len(place), len(base)))
-            found = _kept(whole, wish.left_out.contains(place, whole), wish.k)
+            gone = wish.left_out.contains(place, whole)
+            some = np.flatnonzero(had[at : at + step])
+            if len(some):
+                gone[some] |= self._seen_among(rows[place[some]], whole[some])
+            found = _kept(whole, gone, wish.k)
             lists[place, : found.shape[1]] = found
         return lists, scores
 
+    def _served(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(Q,) user rows, -1 where the model has learned nothing of the user."""
+        cold = self._cold[0]
+        return rows if cold is None else np.where((rows >= 0) & cold[rows], -1, rows)
+
+    def _had(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(Q,) user rows, -1 = unknown -> (Q,) how much each has seen."""
+        safe = np.maximum(rows, 0)
+        return (
+            np.where(rows >= 0, self.seen.indptr[safe + 1] - self.seen.indptr[safe], 0) if len(self.users) else rows * 0
+        )
+
+    @cached_property
+    def _cold(self) -> tuple[NDArray[np.bool_] | None, NDArray[np.bool_] | None]:
+        """(U,) users and (I,) items that nothing was learned of; None where there is none."""
+        trained = self._trained() if callable(self._trained) else self._trained
+        if trained is None:
+            return None, None
+        users, items = trained.degrees == 0, np.ones(len(self.items), np.bool_)
+        items[trained.indices] = False
+        return users if users.any() else None, items if items.any() else None
+
     def _best(self, rows: NDArray[np.int64], place: NDArray[np.int64], wish: Wish) -> NDArray[np.int64]:
         """(q,) known user rows and their places in the request -> (q, <= k)."""
+        cold = self._cold[1]
         if wish.only is None:
             # as many more as may be left out are ranked, so that k remain; exact
             more = min(wish.k + wish.left_out.most, max(len(self.items), 1))
-            found = self.ranker.top_k(rows, more, self.seen if wish.filter_seen else None)  # (q, k + e)
-            return _kept(found, wish.left_out.contains(place, found), wish.k)
+            return self._ranked(rows, place, wish, more)
         items = np.broadcast_to(np.sort(wish.only), (len(rows), len(wish.only)))  # (q, m), smaller row first
         gone = wish.left_out.contains(place, items)
+        if cold is not None:
+            gone |= cold[items]
         if wish.filter_seen:
             gone |= self._seen_among(rows, items)
         score = np.where(gone, -np.inf, self.ranker.scores_of(rows, items))
         order = np.argsort(-score, axis=1, kind="stable")
         return _kept(np.take_along_axis(items, order, 1), np.take_along_axis(gone, order, 1), wish.k)
+
+    def _ranked(self, rows: NDArray[np.int64], place: NDArray[np.int64], wish: Wish, more: int) -> NDArray[np.int64]:
+        """(q,) user rows -> (q, <= k), the best of `more` ranked; those who run short are asked for twice as many."""
+        found = self.ranker.top_k(rows, more, self.seen if wish.filter_seen else None)  # (q, k + e)
+        gone = wish.left_out.contains(place, found)
+        cold = self._cold[1]
+        if cold is None:
+            return _kept(found, gone, wish.k)
+        kept = _kept(found, gone | cold[found], wish.k)
+        if more < len(self.items):
+            short = np.flatnonzero((kept[:, -1] < 0) & (found[:, -1] >= 0))
+            twice = min(2 * more, len(self.items))
+            step = max(1, _CELLS // twice)
+            for at in range(0, len(short), step):
+                some = short[at : at + step]
+                kept[some] = self._ranked(rows[some], place[some], wish, twice)[:, : kept.shape[1]]
+        return kept
 
     def _seen_among(self, rows: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.bool_]:
         """(q,) user rows, (q, m) item rows -> (q, m) whether seen; reads these users' rows alone."""
@@ -215,48 +363,6 @@ class Service:
         return np.concatenate([first, only[~np.isin(only, first)]])
 
     # ids to rows and back
-
-    def _known_items(self, ids: Ids, what: str, notes: list[str]) -> NDArray[np.int64]:
-        """Distinct item rows in the order given; unknown ids are counted."""
-        rows = self.items.rows(sequence(ids, what))
-        unknown = int((rows < 0).sum())
-        if unknown:
-            notes.append(f"{what}: {unknown:,} of {len(rows):,} items are not in the catalogue and were ignored")
-        rows = rows[rows >= 0]
-        _, first = np.unique(rows, return_index=True)
-        return rows[np.sort(first)]
-
-    def _left_out(self, exclude: Ids | Mapping[Any, Ids] | None, users: Ids, notes: list[str]) -> LeftOut:
-        n = len(self.items)
-        if exclude is None:
-            return LeftOut(np.zeros(0, np.int64), np.zeros(0, np.int64), 0, n)
-        if not isinstance(exclude, Mapping):
-            shared = np.sort(self._known_items(exclude, "exclude", notes))
-            return LeftOut(shared, np.zeros(0, np.int64), len(shared), n)
-        asked = list(users)
-        places: dict[str, list[int]] = {}
-        for place, user in enumerate(asked):
-            places.setdefault(str(user), []).append(place)
-        idle = sum(str(user) not in places for user in exclude)
-        if idle:
-            notes.append(f"exclude: {idle:,} of {len(exclude):,} users were not asked for")
-        # one search for the items of all users
-        mine = [
-            (places[str(user)], sequence(items, "exclude")) for user, items in exclude.items() if str(user) in places
-        ]
-        flat = [item for _, items in mine for item in items]
-        rows = self.items.rows(flat)
-        unknown = int((rows < 0).sum())
-        if unknown:
-            notes.append(f"exclude: {unknown:,} of {len(rows):,} items are not in the catalogue and were ignored")
-        keys, most, at = [np.zeros(0, np.int64)], 0, 0
-        for lines, items in mine:
-            own = np.unique(rows[at : at + len(items)])
-            own = own[own >= 0]
-            at += len(items)
-            most = max(most, len(own))
-            keys.extend(line * n + own for line in lines)
-        return LeftOut(np.zeros(0, np.int64), np.sort(np.concatenate(keys)), most, n)
 
     def _told(
         self,

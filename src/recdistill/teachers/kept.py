@@ -91,6 +91,22 @@ class StoredLists(Stored):
         listed[torch.from_numpy(items).long()] = True
         self._known = Placed(user=torch.from_numpy(degrees > 0), item=listed)
 
+    def overlap(self, targets: Csr) -> tuple[int, int, float, int]:
+        """Lists against targets: what a teacher that was trained on them gives itself away by.
+
+        Returns:
+            How many lists begin with a target, how many targets are listed, how many would be by chance, and how many
+            users have both a list and a target.
+        """
+        parts = self._ranks.on(torch.device("cpu"))
+        indptr, items = parts["indptr"].numpy(), parts["items"].numpy().astype(np.int64)
+        degrees = np.diff(indptr)
+        line = np.repeat(np.arange(len(degrees)), degrees)
+        hit = targets.contains(line, items)  # (n,)
+        both = (degrees > 0) & (targets.degrees > 0)  # (U,)
+        chance = float((degrees[both] * targets.degrees[both]).sum() / max(targets.n_columns, 1))
+        return int(hit[indptr[:-1][both]].sum()), int(hit.sum()), chance, int(both.sum())
+
     @property
     @override
     def provides(self) -> frozenset[Kind]:

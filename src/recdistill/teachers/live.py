@@ -81,6 +81,10 @@ class _LiveView(View):
         return self._view.scores_among(items)
 
     @override
+    def best(self, k: int) -> tuple[Tensor, Tensor]:
+        return self._view.best(k)
+
+    @override
     def log_partition(self, without: Tensor, *, chunk: int | None = None) -> Tensor:
         return self._view.log_partition(without, chunk=chunk)
 

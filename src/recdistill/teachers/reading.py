@@ -103,9 +103,12 @@ def read_tables(path: Path) -> Tables:
                 problem(
                     f"{path}: the {what} vectors must be floats of shape ({len(ids)}, d), one for each id",
                     f"{vectors.dtype} {vectors.shape}",
+                    remedy="Write them as float32: vectors.astype('float32')" if vectors.dtype.kind in "iub" else None,
                 )
             )
-    if user.shape[1] != item.shape[1] or user.shape[1] == 0:
+    if user.shape[1] == 0 or item.shape[1] == 0:
+        raise DataError(problem(f"{path}: the vectors have no dimension", remedy="Write at least one number a vector"))
+    if user.shape[1] != item.shape[1]:
         raise DataError(
             problem(f"{path}: users have {user.shape[1]} dimensions and items {item.shape[1]}; they must be equal")
         )
@@ -120,7 +123,7 @@ def _frame(path: Path) -> pl.DataFrame:
 
     try:
         return pl.read_parquet(path)
-    except (pl.exceptions.PolarsError, OSError) as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise DataError(problem(f"{path} cannot be read as Parquet", str(error).splitlines()[0])) from None
 
 

@@ -213,7 +213,8 @@ def _aligned(
     places = np.flatnonzero(rows >= 0)
     for at in range(0, len(places), _CHUNK):
         place = places[at : at + _CHUNK]
-        part = np.asarray(vectors[place], np.float32)  # (chunk, d)
+        with np.errstate(over="ignore"):  # too large for float32 is not finite, and said so below
+            part = np.asarray(vectors[place], np.float32)  # (chunk, d)
         wrong = np.flatnonzero(~np.isfinite(part).all(1))
         if len(wrong):
             name = ids.external([int(rows[place[wrong[0]]])])[0]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from recdistill.query import Batch
     from recdistill.runtime import How
 
-__all__ = ["BASE_LOSSES", "BaseLoss", "FromInteractions"]
+__all__ = ["BASE_LOSSES", "SAMPLED_LOSSES", "BaseLoss", "FromInteractions", "check_negatives"]
 
 BaseLoss = Callable[["View", "Batch"], "Tensor"]
 """A student's view of a batch -> (B,) one value per interaction."""
@@ -78,6 +78,18 @@ def _scores(student: View, batch: Batch) -> tuple[Tensor, Tensor]:
     return scores[:, 0], scores[:, 1:]
 
 
+def check_negatives(loss: object, negatives: int) -> int:
+    """How many items are sampled; a loss that compares with sampled items learns nothing without any.
+
+    Raises:
+        ValueError: none is sampled for such a loss; settings say which key it is.
+    """
+    if negatives < 1 and loss in SAMPLED_LOSSES:
+        msg = f"the loss {loss!r} compares what was seen with sampled items and needs at least 1 for each interaction"
+        raise ValueError(msg)
+    return negatives
+
+
 BASE_LOSSES: dict[str, BaseLoss] = {
     "bpr": _sampled(bpr),
     "bce": _sampled(bce),
@@ -85,3 +97,5 @@ BASE_LOSSES: dict[str, BaseLoss] = {
     "sampled-softmax": _corrected,
     "cross-entropy": _whole,
 }
+SAMPLED_LOSSES = frozenset({"bpr", "bce", "softmax", "sampled-softmax"})
+"""Those of the scores of sampled items."""

@@ -52,6 +52,7 @@ class ExpertMatch(Term):
         temperature: Schedule,
         experts: int = 30,
         layer: Layer = "served",
+        teacher_layer: Layer = "served",
         norm: Literal["squared", "plain"] = "squared",
         dropped: float = 1e-3,
         precision: Precision = "float32",
@@ -66,6 +67,7 @@ class ExpertMatch(Term):
             temperature: tau as a function of the clock, > 0.
             experts: M; with 1 there is no selection.
             layer: which of the student's vectors are matched.
+            teacher_layer: which of the teacher's.
             norm: "squared", as the official code; "plain", as the paper prints.
             dropped: how much of an entity's weight may be left out by not asking its least experts, in [0, 1).
             precision: of the large products, see `mixture`.
@@ -80,6 +82,7 @@ class ExpertMatch(Term):
                 raise UsageError(problem(f"DE needs {name} >= 1", value))
         self._side: Side = side
         self._layer: Layer = layer
+        self._teacher_layer: Layer = teacher_layer
         self._temperature, self._seed = temperature, seed
         self._distance = squared_distance if norm == "squared" else distance
         self._dropped: float = dropped
@@ -105,7 +108,7 @@ class ExpertMatch(Term):
         if teacher is None:
             raise MissingKnowledge(Kind.VECTORS, "No teacher", "Give the pass of this term a teacher")
         who = batch.users if self._side == "user" else batch.items
-        target = teacher.entities(self._side, who.ids)  # (n, t)
+        target = teacher.entities(self._side, who.ids, self._teacher_layer)  # (n, t)
         x = student.entities(self._side, who.ids, self._layer)  # (n, s)
         weights = self.weights(target, who.ids, clock)
         experts = Experts(self.w1, self.b1, self.w2, self.b2)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from recdistill.clock import Clock
     from recdistill.knowledge.view import View
     from recdistill.losses.kl import Direction
-    from recdistill.query import Batch, Rows
+    from recdistill.query import Batch, Query, Rows
     from recdistill.runtime import How
     from recdistill.terms.positions import Per, Positions
     from recdistill.terms.transport import Attention
@@ -102,9 +102,7 @@ class LayerMatch(Term):
     def forward(self, student: View, teacher: View | None, batch: Batch, clock: Clock) -> Rows:
         del clock
         assert teacher is not None  # noqa: S101 - the loop has checked it
-        with torch.no_grad():
-            p = taken(teacher.states()[1:], batch.query, self._positions).log_softmax(-1)  # (T, n, t)
-        q = self.projection(taken(student.states()[1:], batch.query, self._positions)).log_softmax(-1)  # (S', n, t)
+        q, p = self._compared(student, teacher, batch.query)
         with torch.no_grad():
             costs = layer_costs(q, p, direction=self._direction) / max(p.shape[1], 1)  # (S', T)
             plan = self.plan(costs)
@@ -116,6 +114,12 @@ class LayerMatch(Term):
         return rows(
             transported(q, p, plan, direction=self._direction), batch.query, self._positions, self._per, self.how
         )
+
+    @torch.no_grad()
+    def mapping(self, student: View, teacher: View, query: Query) -> Tensor:
+        """(S', T): the plan for a query from the masses as they stand, which stay; to look at."""
+        q, p = self._compared(student, teacher, query)
+        return self.plan(layer_costs(q, p, direction=self._direction) / max(p.shape[1], 1))
 
     def plan(self, costs: Tensor) -> Tensor:
         """(S', T) costs -> (S', T): the plan of this step, from the masses as they stand."""
@@ -130,3 +134,9 @@ class LayerMatch(Term):
         held = there.sum()
         there.copy_(held * attended(plan, costs, there / held, side="student", rule=self._attention))
         self.teacher_mass.copy_(attended(plan, teacher_costs, self.teacher_mass, side="teacher", rule=self._attention))
+
+    def _compared(self, student: View, teacher: View, query: Query) -> tuple[Tensor, Tensor]:
+        """(S', n, t) and (T, n, t) log-probabilities; the teacher's without a gradient."""
+        with torch.no_grad():
+            p = taken(teacher.states()[1:], query, self._positions).log_softmax(-1)
+        return self.projection(taken(student.states()[1:], query, self._positions)).log_softmax(-1), p

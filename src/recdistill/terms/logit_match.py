@@ -30,9 +30,9 @@ __all__ = ["LogitMatch"]
 
 
 class LogitMatch(Term):
-    """`KL` of the two softmaxes over all items, for each answer of the views.
+    """`KL` of the two softmaxes over all items, or over the teacher's best, for each answer of the views.
 
-    It holds (n, I) scores of both models: for large catalogues ask fewer positions a step.
+    Over all items it holds (n, I) scores of both models.
     """
 
     of_teacher: ClassVar[frozenset[Kind]] = frozenset({Kind.SCORES})
@@ -44,6 +44,7 @@ class LogitMatch(Term):
         *,
         direction: Direction = "forward",
         temperature: float = 1.0,
+        best: int = 0,
         per: Per = "position",
         how: How = "mean",
     ) -> None:
@@ -53,6 +54,7 @@ class LogitMatch(Term):
             n_items: I.
             direction: "forward" KL(teacher || student), or "reverse" (AdaRec's official code).
             temperature: of both softmaxes, > 0.
+            best: how many items of the teacher's greatest scores the softmaxes are over; 0 = all.
             per: what a row is.
             how: the mean over rows, or their sum beside a base loss that is summed.
 
@@ -66,14 +68,19 @@ class LogitMatch(Term):
         self._items = torch.arange(n_items)
         self._direction: Direction = direction
         self._temperature = temperature
+        self._best = best if 0 < best < n_items else 0
         self._per: Per = per
 
     @override
     def forward(self, student: View, teacher: View | None, batch: Batch, clock: Clock) -> Rows:
         del clock
         assert teacher is not None  # noqa: S101 - the loop has checked it
-        self._items = self._items.to(batch.query.row.device)
         with torch.no_grad():
-            target = teacher.scores_among(self._items)  # (n, I)
-        value = kl(student.scores_among(self._items), target, direction=self._direction, temperature=self._temperature)
+            if self._best:
+                items, target = teacher.best(self._best)  # (n, k), (n, k)
+            else:
+                items = self._items = self._items.to(batch.query.row.device)
+                target = teacher.scores_among(items)  # (n, I)
+        ours = student.scores(items) if self._best else student.scores_among(items)
+        value = kl(ours, target, direction=self._direction, temperature=self._temperature)
         return rows(value, batch.query, "asked", self._per, self.how)

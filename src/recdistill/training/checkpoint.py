@@ -6,6 +6,7 @@ the file's metadata. No pickle: optimiser states are named tensors and numbers.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from dataclasses import asdict
@@ -76,7 +77,8 @@ def save(
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    save_file(whole, beside, metadata={"recdistill": json.dumps(about)})
+    text = json.dumps(about)
+    save_file(whole, beside, metadata={"recdistill": text, "digest": _digest(text, whole)})
     with beside.open("rb") as written:
         os.fsync(written.fileno())
     beside.replace(path)
@@ -101,12 +103,19 @@ def load(
     remedy = f"Delete {path} to begin anew, or give another directory"
     try:
         with safe_open(path, "pt") as opened:
-            about = json.loads((opened.metadata() or {})["recdistill"])
+            metadata = opened.metadata() or {}
+            about: Any = json.loads(metadata["recdistill"])
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a mapping
     except (SafetensorError, KeyError, ValueError, OSError) as error:
         raise CheckpointError(problem(f"The checkpoint {path} cannot be read ({error})", remedy=remedy)) from error
-    if about["version"] != _VERSION:
-        raise CheckpointError(problem(f"The checkpoint {path} has another version", about["version"], remedy=remedy))
+    version = about.get("version") if isinstance(about, dict) else None
+    if version != _VERSION:
+        what = f"The checkpoint {path} is of another version"
+        raise CheckpointError(problem(what, version, allowed=str(_VERSION), remedy=remedy))
+    # earlier releases wrote none
+    if "digest" in metadata and metadata["digest"] != _digest(metadata["recdistill"], tensors):
+        what = f"The checkpoint {path} does not match its own digest: it was damaged or changed"
+        raise CheckpointError(problem(what, remedy=remedy))
     if about["run"] != run:
         msg = problem(f"The checkpoint {path} belongs to a run with other settings or data", remedy=remedy)
         raise CheckpointError(msg)
@@ -124,6 +133,15 @@ def load(
     report.history = [EpochRecord(**record) for record in about["history"]]
     report.best, report.stopped = dict(stop.best), about["stopped"]
     return about["epoch"], about["step"], about["sums"], about["seconds"]
+
+
+def _digest(text: str, tensors: dict[str, Tensor]) -> str:
+    """Of everything that is kept; about a second for a gigabyte."""
+    digest = hashlib.blake2b(text.encode(), digest_size=16)
+    for name, value in sorted(tensors.items()):
+        digest.update(f"\x00{name} {value.dtype} {tuple(value.shape)} ".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _under(named: dict[str, Any], prefix: str) -> dict[str, Any]:

@@ -49,7 +49,14 @@ def opened_lists(table: Table) -> Table:
     """
     import polars as pl  # noqa: PLC0415
 
-    frame = table.frame.with_columns(pl.Series("line", [table.line(r) for r in range(table.frame.height)], pl.Int64))
+    rows = np.arange(table.frame.height)
+    if table.lines is None:
+        lines = rows
+    elif callable(table.lines):
+        lines = np.fromiter(map(table.lines, rows.tolist()), np.int64, len(rows))
+    else:
+        lines = table.lines
+    frame = table.frame.with_columns(pl.Series("line", lines, pl.Int64))
     if frame.schema["item"] == pl.String:
         frame = frame.with_columns(pl.col("item").str.strip_chars().str.split(" "))
     elif isinstance(frame.schema["item"], pl.Array):
@@ -76,7 +83,12 @@ def framed(source: object) -> pl.DataFrame | None:
         return _from_pandas(source)
     if isinstance(source, dict):
         mapping = cast("dict[object, object]", source)
-        return pl.DataFrame({str(name): _series(str(name), values) for name, values in mapping.items()})
+        series = [_series(str(name), values) for name, values in mapping.items()]
+        if len({len(each) for each in series}) > 1:
+            lengths = {each.name: len(each) for each in series}
+            remedy = "Give each column one value for each interaction"
+            raise DataError(problem("The columns of the mapping are of unequal lengths", lengths, remedy=remedy))
+        return pl.DataFrame(series)
     if module == "pyarrow":
         try:
             found: Any = pl.from_arrow(source)  # pyright: ignore[reportArgumentType]
@@ -100,6 +112,9 @@ def from_csr(source: object) -> Table | None:
         coordinates = matrix.tocsr().tocoo()  # by user
         row, column, shape = coordinates.row, coordinates.col, coordinates.shape
         weight = coordinates.data
+        if weight.dtype.kind == "c":
+            remedy = "Take its real part, or its absolute values"
+            raise DataError(problem("The matrix holds complex numbers, which are no weights", remedy=remedy))
     else:
         return None
     frame = pl.DataFrame({"user": row.astype(np.int64), "item": column.astype(np.int64)})
@@ -146,8 +161,10 @@ def _series(name: str, values: Any) -> pl.Series:  # noqa: ANN401 - a column of 
     try:
         return pl.Series(name, items)
     except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError) as error:
-        remedy = "Give each column one type"
-        raise DataError(problem(f"The column {name!r} mixes types ({error})", remedy=remedy)) from None
+        del error  # polars would hint at its own arguments
+        named = sorted(kind.__name__ for kind in kinds)
+        remedy = "Give each column one type, for example by .astype(str)"
+        raise DataError(problem(f"The column {name!r} mixes types: {', '.join(named)}", remedy=remedy)) from None
 
 
 def _is_array(values: Any) -> bool:  # noqa: ANN401

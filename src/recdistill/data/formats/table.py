@@ -6,7 +6,7 @@ Letters: n rows.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
@@ -31,6 +31,7 @@ OnBadRows = Literal["error", "skip"]
 
 _SHOWN = 10
 _INT64_END = 2**63
+_FEW = 20  # one in so many: fewer other ids among whole numbers look like a mistake
 _SPLIT_NAMES = {
     **{name: code for code, name in enumerate(SPLITS)},
     "training": 0,
@@ -143,6 +144,11 @@ def assembled(table: Table, *, on_bad_rows: OnBadRows = "error", time_unit: Unit
             remedy = "Check separator, header and columns"
             raise BadRows(problem(f"{table.source}: every row is bad; {notes[-1]}", remedy=remedy))
     keep = None if good.all() else np.flatnonzero(good)
+    if weight is not None and (low := int((weight[good] <= 0).sum())):
+        notes.append(
+            f"{low:,} weights are 0 or less and count as interactions like all others; at_least(...), or "
+            "data.min_rating, keeps those that are meant"
+        )
     users, user = _numbered(table, "user", keep, notes)
     items, item = _numbered(table, "item", keep, notes)
     timestamp = None
@@ -271,7 +277,8 @@ def _numbered(
         notes.append(f"Column {table.names[role]!r}: whole numbers stored as fractions, read as integers")
         column = whole
     if column.dtype.is_integer():
-        if column.dtype == pl.UInt64 and column.max() > np.iinfo(np.int64).max:  # pyright: ignore[reportOperatorIssue]
+        low, high = (cast("int", each) for each in (column.min(), column.max()))
+        if not -_INT64_END <= low <= high < _INT64_END:  # of unsigned and of 128-bit integers
             return _of_text(table, role, column.cast(pl.String), notes)
         size = None if table.dense is None else table.dense[role == "item"]
         return _of_integers(column.cast(pl.Int64).to_numpy(), size)
@@ -309,8 +316,16 @@ def _of_text(
         ids = np.array([name.strip() for name in names.tolist()], dtype=object)
         if (ids != names).any():
             notes.append(f"Column {table.names[role]!r}: blanks around ids were taken off")
-        if all(CANONICAL.fullmatch(s) and abs(int(s)) < _INT64_END for s in ids.tolist()):
+        whole = [bool(CANONICAL.fullmatch(s)) and abs(int(s)) < _INT64_END for s in ids.tolist()]
+        if all(whole):
             ids = np.array([int(s) for s in ids.tolist()], np.int64)
+        elif _FEW * sum(whole) > len(whole) * (_FEW - 1):
+            other = ids[whole.index(False)]
+            few = len(whole) - sum(whole)
+            notes.append(
+                f"Column {table.names[role]!r}: {few:,} of {len(whole):,} ids are no whole numbers, such as {other!r}, "
+                "so all stay text"
+            )
     ranked, inverse = np.unique(ids, return_inverse=True)  # by code point, which is the order of utf-8 bytes too
     place = np.zeros(int(codes.max()) + 1, np.int32)
     place[codes] = inverse

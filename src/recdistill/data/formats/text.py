@@ -134,6 +134,10 @@ def _unpacked_lines(path: Path, n: int | None) -> list[str]:
     """Lines of a zstd file; polars unpacks it, as the standard library does not before Python 3.14."""
     import polars as pl  # noqa: PLC0415 - polars only where a log is read
 
+    with path.open("rb") as file:
+        magic = file.read(4)
+    if not (magic == b"\x28\xb5\x2f\xfd" or (magic[1:] == b"\x2a\x4d\x18" and magic[0] >> 4 == 5)):  # or skippable
+        raise DataError(problem(f"{path.name} is not a whole zstd file", remedy="Fetch it again, or take off '.zst'"))
     try:
         lines = pl.read_csv(
             path, has_header=False, separator="\x01", quote_char=None, schema={"line": pl.String}, n_rows=n

@@ -71,7 +71,7 @@ def recognised(column: pl.Series, unit: Unit | None, where: str, ignore: NDArray
     if column.dtype == pl.String:
         text = column.str.strip_chars()
         numbers = text.cast(pl.Int64, strict=False)
-        if numbers.null_count() == len(text):
+        if numbers.null_count() > len(text) // 2:  # fractions, or "nan"
             numbers = text.cast(pl.Float64, strict=False)
         if numbers.null_count() > len(text) // 2:
             return _iso(text, where)

@@ -1,0 +1,309 @@
+"""One teacher, searches for a student's cells, and everything that has to be trained beside what they find.
+
+Everything that is finished lies under the run's folder as in `recipes.study`; a search too: its checkpoint while it
+runs, then a cell that holds the design and how it came about.
+
+Letters: G architectures (1 or S), E edges, O operators.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from recdistill import rng
+from recdistill.clock import constant
+from recdistill.errors import UsageError, problem
+from recdistill.models.sequential import Sequential
+from recdistill.query import Query
+from recdistill.recipes.answers import Answers, answers
+from recdistill.recipes.bench import Bench, curve
+from recdistill.recipes.cells import digest
+from recdistill.recipes.search import inherited, training_of
+from recdistill.recipes.train import known
+from recdistill.report.page import Curve
+from recdistill.runtime import Runtime
+from recdistill.search.budget import Budget, within
+from recdistill.search.controls import random_of_price
+from recdistill.search.derive import Design, named
+from recdistill.search.model import Cells, of_design
+from recdistill.search.run import Found, prices
+from recdistill.search.run import search as run_search
+from recdistill.search.sampling import Architecture
+from recdistill.search.space import SPACES
+from recdistill.terms.layer_match import LayerMatch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from recdistill.recipes.bench import Result
+    from recdistill.recipes.searchfile import SearchPlan, SearchRun
+    from recdistill.recipes.trained import Trained
+    from recdistill.search.cost import Costs
+    from recdistill.search.settings import SearchSettings
+    from recdistill.search.space import Space
+
+__all__ = ["CellStudy", "Searched"]
+
+_TOLERANCES = (0.1, 0.2, 0.4, 0.8)
+_LOOKED_AT = 256  # histories, of a picture of who learned from whom
+_TIMED = 2.0  # seconds for each system's single answers, and again for its tables
+
+
+@dataclass(frozen=True)
+class Searched:
+    """A finished search, as it is kept."""
+
+    settings: SearchSettings
+    design: Design
+    costs: Costs
+    """The price list."""
+    most: float | None
+    """The budget, in its unit."""
+    cost: float
+    """Of the design, in `costs.unit`."""
+    chances: Sequence[Sequence[Sequence[float]]]
+    """G x E x O probabilities of the operators at the epoch that was kept."""
+    curve: Curve
+    """Loss terms, and on validation data the derived student's metrics, "entropy" and "cost"."""
+    seconds: float
+    mapping: Sequence[Sequence[float]]
+    """S x T shares of what each cell learned of the teacher's layers, in [0, 1]; empty without hidden layers."""
+
+    @property
+    def asked(self) -> str:
+        """What it was held to."""
+        return held_to(self.settings)
+
+
+@dataclass(frozen=True)
+class CellStudy(Bench):
+    """A run file with a [search], read and checked; work begins when something is asked for."""
+
+    run: SearchRun
+    plan: SearchPlan
+
+    @property
+    def space(self) -> Space:
+        """Where cells are looked for."""
+        return SPACES[self.plan.search.space]
+
+    def check(self) -> None:
+        """Say before any training what could only end in an error.
+
+        Raises:
+            UsageError: no architecture keeps the budget; the teacher is not sequential.
+        """
+        for c in self.asked:
+            costs, most = self._prices(c)
+            if most is not None:
+                within(Architecture(self.space, cells=c.cells, temperature=constant(1.0), depth=c.depth), costs, most)
+
+    @cached_property
+    def asked(self) -> list[SearchSettings]:
+        """The searches: that of the file first, then one for each other price weight."""
+        first = self.plan.search
+        what = first.price if first.budget is None else Budget.parse(first.budget).of
+        others = [
+            first.model_copy(update={"budget": None, "price": what, "price_weight": weight})
+            for weight in dict.fromkeys(self.run.search.pareto)
+        ]
+        return [first, *(each for each in others if each != first)]
+
+    def search(self, c: SearchSettings) -> Searched:
+        """A search, done once."""
+        name, (costs, most) = self._name(c), self._prices(c)
+        about = self._about_search(c)
+        with self.cells.claim(name, about, wait=True):
+            done: dict[str, Any] | None = self.cells.get(name, about)
+            if done is None:
+                found = self.found(c)
+                done = {
+                    "design": json.loads(found.design.to_json()),
+                    "cost": found.cost,
+                    "chances": found.supernet.architecture.probabilities().tolist(),
+                    "curve": json.dumps(asdict(curve(found.report))),  # as text, which keeps the order of terms
+                    "seconds": found.report.seconds,
+                    "mapping": self._mapping(found),
+                }
+                self.cells.put(name, about, done)
+        return Searched(
+            c,
+            Design.from_json(json.dumps(done["design"])),
+            costs,
+            most,
+            done["cost"],
+            done["chances"],
+            Curve(**json.loads(done["curve"])),
+            done["seconds"],
+            done["mapping"],
+        )
+
+    def found(self, c: SearchSettings) -> Found:
+        """The supernet of a search too: read from its checkpoint where it is finished."""
+        about = self._about_search(c)
+        key = digest(about)
+        if key not in self._found:
+            name = self._name(c)
+            common = self._common(name, about, c.protocol, stage=f"Searching cells, {held_to(c)}")
+            if common["valid"] is None:
+                remedy = "Hold some out: split = 'leave-last-out', or valid above 0"
+                raise UsageError(problem("A search needs validation data, and there are none", remedy=remedy))
+            teacher = known(self._trained_teacher, self.split.train) if c.distillation.weight > 0 else None
+            common.pop("echo")  # a search has nothing to say that its `train` does not
+            self._found[key] = run_search(teacher, self.split.train, c, **common)
+        return self._found[key]
+
+    def searched(self, name: str, of: Searched, *, distilled: bool | None = None) -> Result:
+        """What a search found, trained.
+
+        Args:
+            name: of the row, the bundle and the log.
+            of: the search.
+            distilled: whether the teacher is asked; as the run file says when None.
+        """
+        return self.design(name, of.design, of.settings, distilled=distilled)
+
+    def design(self, name: str, design: Design, c: SearchSettings, *, distilled: bool | None = None) -> Result:
+        """A design, trained as the run file says beside what the search `c` found; see `searched`."""
+        start = None
+        if self.plan.retrain.weights == "inherited":
+            start = inherited(self.found(c), self.cells.root)
+        settings = of_design(design, c.frame, start=start).model_dump(mode="json")
+        return self._small(name, "cells", settings, c, distilled=distilled)
+
+    def hand_made(self, name: str) -> Result:
+        """The small model made by hand, trained likewise."""
+        settings = self.plan.student_settings.model_dump(mode="json")
+        return self._small(name, self.plan.student, settings, self.plan.search, distilled=None)
+
+    def controls(self, of: Searched) -> dict[str, Design]:
+        """The cells that are trained beside what a search found: those that are named, and random ones of its price."""
+        d, c = of.design, self.run.search
+        beside = {name: named(name, self.space, width=d.width, depth=d.depth) for name in c.controls}
+        beside = {name: each.model_copy(update={"exit": d.exit}) for name, each in beside.items()}
+        for tolerance in _TOLERANCES if c.random else ():
+            try:
+                drawn = random_of_price(
+                    self.space, of.costs, d, n=c.random, tolerance=tolerance, seed=rng.key(self.seed, "controls") % 9973
+                )
+            except UsageError:
+                continue
+            if tolerance > _TOLERANCES[0]:
+                self.listener.say(f"Random cells cost what the searched ones do to within {tolerance:.0%}.")
+            return beside | {f"random-{at}": each for at, each in enumerate(drawn.values(), 1)}
+        if c.random:
+            self.listener.say("No random cells cost what the searched ones do, so none stand beside them.")
+        return beside
+
+    def timing(self, names: Sequence[str]) -> dict[str, Answers]:
+        """Milliseconds from a history to a list, all systems in turns; measured once for the same systems."""
+        about = {name: self._labels[name] for name in names} | {"threads": 1}
+        with self.cells.claim("timing", about, wait=True):
+            done = self.cells.get("timing", about)
+            if done is None:
+                models = {name: self._model(name) for name in names}
+                self.listener.begin("Timing answers, one history after the other")
+                held = self.split.test
+                histories = held.histories or self.split.train.histories()
+                measured = answers(models, histories, held.queries, exclude=held.seen, seconds=_TIMED)
+                done = {name: each.plain() for name, each in measured.items()}
+                self.cells.put("timing", about, done)
+        return {name: Answers.of(done[name]) for name in names}
+
+    def bodies(self, names: Sequence[str]) -> dict[str, int]:
+        """Parameters between the embedding and the output of each system."""
+        about = {name: self._labels[name] for name in names} | {"what": "body"}
+        done = self.cells.get("bodies", about)
+        if done is None:
+            done = {name: self._model(name).n_body for name in names}
+            self.cells.put("bodies", about, done)
+        return done
+
+    def student(self, name: str) -> Cells:
+        """A trained student that is made of cells; read from its checkpoint where it is finished."""
+        model = self._model(name)
+        assert isinstance(model, Cells)  # noqa: S101 - asked only of those
+        return model
+
+    # helpers
+
+    def _small(
+        self, name: str, model: str, settings: dict[str, Any], c: SearchSettings, *, distilled: bool | None
+    ) -> Result:
+        how = self.plan.retrain
+        taught = how.distilled if distilled is None else distilled
+        result = self._student(
+            name,
+            model,
+            settings,
+            method="adarec" if taught else "plain",
+            how=c.distillation.model_dump(mode="json") if taught else {},
+            training=training_of(c, how),
+        )
+        self._labels[name] = digest([model, settings, taught, training_of(c, how).model_dump(mode="json"), self.seed])
+        return result
+
+    @cached_property
+    def _labels(self) -> dict[str, str]:
+        """Digests of what was trained, by name."""
+        return {"teacher": digest(self._about_teacher)}
+
+    @cached_property
+    def _found(self) -> dict[str, Found]:
+        return {}
+
+    def _model(self, name: str) -> Sequential:
+        trained: Trained = self._trained_teacher if name == "teacher" else self._students[name]()
+        assert isinstance(trained.model, Sequential)  # noqa: S101 - `resolve` has seen to it
+        return trained.model
+
+    def _mapping(self, found: Found) -> list[list[float]]:
+        term = dict(found.objective.named_terms()).get("hidden")
+        if not isinstance(term, LayerMatch):
+            return []
+        student, train = found.student(), self.split.train
+        rows = torch.arange(min(_LOOKED_AT, train.n_users), device=student.item.device)
+        history = student.history_of(rows)
+        query = Query(rows, history=history, at=(history != -1).nonzero())
+        teacher = known(self._trained_teacher, train)
+        assert teacher is not None  # noqa: S101 - the term is there
+        with torch.no_grad():
+            plan = term.mapping(student.view(query), teacher.view(query), query)  # (S, T)
+        return (plan / plan.sum(1, keepdim=True)).tolist()
+
+    def _prices(self, c: SearchSettings) -> tuple[Costs, float | None]:
+        key = c.model_dump_json()
+        if key not in self._priced:
+            self._priced[key] = prices(c, SPACES[c.space], self.split.train.n_items, device=Runtime.of(c.device).device)
+        return self._priced[key]
+
+    @cached_property
+    def _priced(self) -> dict[str, tuple[Costs, float | None]]:
+        return {}
+
+    def _about_search(self, c: SearchSettings) -> dict[str, Any]:
+        candidates, (costs, _) = self._candidates(c.protocol), self._prices(c)
+        return {
+            "data": self._data_digest,
+            "search": c.model_dump(mode="json"),
+            "prices": [*costs.operators, costs.cell, costs.fixed],
+            "teacher": self._about_teacher,
+            "seed": self.seed,
+            "candidates": None if candidates is None else candidates.digest,
+        }
+
+    @staticmethod
+    def _name(c: SearchSettings) -> str:
+        asked = f"{c.price_weight:g}" if c.budget is None else re.sub(r"\W+", "", str(Budget.parse(c.budget)))
+        return f"search-{asked}"
+
+
+def held_to(c: SearchSettings) -> str:
+    """What a search is held to: "budget 2 ms", or "price weight 0.1"."""
+    return f"price weight {c.price_weight:g}" if c.budget is None else f"budget {Budget.parse(c.budget)}"

@@ -1,0 +1,239 @@
+"""The cells of `recdistill reproduce adarec`: searched students, their teacher, and what nobody searched.
+
+Chen et al., AdaRec, arXiv:2107.07173. Data and protocol are those of `recdistill reproduce sequential`: leave-one-out,
+every item ranked, training stopped by validation NDCG@10, the test asked once. The teacher of record is NextItNet of
+width 256, whose body has 6,316,048 parameters. Every student of a scene learns from the same teacher by the same terms
+with the same training, unless its name says "alone". Random cells cost what the searched one does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from recdistill.models.nextitnet import ADAREC
+from recdistill.recipes.search import search, settings_of
+from recdistill.recipes.sequences import Places, measured
+from recdistill.recipes.train import TrainSettings, distill, fit
+from recdistill.search.controls import ALWAYS, random_of_price
+from recdistill.search.derive import Design, named
+from recdistill.search.model import of_design
+from recdistill.search.space import SPACES
+from recdistill.training.watch import JsonLines
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from recdistill.data.interactions import Split
+    from recdistill.recipes.trained import Trained
+    from recdistill.search.settings import SearchSettings
+    from recdistill.training.watch import Watch
+
+__all__ = ["RANDOM", "SCENES", "Scene", "Study", "rows"]
+
+RANDOM = 10
+"""Random cells of the searched one's price."""
+_SMALL: dict[str, tuple[str, dict[str, Any]]] = {
+    "small nextitnet": ("nextitnet", {"dim": 64, "groups": 4, "tied": True}),
+    "small sasrec": ("sasrec", {"dim": 64, "layers": 4, "heads": 2}),
+}
+"""Hand-made students, of the same width and as many layers: AdaRec's presets for distilled models of one type."""
+_TRAINING: dict[str, Any] = {
+    "epochs": 200,
+    "batch": 128,
+    "loss": "cross-entropy",
+    "negatives": 0,
+    "weight_decay": 0.0,
+    "patience": 10,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """A log with its teacher, its search, and how its students are trained."""
+
+    name: str
+    title: str
+    folder: str
+    """Of the data, with its `interactions.parquet`."""
+    split: str
+    teacher: dict[str, Any]
+    """Settings of NextItNet, over AdaRec's."""
+    search: dict[str, Any] = field(default_factory=dict[str, Any])
+    """Over the defaults of `SearchSettings`."""
+    training: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+_FRAME: dict[str, Any] = {"dim": 64, "length": 50, "every": True}
+
+SCENES: dict[str, Scene] = {
+    scene.name: scene
+    for scene in (
+        Scene("ml-100k", "MovieLens 100K", "ml_100k", "leave-last-out", {"dropout": 0.5}),
+        Scene("toys", "Amazon Toys", "amazon_toys", "given", {"dropout": 0.5}),
+        Scene("beauty", "Amazon Beauty", "amazon_beauty", "given", {"dropout": 0.5}),
+        Scene("ml-1m", "MovieLens 1M", "ml_1m", "given", {"dropout": 0.3}),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Study:
+    """One scene and seed: cells are computed, gone on with, or read."""
+
+    scene: Scene
+    seed: int
+    parts: Split
+    places: Places
+
+    # what results depend on; devices are not among it
+
+    @property
+    def _training(self) -> dict[str, Any]:
+        return {**_TRAINING, **self.scene.training}
+
+    @property
+    def _settings(self) -> SearchSettings:
+        return settings_of("default", {"frame": _FRAME, **self.scene.search})
+
+    def about(self, row: str) -> dict[str, Any]:
+        """Of one row."""
+        scene = self.scene
+        teacher = {"model": {**ADAREC, "length": 50, "every": True, **scene.teacher}, "training": self._training}
+        common = {"data": scene.folder, "split": scene.split, "seed": self.seed, "teacher": teacher}
+        if row == "teacher":
+            return common
+        common["distillation"] = self._settings.distillation.model_dump(mode="json", exclude={"memory"})
+        if row in _SMALL:
+            return common | {"student": _SMALL[row]}
+        common["frame"] = self._settings.frame.model_dump(mode="json")
+        if row in ALWAYS:
+            return common | {"cell": row, "cells": self._settings.cells}
+        about = common | {"search": self._settings.model_dump(mode="json", exclude={"device", "distillation"})}
+        if row.startswith("cell of "):
+            about["from"] = Study(SCENES[row.removeprefix("cell of ")], self.seed, self.parts, self.places).about(
+                "search"
+            )
+        return about | {"row": row}
+
+    def label(self, row: str) -> str:
+        """What the files of a row are called."""
+        return f"{self.scene.name}-{row.replace(' ', '-')}-seed{self.seed}"
+
+    def found(self, row: str) -> dict[str, Any] | None:
+        """A finished row, or None."""
+        return self.places.cells.get(self.label(row), self.about(row))
+
+    # how they come to be
+
+    def row(self, row: str) -> dict[str, Any] | None:
+        """The result of a row; None when another process is at it, or what it needs is not there yet."""
+        if (done := self.found(row)) is not None:
+            return done
+        searched = row not in {"teacher", "search", *_SMALL, *ALWAYS}
+        if (row != "teacher" and self.row("teacher") is None) or (searched and self.row("search") is None):
+            return None
+        about, label, cells = self.about(row), self.label(row), self.places.cells
+        with cells.claim(label, about) as mine:
+            if not mine:
+                return None
+            if (done := cells.get(label, about)) is not None:
+                return done
+            compute = self._search if row == "search" else self._trained
+            checkpoint = self.places.work / cells.path(label, about, ".safetensors").name
+            watch = [*self.places.watch(label), JsonLines(self.places.work / f"{label}.jsonl")]
+            found = compute(row, checkpoint, watch)
+            if found is not None:
+                cells.put(label, about, {"about": about, **found})
+                if row != "teacher":
+                    checkpoint.unlink(missing_ok=True)
+            return found
+
+    def _trained(self, row: str, checkpoint: Path, watch: Sequence[Watch]) -> dict[str, Any] | None:
+        if row == "teacher":
+            return measured(self._teacher, self.parts)
+        if row in _SMALL:
+            model, settings = _SMALL[row]
+            settings = {**settings, "length": 50, "every": True}
+        else:
+            design = self._design(row)
+            if design is None:
+                return None
+            model, settings = "cells", of_design(design, self._settings.frame).model_dump(mode="json")
+        alone = row.endswith("alone")
+        trained = distill(
+            None if alone else self._teacher,
+            model,
+            self.parts.train,
+            method="plain" if alone else "adarec",
+            valid=self.parts.valid,
+            seed=self.seed,
+            settings={} if alone else self._settings.distillation.model_dump(mode="json"),
+            model_settings=settings,
+            training=TrainSettings.model_validate(self._training),
+            checkpoint=checkpoint,
+            watch=watch,
+        )
+        return measured(trained, self.parts)
+
+    @cached_property
+    def _teacher(self) -> Trained:
+        about = self.about("teacher")
+        label = self.label("teacher")
+        return fit(
+            "nextitnet",
+            self.parts.train,
+            valid=self.parts.valid,
+            seed=self.seed,
+            settings=about["teacher"]["model"],
+            training=TrainSettings.model_validate(self._training),
+            checkpoint=self.places.work / self.places.cells.path(label, about, ".safetensors").name,
+            watch=[*self.places.watch(label), JsonLines(self.places.work / f"{label}.jsonl")],
+        )
+
+    def _search(self, row: str, checkpoint: Path, watch: Sequence[Watch]) -> dict[str, Any]:
+        """The design, random ones of its price, and what the supernet thinks of them all."""
+        del row
+        c = self._settings
+        found = search(
+            self._teacher,
+            self.parts.train,
+            valid=self.parts.valid,
+            settings=c.model_dump(mode="json"),
+            seed=self.seed,
+            checkpoint=checkpoint,
+            watch=watch,
+        )
+        space, design = SPACES[c.space], found.design
+        random = random_of_price(space, found.costs, design, n=RANDOM)
+        beside = {"searched": design, **{f"random {at}": each for at, each in enumerate(random.values())}}
+        always = {name: named(name, space, width=c.frame.dim, depth=c.cells) for name in ALWAYS}
+        return {
+            "designs": {name: each.model_dump(mode="json") for name, each in beside.items()},
+            "inherited": {name: found.score(each)["ndcg@10"] for name, each in (beside | always).items()},
+            "cost": found.cost,
+            "unit": found.costs.unit,
+            "history": [{"losses": each.losses, "metrics": each.metrics} for each in found.report.history],
+            "epochs": len(found.report.history),
+            "seconds": round(found.report.seconds, 1),
+        }
+
+    def _design(self, row: str) -> Design | None:
+        c = self._settings
+        if row in ALWAYS:
+            return named(row, SPACES[c.space], width=c.frame.dim, depth=c.cells)
+        of, name = self, row.removesuffix(" alone")
+        if row.startswith("cell of "):
+            of = Study(SCENES[row.removeprefix("cell of ")], self.seed, self.parts, self.places)
+            name = "searched"
+        result = of.found("search")
+        return None if result is None else Design.model_validate(result["designs"][name])
+
+
+def rows(scene: str) -> tuple[str, ...]:
+    """Of a scene's table, and its search."""
+    others = tuple(f"cell of {other}" for other in SCENES if other != scene)
+    random = tuple(f"random {at}" for at in range(RANDOM))
+    return ("teacher", "search", "searched", "searched alone", *ALWAYS, *_SMALL, *random, *others)

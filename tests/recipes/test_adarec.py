@@ -1,0 +1,106 @@
+"""Searched students beside teachers, hand-made ones and random cells: computed once, gone on with, printed."""
+
+from __future__ import annotations
+
+import json
+
+import polars as pl
+import pytest
+
+from recdistill.errors import UnknownName
+from recdistill.recipes import adarec, scenes
+from recdistill.recipes.papers import REPRODUCTIONS
+from recdistill.recipes.scenes import RANDOM, Scene, rows
+from recdistill.search.derive import Design
+
+FAST = {"epochs": 2, "batch": 20, "lr": 0.01, "device": "cpu"}
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Two logs of 40 users who walk round 30 items: the last item is the test, the last but one valid."""
+    for name, pace in (("walks", 7), ("strolls", 11)):
+        logged = []
+        for user in range(40):
+            items = [(user * pace + step) % 30 for step in range(6 + user % 5)]
+            parts = ["train"] * (len(items) - 2) + ["valid", "test"]
+            logged += [(user, item, part) for item, part in zip(items, parts, strict=True)]
+        folder = tmp_path / "data" / name
+        folder.mkdir(parents=True)
+        pl.DataFrame(logged, schema=["user_id", "item_id", "split"], orient="row").write_parquet(
+            folder / "interactions.parquet"
+        )
+    return tmp_path / "data"
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """Two scenes with narrow models."""
+    teacher = {"dim": 12, "groups": 2, "dropout": 0.1}
+    search = {"epochs": 1, "cells": 2, "device": "cpu", "frame": {"dim": 4}}
+    both = [
+        Scene(name, name.title(), name, "given", teacher, search=search, training=FAST) for name in ("walks", "strolls")
+    ]
+    monkeypatch.setattr(scenes, "SCENES", {each.name: each for each in both})
+    monkeypatch.setattr(adarec, "SCENES", {each.name: each for each in both})
+    narrow = {"small sasrec": ("sasrec", {"dim": 4, "layers": 2, "heads": 1})}
+    monkeypatch.setattr(scenes, "_SMALL", narrow)
+    for module in (scenes, adarec):
+        monkeypatch.setattr(module, "RANDOM", 2)
+
+
+@pytest.fixture
+def where(data, tmp_path):
+    return {"data": data, "out": tmp_path / "results" / "adarec", "work": tmp_path / "work", "seeds": [1]}
+
+
+def test_every_row_is_computed_once_and_printed(where, tmp_path):
+    said: list[str] = []
+    found = adarec.reproduce(say=said.append, tables=["walks"], **where)
+    table = found["scenes"]["walks"]["rows"]
+    here = [row for row in rows("walks") if row not in {"search", "cell of strolls"}]
+    assert [name for name, row in table.items() if row["seeds"]] == here
+    assert table["teacher"]["retention"][0] == pytest.approx(100)
+    assert table["searched"]["body"] < table["teacher"]["body"]
+    assert table["all-none"]["body"] <= table["nextitnet"]["body"]
+    assert found["scenes"]["walks"]["against random"]["1"]["cells"] == 2
+    page = (tmp_path / "results" / "adarec.md").read_text()
+    assert "| cell of strolls | missing |" in page
+    assert "- Seed 1 found: " in page
+    assert json.loads((tmp_path / "results" / "adarec.json").read_text()) == json.loads(json.dumps(found))
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "results").rglob("*.json")}
+    cells = {path for path in before if path.parent.name == "cells"}
+    assert len(cells) == len(here) + 1
+    assert adarec.reproduce(say=said.append, tables=["walks"], **where) == found
+    assert all(path.stat().st_mtime_ns == before[path] for path in cells)
+
+
+def test_a_cell_of_another_scene_is_trained_once_that_scene_is_searched(where):
+    only = ["searched", "cell of walks"]
+    first = adarec.reproduce(say=str, tables=["strolls"], only=only, **where)
+    assert not first["scenes"]["strolls"]["rows"]["cell of walks"]["seeds"]
+    adarec.reproduce(say=str, tables=["walks"], only=["search"], **where)
+    then = adarec.reproduce(say=str, tables=["strolls"], only=only, **where)
+    assert then["scenes"]["strolls"]["rows"]["cell of walks"]["seeds"]
+
+
+def test_the_random_cells_cost_what_the_searched_one_does(where):
+    adarec.reproduce(say=str, tables=["walks"], only=["search"], **where)
+    (path,) = (where["out"] / "cells").glob("walks-search-*.json")
+    result = json.loads(path.read_text())
+    designs = {name: Design.model_validate(each) for name, each in result["designs"].items()}
+    assert set(designs) == {"searched", "random 0", "random 1"}
+    assert designs["random 0"].operators != designs["searched"].operators
+    assert set(result["inherited"]) == {*designs, "all-none", "all-skip", "nextitnet"}
+
+
+def test_names_that_are_not_there_are_refused(where):
+    with pytest.raises(UnknownName, match="Unknown table 'wlaks'"):
+        adarec.reproduce(tables=["wlaks"], **where)
+    with pytest.raises(UnknownName, match="Unknown row 'serched'"):
+        adarec.reproduce(tables=["walks"], only=["serched"], **where)
+
+
+def test_it_is_a_paper_of_the_command():
+    assert REPRODUCTIONS["adarec"].tables == "ml-100k"
+    assert RANDOM == 10
