@@ -43,7 +43,15 @@ def call(*words: str, cwd: Path | None = None, env: dict[str, str] | None = None
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["distill", "--help"], ["search", "--help"], ["recommend", "--help"], ["--version"]]
+    "words",
+    [
+        ["--help"],
+        ["stream", "--help"],
+        ["distill", "--help"],
+        ["search", "--help"],
+        ["recommend", "--help"],
+        ["--version"],
+    ],
 )
 def test_help_imports_neither_torch_nor_polars_nor_numpy(words):
     code = (
@@ -55,6 +63,9 @@ def test_help_imports_neither_torch_nor_polars_nor_numpy(words):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+STREAM = {"forget", "ingest", "init", "recommend", "report", "rollback", "status", "step"}
 
 
 def test_the_commands_are_these_and_each_says_what_it_does():
@@ -74,6 +85,10 @@ def test_the_commands_are_these_and_each_says_what_it_does():
         "search",
     }
     assert all(each.callback.__doc__ for each in app.registered_commands)
+    (group,) = app.registered_groups
+    within = {each.callback.__name__: each.callback.__doc__ for each in group.typer_instance.registered_commands}
+    assert (group.name, set(within)) == ("stream", STREAM)
+    assert all(within.values())
 
 
 def test_no_command_shows_the_help():
@@ -85,6 +100,13 @@ def test_no_command_shows_the_help():
     [
         (["distil"], "error: Unknown command 'distil'. Did you mean 'distill'? Allowed: cite, "),
         (["distill", "runn.toml"], "error: There is no run file 'runn.toml'"),
+        (["stream", "stat"], "error: Unknown command 'stat'. Did you mean 'status'? Allowed: forget, ingest, "),
+        (
+            ["stream", "status", "nowhere"],
+            "error: There is no stream at nowhere. Begin one with `recdistill stream init",
+        ),
+        (["stream", "init", "s", "--set", "blocks.event=5"], "Did you mean 'blocks.events'?"),
+        (["stream", "ingest", "nowhere", "--column", "user"], "error: --column takes ROLE=NAME; got 'user'"),
         (
             ["cite", "derrd"],
             "error: Unknown method or model 'derrd'. Did you mean 'de-rrd'? Allowed: adarec, ",

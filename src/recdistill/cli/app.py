@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 from typing_extensions import override
 
-from recdistill.cli import about, papers, train, use
+from recdistill.cli import about, papers, stream, train, use
 from recdistill.errors import UnknownName
 
 if TYPE_CHECKING:
@@ -65,3 +65,8 @@ _COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
 for _panel, _functions in _COMMANDS.items():
     for _function in _functions:
         app.command(rich_help_panel=_panel)(_function)
+
+_stream = typer.Typer(cls=_Group, no_args_is_help=True, help="Teacher and student evolve together on a stream.")
+for _function in stream.COMMANDS:
+    _stream.command()(_function)
+app.add_typer(_stream, name="stream", rich_help_panel="Train")

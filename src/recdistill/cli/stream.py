@@ -1,0 +1,208 @@
+"""Commands of a stream: one folder, a ledger in, versions out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from recdistill.cli.train import OnBadRows
+
+if TYPE_CHECKING:
+    from recdistill.cli.screen import Screen
+
+__all__ = ["COMMANDS", "forget", "ingest", "init", "recommend", "report", "rollback", "status", "step"]
+
+Folder = Annotated[Path, typer.Argument(help="The folder of the stream.", show_default=False)]
+Assign = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set a key: --set blocks.events=5000")
+]
+
+
+def init(
+    folder: Folder,
+    *,
+    settings: Annotated[
+        Path | None, typer.Option(help="A TOML file; a template with every key explained if left out.")
+    ] = None,
+    assign: Assign = None,
+) -> None:
+    """Begin a stream: a folder with its settings and an empty ledger."""
+    from recdistill.recipes.stream import begin
+
+    begin(folder, settings=settings, assign=assign or ()).close()
+    typer.echo(f"Wrote {folder / 'stream.toml'}. Next: recdistill stream ingest {folder} LOG")
+
+
+def ingest(
+    folder: Folder,
+    sources: Annotated[
+        list[str] | None, typer.Argument(help="Logs of any format that is read; - for JSON lines from standard input.")
+    ] = None,
+    *,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option("--column", metavar="ROLE=NAME", help="user, item, timestamp, weight or event: --column user=uid"),
+    ] = None,
+    on_bad_rows: OnBadRows = None,
+) -> None:
+    """Append events. What was ingested before counts once, so any file may be given again at any time."""
+    import sys
+
+    from recdistill.cli.screen import Screen
+    from recdistill.errors import UsageError, problem
+    from recdistill.stream.stream import Stream
+
+    roles = dict[str, str]()
+    for one in columns or ():
+        role, equals, name = one.partition("=")
+        if not equals:
+            raise UsageError(problem("--column takes ROLE=NAME", one, remedy="For example --column user=uid"))
+        roles[role] = name
+    how = cast("Any", on_bad_rows or "error")  # checked where the log is read
+    with Stream(folder) as stream:
+        for source in sources or ["-"]:
+            if source == "-":
+                done = stream.ingest_lines(sys.stdin, columns=roles, on_bad_rows=how)
+            else:
+                done = stream.ingest(source, columns=roles, on_bad_rows=how, echo=Screen().say)
+            if done is None:
+                typer.echo("standard input: nothing came")
+                continue
+            parts = [f"{done.new:,} new of {done.read:,} events"]
+            parts += [f"{n:,} {what}" for n, what in ((done.repeated, "repeated"), (done.late, "late")) if n]
+            parts += [f"{done.refused:,} of people who were forgotten"] if done.refused else []
+            closed = f"; closed block {', '.join(map(str, done.closed))}" if done.closed else ""
+            typer.echo(f"{'standard input' if source == '-' else source}: {', '.join(parts)}{closed}")
+
+
+def step(
+    folder: Folder,
+    *,
+    blocks: Annotated[int | None, typer.Option(min=1, help="Finish at most so many cycles; all if left out.")] = None,
+    close: Annotated[bool, typer.Option("--close", help="Close the open block first, however young it is.")] = False,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of this process.")] = 1,
+) -> None:
+    """Do all that is due: student, gate, publish, teachers, ensemble, distil, proxies. Kill it, and repeat it."""
+    from recdistill.cli.screen import Screen
+    from recdistill.stream.stream import Stream
+
+    with Stream(folder) as stream:
+        import torch
+
+        torch.set_num_threads(threads)
+        done = stream.step(blocks=blocks, close=close, watch=_Told(Screen()))
+        journal = stream.journal()
+        for cycle in done:
+            told = journal.find(cycle, "publish")
+            gate = journal.find(cycle, "gate")
+            if told is not None and told.object:
+                typer.echo(f"cycle {cycle}: published {told.object}")
+            elif gate is not None:
+                why = "; ".join(check["why"] for check in gate.measured["checks"] if not check["passed"])
+                typer.echo(f"cycle {cycle}: not published: {why}")
+        if not done:
+            typer.echo("Nothing is due.")
+
+
+def status(
+    folder: Folder,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say where the stream stands: cycles, gates, LA, RA and H, sizes, what is due next."""
+    import json
+    import time
+
+    from recdistill.cli.screen import console
+    from recdistill.stream.status import status as look
+    from recdistill.stream.stream import Stream
+
+    with Stream(folder) as stream:
+        found = look(stream, now=time.time())
+    if as_json:
+        typer.echo(json.dumps(found.plain(), indent=2, ensure_ascii=False))
+        return
+    from recdistill.recipes.stream import table
+
+    console().print(table(found))
+
+
+def rollback(
+    folder: Folder,
+    *,
+    to: Annotated[str | None, typer.Option(help="A version; the one before the serving one if left out.")] = None,
+) -> None:
+    """Serve an earlier version, at once. The next student that passes the gates replaces it."""
+    from recdistill.stream.stream import Stream
+
+    with Stream(folder) as stream:
+        typer.echo(f"Serving {stream.rollback(to)}")
+
+
+def forget(
+    folder: Folder, user: Annotated[str, typer.Argument(help="The external id of a person.", show_default=False)]
+) -> None:
+    """Remove a person from events, tables, lists, holdouts and versions; schedule what deletion cannot remove."""
+    from recdistill.stream.stream import Stream
+
+    with Stream(folder) as stream:
+        done = stream.forget(user)
+    typer.echo(
+        f"Removed from {done['versions']} versions and {done['objects']} stage outputs. The proxies begin anew in "
+        f"cycle {done['proxies']}, the teachers are trained from scratch in cycle {done['retrain']}."
+    )
+
+
+def recommend(
+    folder: Folder,
+    *,
+    users: Annotated[str, typer.Option(help="External ids with commas between, or @file.", show_default=False)],
+    k: Annotated[int, typer.Option(min=1, help="Items each.")] = 10,
+    out: Annotated[Path | None, typer.Option(help="lists.parquet, .csv or .jsonl; a table if left out.")] = None,
+) -> None:
+    """Recommend from the version that is served; who is newer than it is folded in from what the ledger holds."""
+    from recdistill.cli.lists import ids, write
+    from recdistill.cli.screen import console
+    from recdistill.stream.answers import answer
+    from recdistill.stream.stream import Stream
+
+    asked = ids(users, "--users")
+    with Stream(folder) as stream:
+        found = answer(stream, asked, k)
+    if out is None:
+        console().print(found)
+    else:
+        write(found, out)
+        typer.echo(f"Wrote {found.n_rows:,} rows for {len(found):,} users to {out}")
+
+
+def report(
+    folder: Folder,
+    *,
+    out: Annotated[Path | None, typer.Option(help="Where to write it. [default: report.html in the folder]")] = None,
+) -> None:
+    """Write a page: LA, RA and H along the stream, teacher and student, times, sizes, what is due."""
+    from recdistill.recipes.stream import write_page
+    from recdistill.stream.stream import Stream
+
+    place = out or folder / "report.html"
+    with Stream(folder) as stream:
+        write_page(stream, place)
+    typer.echo(f"Wrote {place}")
+
+
+class _Told:
+    """Stages on standard error."""
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
+
+    def on_stage(self, cycle: int, stage: str, what: str, about: str) -> None:
+        del about
+        if what == "begins":
+            self._screen.say(f"cycle {cycle}: {stage}")
+
+
+COMMANDS = (init, ingest, step, status, rollback, forget, recommend, report)

@@ -1,0 +1,221 @@
+"""Events as they arrive: what `read` makes of a file, and the id that a source may give each event.
+
+Letters: n events, U users and I items of the batch.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty, Queue
+from threading import Thread
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from recdistill.data.formats.roles import canonical
+from recdistill.data.formats.text import first_lines, kind_of
+from recdistill.data.sources import read
+from recdistill.errors import DataError, problem
+from recdistill.ledger import keys
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from typing import TextIO
+
+    from numpy.typing import NDArray
+
+    from recdistill.data.formats.table import OnBadRows
+    from recdistill.data.interactions import Interactions
+    from recdistill.ids import IdTable
+
+__all__ = ["Events", "chunks", "gathered"]
+
+_EVENT = ("event", "event_id", "event_uuid", "message_id")
+_NO_TIME = np.int64(np.iinfo(np.int64).min)
+
+
+@dataclass(frozen=True, eq=False)
+class Events:
+    """A batch, ids outside still, in the order of its source."""
+
+    users: list[str]
+    """U distinct ids."""
+    items: list[str]
+    """I distinct ids."""
+    user: NDArray[np.int32]
+    """(n,) places in `users`."""
+    item: NDArray[np.int32]
+    """(n,) places in `items`."""
+    timestamp: NDArray[np.int64] | None
+    """(n,) Unix seconds."""
+    weight: NDArray[np.float32] | None
+    """(n,)"""
+    key: NDArray[np.int64]
+    """(n,) what an event is known by; equal keys are one event."""
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    @classmethod
+    def of(cls, log: Interactions, ids: NDArray[Any] | None = None, *, repeats: bool = True) -> Events:
+        """The events of a log.
+
+        Args:
+            log: as `read` gives it.
+            ids: (n,) the event ids, int64 or text; None names events by what they say and their place among equals.
+            repeats: whether equal events without ids are several events; off for what may be delivered twice.
+
+        Raises:
+            DataError: `ids` has another length.
+        """
+        users, items = _texts(log.users), _texts(log.items)
+        if ids is not None:
+            if len(ids) != len(log):
+                what = f"There are {len(ids):,} event ids for {len(log):,} events"
+                raise DataError(problem(what, remedy="Give every event its id, or none"))
+            key = keys.combined(keys.of_text([str(i) for i in ids.tolist()]))
+        else:
+            said = keys.combined(
+                keys.of_text(users)[log.user],
+                keys.of_text(items)[log.item],
+                np.full(len(log), _NO_TIME) if log.timestamp is None else log.timestamp,
+                np.zeros(len(log), np.int64) if log.weight is None else log.weight.view(np.int32).astype(np.int64),
+            )
+            key = keys.combined(said, keys.ordinals(said) if repeats else np.zeros(len(said), np.int64))
+        return cls(users, items, log.user, log.item, log.timestamp, log.weight, key, log.notes)
+
+
+def gathered(
+    source: object,
+    *,
+    columns: Mapping[str, str] | None = None,
+    on_bad_rows: OnBadRows = "error",
+    repeats: bool = True,
+    echo: Callable[[str], object] | None = None,
+) -> Events:
+    """Read a batch from anything `data.sources.read` takes; a column `event_id` names the events.
+
+    Args:
+        source: a path, a frame or a matrix.
+        columns: role -> column; beside the roles of `read`, `event`.
+        on_bad_rows: as in `read`.
+        repeats: whether equal events without ids are several events.
+        echo: told what was inferred.
+
+    Raises:
+        BadRows, DataError, UsageError: as in `read`; some events have an id and others none.
+    """
+    said = dict(columns or {})
+    event = next((said.pop(role) for role in list(said) if canonical(role) in _names()), None) or _event_column(source)
+    log = read(source, columns=said, on_bad_rows=on_bad_rows, echo=echo)
+    if event is None:
+        return Events.of(log, repeats=repeats)
+    # the event's id is read as if it were the item's: every format, and every check of ids, serves it too
+    named = read(source, columns={**said, "item": event}, on_bad_rows=on_bad_rows, echo=None)
+    if len(named) != len(log):
+        what = f"{len(log):,} events can be read, and {len(named):,} have an id in the column {event!r}"
+        raise DataError(problem(what, remedy="Give every event its id, and take out the rows that cannot be read"))
+    return Events.of(log, named.items.external(named.item.astype(np.int64)))
+
+
+def chunks(lines: TextIO, folder: Path, *, size: int, seconds: float = 5.0) -> Iterator[Path]:
+    """JSON lines from a pipe as files in `folder`; each is removed once it has been read.
+
+    Args:
+        lines: the pipe; it may never end.
+        folder: where the files are.
+        size: the most lines of a file.
+        seconds: the most that a line waits for others.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    waiting: Queue[str | None] = Queue(maxsize=size)
+    failed: list[Exception] = []
+
+    def read_on() -> None:
+        try:
+            for line in lines:
+                if line.strip():
+                    waiting.put(line)
+        except (OSError, ValueError) as error:  # ValueError: bytes that are no utf-8, or a pipe that was closed here
+            failed.append(error)
+        waiting.put(None)
+
+    Thread(target=read_on, daemon=True).start()
+    number, more = 0, True
+    while more:
+        block, more = _gather(waiting, size, seconds)
+        if not block:
+            continue
+        place = folder / f"lines-{number:06d}.jsonl"
+        number += 1
+        place.write_text("".join(line if line.endswith("\n") else line + "\n" for line in block), encoding="utf-8")
+        try:
+            yield place
+        finally:
+            place.unlink(missing_ok=True)
+    if failed:
+        what = f"The lines cannot be read on ({failed[0]})"
+        raise DataError(problem(what, remedy="What came before is in the ledger; send the lines again, as UTF-8 text"))
+
+
+def _gather(waiting: Queue[str | None], size: int, seconds: float) -> tuple[list[str], bool]:
+    """The lines that come within `seconds` of the first, and whether there may be more after them."""
+    first = waiting.get()
+    if first is None:
+        return [], False
+    block, until = [first], time.monotonic() + seconds
+    while len(block) < size:
+        try:
+            line = waiting.get(timeout=max(until - time.monotonic(), 0.0))
+        except Empty:
+            return block, True
+        if line is None:
+            return block, False
+        block.append(line)
+    return block, True
+
+
+def _names() -> set[str]:
+    return {canonical(name) for name in _EVENT}
+
+
+def _event_column(source: object) -> str | None:
+    """The column of event ids that a source has by name."""
+    for name in _columns(source):
+        if canonical(name) in _names():
+            return name
+    return None
+
+
+def _columns(source: object) -> list[str]:
+    if not isinstance(source, str | Path):
+        return list(map(str, cast("Any", getattr(source, "columns", ()))))
+    path = Path(source).expanduser()
+    if not path.is_file() or path.stat().st_size == 0:
+        return []
+    kind = kind_of(path)
+    if kind in ("parquet", "arrow"):
+        import polars as pl  # noqa: PLC0415 - polars only where events are read
+
+        return list(pl.read_parquet_schema(path) if kind == "parquet" else pl.read_ipc_schema(path))
+    head = next((line for line in first_lines(path) if line.strip()), "")
+    if kind == "jsonl":
+        return _keys(head)
+    separator = next((one for one in ("\t", ";", "|", ",") if one in head), None)
+    return [name.strip().strip('"') for name in head.split(separator)] if separator else []
+
+
+def _keys(line: str) -> list[str]:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return []
+    return list(cast("dict[str, Any]", found)) if isinstance(found, dict) else []
+
+
+def _texts(table: IdTable) -> list[str]:
+    return [str(one) for one in table.external(np.arange(len(table))).tolist()]

@@ -1,0 +1,349 @@
+"""The append-only ledger of a stream: events in, numbered once each; blocks of them out.
+
+    <stream>/ledger/index.sqlite    ids, event keys, segments, blocks, finished stages
+    <stream>/ledger/segments/       Parquet files of events: rows of users and items, no ids
+    <stream>/ledger/spool/          what arrives by a pipe, until it is read
+
+Events of a batch are appended by time, ties in the order of the source; an event that comes later than the end of its
+block stands in the block that is open when it arrives. External ids are text: 12 and "12" are one id, "007" another.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from dataclasses import astuple, dataclass
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+
+from recdistill.errors import UsageError, problem
+from recdistill.ledger import keys, segments
+from recdistill.ledger.blocks import Block, Rule, cut
+from recdistill.ledger.index import Index
+from recdistill.ledger.locks import held
+from recdistill.ledger.segments import Rows
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from recdistill.ledger.events import Events
+
+__all__ = ["Block", "Ingested", "Ledger"]
+
+_WAIT = 600.0  # seconds for another ingest to finish
+_BLOCK = "number, first, last, users, items, low, high, late, opened, closed, why"
+
+
+@dataclass(frozen=True, slots=True)
+class Ingested:
+    """What became of a batch."""
+
+    read: int
+    new: int
+    repeated: int
+    """Events that were in the ledger already, or twice in the batch under one id."""
+    late: int
+    """New events older than the end of the last closed block; they stand in the open one."""
+    refused: int
+    """Events of people who were forgotten, from before that."""
+    closed: tuple[int, ...]
+    """The blocks that the batch filled."""
+
+    def __add__(self, other: Ingested) -> Ingested:
+        """Of two batches."""
+        counts = (a + b for a, b in zip(astuple(self)[:5], astuple(other)[:5], strict=True))
+        return Ingested(*counts, closed=(*self.closed, *other.closed))
+
+
+class Ledger:
+    """An open ledger.
+
+    Args:
+        folder: the stream's folder.
+        rule: when blocks close.
+
+    Raises:
+        UsageError: there is no stream there.
+    """
+
+    def __init__(self, folder: Path, rule: Rule) -> None:
+        self.folder, self.rule = folder / "ledger", rule
+        self.index = Index(self.folder / "index.sqlite")
+
+    @classmethod
+    def create(cls, folder: Path, rule: Rule) -> Ledger:
+        """A new ledger in the stream's folder."""
+        inside = folder / "ledger"
+        (inside / "segments").mkdir(parents=True, exist_ok=True)
+        about = {"next": "0", "salt": str(int.from_bytes(os.urandom(7), "little"))}
+        Index.create(inside / "index.sqlite", about).close()
+        return cls(folder, rule)
+
+    def close(self) -> None:
+        """Let go of the files."""
+        self.index.close()
+
+    def writing(self) -> AbstractContextManager[None]:
+        """The lock of those that change events; others wait for it."""
+        return held(self.folder / "lock", "changes its events", wait=_WAIT)
+
+    def spool_of_this_process(self) -> Path:
+        """Where this process's lines of a pipe wait to be read; locked ones are another's, and are left alone."""
+        return self.folder / "spool" / str(os.getpid())
+
+    # events in
+
+    def ingest(self, events: Events, *, now: float | None = None) -> Ingested:
+        """Append what is new of a batch, in one transaction; a batch may be given again at any time.
+
+        Args:
+            events: the batch.
+            now: Unix seconds of its arrival; None reads the clock.
+        """
+        now = time.time() if now is None else now
+        with self.writing():
+            self.tidy()
+            with self.index.change():
+                return self._ingested(events, now)
+
+    def close_open(self, *, now: float | None = None, asked: bool = False) -> Block | None:
+        """Close the open block if it is old enough by the clock, or if it is asked; the block, or None.
+
+        A block with fewer events than the rule's `least` is left open unless it is asked; an empty one always is.
+        """
+        now = time.time() if now is None else now
+        with self.writing(), self.index.change():
+            block = self.open_block(now)
+            old = self.rule.age is not None and now - block.opened >= self.rule.age and len(block) >= self.rule.least
+            if len(block) == 0 or not (asked or old):
+                return None
+            self.index.run(
+                "UPDATE block SET closed = ?, why = ? WHERE number = ?", now, "asked" if asked else "age", block.number
+            )
+            self._write(block.after(now))
+            return self.block(block.number)
+
+    def _ingested(self, events: Events, now: float) -> Ingested:
+        if not len(events):
+            return Ingested(0, 0, 0, 0, 0, ())
+        refused = self._refused(events)
+        place = np.flatnonzero(~refused)
+        key = events.key[place]
+        _, first = np.unique(key, return_index=True)  # ascending keys, which SQLite likes
+        fresh = np.array(self.index.fresh(key[first].tolist()), np.int64)
+        place = np.sort(place[first[np.isin(key[first], fresh)]])
+        if events.timestamp is not None:
+            place = place[np.argsort(events.timestamp[place], kind="stable")]
+        number = int(self.index.value("SELECT value FROM about WHERE name = 'next'"))
+        rows = Rows(
+            number + np.arange(len(place)),
+            self._numbered("user", events.users, events.user[place]),
+            self._numbered("item", events.items, events.item[place]),
+            None if events.timestamp is None else events.timestamp[place],
+            None if events.weight is None else events.weight[place],
+            events.key[place],
+        )
+        before = self.open_block(now)
+        high = self.index.value("SELECT high FROM block WHERE number = ?", before.number - 1)
+        if len(rows):
+            name, size = segments.write(self.folder / "segments", rows)
+            last = number + len(rows)
+            self.index.run("INSERT INTO segment VALUES (?, ?, ?, ?, ?)", number, last, len(rows), name, size)
+            self.index.run("UPDATE about SET value = ? WHERE name = 'next'", str(last))
+        after = list(cut(before, rows, self.rule, high=high, now=now)) if len(rows) else [before]
+        for block in after:
+            self._write(block)
+        late = 0 if high is None or rows.timestamp is None else int((rows.timestamp < high).sum())
+        repeated = len(events) - int(refused.sum()) - len(rows)
+        done = Ingested(len(events), len(rows), repeated, late, int(refused.sum()), tuple(b.number for b in after[:-1]))
+        self.index.run(
+            "INSERT INTO batch (at, read, new, repeated, late, refused) VALUES (?, ?, ?, ?, ?, ?)",
+            *(now, done.read, done.new, done.repeated, done.late, done.refused),
+        )
+        return done
+
+    def _numbered(self, table: str, ids: list[str], places: NDArray[np.int32]) -> NDArray[np.int32]:
+        """(n,) places among a batch's ids -> (n,) rows; new ids get the next ones in order of first appearance."""
+        used, first = np.unique(places, return_index=True)
+        used = used[np.argsort(first, kind="stable")]
+        asked = [ids[place] for place in used.tolist()]
+        row = np.full(len(ids), -1, np.int64)
+        for place, known in self.index.known(table, asked):
+            row[used[place]] = known
+        new = used[row[used] < 0]
+        begin = self.size(table)
+        row[new] = begin + np.arange(len(new))
+        fresh = zip(range(begin, begin + len(new)), [ids[place] for place in new.tolist()], strict=True)
+        self.index.many(f"INSERT INTO {table} VALUES (?, ?)", fresh)  # noqa: S608 - one of two names
+        return row[places].astype(np.int32)
+
+    def _refused(self, events: Events) -> NDArray[np.bool_]:
+        """(n,) whether an event is of a person who was forgotten after it."""
+        out = np.zeros(len(events), np.bool_)
+        gone = self.index.rows("SELECT mark, before FROM forgotten")
+        if not gone:
+            return out
+        marks = self._marks(events.users)
+        for mark, before in gone:
+            theirs = (marks == mark)[events.user]
+            if events.timestamp is not None and before is not None:
+                theirs &= events.timestamp <= before
+            out |= theirs
+        return out
+
+    def _marks(self, users: list[str]) -> NDArray[np.int64]:
+        salt = int(self.index.value("SELECT value FROM about WHERE name = 'salt'"))
+        return keys.combined(keys.of_text(users), np.full(len(users), salt))
+
+    def _write(self, block: Block) -> None:
+        self.index.run(f"INSERT OR REPLACE INTO block ({_BLOCK}) VALUES (?,?,?,?,?,?,?,?,?,?,?)", *astuple(block))  # noqa: S608
+
+    # blocks and events out
+
+    def open_block(self, now: float | None = None) -> Block:
+        """The block that takes what arrives; before the first event, one that opens `now`."""
+        found = self.index.row(f"SELECT {_BLOCK} FROM block WHERE closed IS NULL")  # noqa: S608
+        return Block(*found) if found else Block(0, 0, 0, 0, 0, None, None, 0, time.time() if now is None else now)
+
+    def blocks(self) -> list[Block]:
+        """Those that are closed, in order."""
+        query = f"SELECT {_BLOCK} FROM block WHERE closed IS NOT NULL ORDER BY number"  # noqa: S608
+        return [Block(*row) for row in self.index.rows(query)]
+
+    def block(self, number: int) -> Block:
+        """A closed block.
+
+        Raises:
+            UsageError: there is none of that number.
+        """
+        found = self.index.row(f"SELECT {_BLOCK} FROM block WHERE number = ? AND closed IS NOT NULL", number)  # noqa: S608
+        if found is None:
+            raise UsageError(problem("There is no closed block of that number", number))
+        return Block(*found)
+
+    def rows(self, first: int = 0, last: int | None = None) -> Rows:
+        """The events numbered `first` up to, not including, `last`; those that are kept."""
+        last = 1 << 62 if last is None else last
+        names = self.index.rows("SELECT name FROM segment WHERE first < ? AND last > ? ORDER BY first", last, first)
+        parts = [segments.read(self.folder / "segments" / name).within(first, last) for (name,) in names]
+        return Rows.joined(parts)
+
+    def size(self, table: str) -> int:
+        """How many rows users or items have, the forgotten included."""
+        query = {"user": "SELECT max(row) FROM user", "item": "SELECT max(row) FROM item"}[table]
+        found = self.index.value(query)
+        return 0 if found is None else found + 1
+
+    def ids(self, table: str, n: int) -> list[str | None]:
+        """The ids of rows 0 to n - 1; None where a person was forgotten."""
+        query = {
+            "user": "SELECT id FROM user WHERE row < ? ORDER BY row",
+            "item": "SELECT id FROM item WHERE row < ? ORDER BY row",
+        }
+        return [cast("str | None", one) for (one,) in self.index.rows(query[table], n)]
+
+    def row_of(self, user: str) -> int | None:
+        """A user's row; None for one that is unknown, or forgotten."""
+        return self.index.value("SELECT row FROM user WHERE id = ?", user)
+
+    def items_of(self, user: str) -> list[str]:
+        """What a user did of late, in the open block and the newest closed one: item ids, each once, oldest first."""
+        row = self.row_of(user)
+        if row is None:
+            return []
+        block = self.open_block()
+        before = self.index.value("SELECT first FROM block WHERE number = ?", block.number - 1)
+        rows = self.rows(block.first if before is None else before)
+        item = rows.item[rows.user == row].tolist()
+        names = {i: self.index.value("SELECT id FROM item WHERE row = ?", i) for i in dict.fromkeys(item)}
+        return list(names.values())
+
+    def counts(self) -> dict[str, int]:
+        """Events, users, items, segments and bytes that are kept."""
+        events, n, size = self.index.row(
+            "SELECT coalesce(sum(n), 0), count(*), coalesce(sum(bytes), 0) FROM segment"
+        ) or (0, 0, 0)
+        users = self.index.value("SELECT count(id) FROM user")
+        return {"events": events, "users": users, "items": self.size("item"), "segments": n, "segment_bytes": size}
+
+    # upkeep
+
+    def tidy(self) -> None:
+        """Remove what killed processes have left: segments that were never recorded, lines of a pipe."""
+        recorded = {name for (name,) in self.index.rows("SELECT name FROM segment")}
+        for file in (self.folder / "segments").iterdir():
+            if file.name not in recorded:
+                file.unlink()
+        for spool in (self.folder / "spool").glob("*"):
+            if not _alive(spool.name):
+                shutil.rmtree(spool, ignore_errors=True)
+
+    def compact(self) -> int:
+        """Merge the small segments of each closed block into one; how many files went."""
+        gone = 0
+        for block in self.blocks():
+            query = "SELECT first, last, name FROM segment WHERE first >= ? AND last <= ? ORDER BY first"
+            found = self.index.rows(query, block.first, block.last)
+            if len(found) < 2:
+                continue
+            with self.writing(), self.index.change():
+                rows = Rows.joined([segments.read(self.folder / "segments" / name) for _, _, name in found])
+                name, size = segments.write(self.folder / "segments", rows)
+                self.index.many("DELETE FROM segment WHERE first = ?", [(first,) for first, _, _ in found])
+                values = (found[0][0], found[-1][1], len(rows), name, size)
+                self.index.run("INSERT INTO segment VALUES (?, ?, ?, ?, ?)", *values)
+            gone += len(found) - 1
+            with self.writing():
+                self.tidy()
+        return gone
+
+    def drop(self, last: int) -> int:
+        """Remove the segments that hold only events numbered below `last`; the bytes that came free."""
+        found = self.index.rows("SELECT first, bytes FROM segment WHERE last <= ?", last)
+        with self.writing():
+            with self.index.change():
+                self.index.many("DELETE FROM segment WHERE first = ?", [(first,) for first, _ in found])
+            self.tidy()
+        return sum(size for _, size in found)
+
+    def erase(self, row: int, *, now: float) -> None:
+        """Remove a user's events, their keys and the id; the row stays, empty. May be repeated after a kill.
+
+        Called with the lock `writing` held.
+        """
+        for first, name in self.index.rows("SELECT first, name FROM segment"):
+            rows = segments.read(self.folder / "segments" / name)
+            theirs = rows.user == row
+            if not theirs.any():
+                continue
+            kept = rows.take(~theirs)
+            new, size = segments.write(self.folder / "segments", kept)
+            with self.index.change():
+                self.index.many("DELETE FROM event WHERE key = ?", [(key,) for key in rows.key[theirs].tolist()])
+                self.index.run(
+                    "UPDATE segment SET n = ?, name = ?, bytes = ? WHERE first = ?", len(kept), new, size, first
+                )
+        with self.index.change():
+            user = self.index.value("SELECT id FROM user WHERE row = ?", row)
+            if user is not None:
+                (mark,) = self._marks([user]).tolist()
+                high = self.index.value("SELECT max(high) FROM block")
+                self.index.run("INSERT OR REPLACE INTO forgotten VALUES (?, ?, ?)", mark, now, high)
+                self.index.run("UPDATE user SET id = NULL WHERE row = ?", row)
+        self.tidy()
+
+
+def _alive(process: str) -> bool:
+    """Whether a process of that number runs; another one that took the number later only delays a clean-up."""
+    try:
+        os.kill(int(process), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except PermissionError:
+        return True
+    return True

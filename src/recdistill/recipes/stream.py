@@ -1,0 +1,177 @@
+"""What the commands of a stream share: its settings as a file, its table, its page."""
+
+from __future__ import annotations
+
+import json
+import time
+import tomllib
+from typing import TYPE_CHECKING, Any, cast
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from recdistill.recipes.cells import write_text
+from recdistill.report.stream import StreamPage
+from recdistill.report.words import megabytes
+from recdistill.settings import load, overlay
+from recdistill.stream.status import status
+from recdistill.stream.stream import Stream
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from rich.console import RenderableType
+
+    from recdistill.stream.status import Status
+
+__all__ = ["TEMPLATE", "begin", "settings_text", "table", "write_page"]
+
+_SHOWN = 12
+
+TEMPLATE = """\
+# Settings of a stream of recdistill. What is commented out is the default, or an example of its kind.
+# They may be edited between two steps; what was made before stays as it is.
+
+seed = 7
+
+[blocks]
+base = 100000                   # events of block 0: the first student and the teachers are trained from it
+events = 20000                  # events that close every later block ...
+# age = 86400                   # ... or seconds since its first event, whichever comes first
+least = 100                     # a block with fewer events waits for more, whatever its age
+held_out = 0.1                  # of a user's pairs of a block, the last ones: for the gates, and as much for validation
+holdout_users = 20000           # at most so many users of a block
+
+[method]
+name = "finetune"               # its settings follow
+dim = 16                        # the student
+teacher_dim = 64
+members = 2                     # teachers
+# update = { epochs = 100, lr = 1e-3, batch = 2048, weight_decay = 1e-4, every = 5, patience = 2 }
+# base and distil take the same keys
+
+[teacher]
+every = 1                       # blocks, and so student updates, between two teacher updates
+
+[gates]                         # what a student must pass before it is served
+k = 20
+worse = 0.1                     # recall on the newest block: at most this share below the serving version
+forgetting = 0.5                # recall on old blocks: at most this share below their best
+new_users = true                # recall of new users: at least that of popularity
+overlap = [0.02, 1.0]           # share of a list in common with the serving version's
+coverage = [0.5, 2.0]           # distinct items, as a multiple of the serving version's
+
+[proxies]
+# rebuild = 10                  # cycles after which the proxies begin anew
+
+[forget]                        # what deletion cannot remove
+proxies = 1                     # teacher cycles until the proxies begin anew
+retrain = 4                     # teacher cycles until the teachers are trained from scratch
+
+[disk]
+versions = 3
+cycles = 2                      # cycles whose stage outputs are kept
+# budget = 10000000000          # bytes of the whole folder
+drop_events = false             # whether old events may go to stay within the budget
+"""
+
+
+def begin(folder: Path, *, settings: Path | None = None, assign: Sequence[str] = ()) -> Stream:
+    """A new stream.
+
+    Args:
+        folder: which must not be there, or be empty.
+        settings: a TOML file; None takes `TEMPLATE`.
+        assign: `a.b=c`, laid over.
+    """
+    return Stream.create(folder, settings_text(settings, assign))
+
+
+def settings_text(settings: Path | None, assign: Sequence[str]) -> str:
+    """The text of `stream.toml`: as it was written, or without comments where something was assigned."""
+    if settings is not None:
+        load(settings)  # for its errors
+    text = TEMPLATE if settings is None else settings.read_text(encoding="utf-8")
+    return text if not assign else _toml(overlay(tomllib.loads(text), assign))
+
+
+def table(found: Status) -> RenderableType:
+    """A stream for people."""
+    table = Table(box=None, header_style="bold")
+    for name in (
+        "cycle",
+        "events",
+        "new users",
+        "newest",
+        "LA",
+        "RA",
+        "H",
+        "teacher H",
+        "gap",
+        "replay",
+        "gate",
+        "time",
+    ):
+        table.add_column(name, justify="left" if name == "gate" else "right")
+    for cycle in found.cycles[-_SHOWN:]:
+        student, teacher = cycle.student or {}, cycle.teacher or {}
+        gate = "" if cycle.passed is None else "passed" if cycle.passed else "failed"
+        table.add_row(
+            f"{cycle.cycle}{'' if cycle.done else ' …'}",
+            f"{cycle.events:,}",
+            f"{cycle.new_users:,}",
+            _figure(cycle.newest),
+            *(_figure(student.get(name)) for name in ("LA", "RA", "H")),
+            _figure(teacher.get("H")),
+            "" if cycle.gap is None else f"{cycle.gap:+.4f}",
+            "" if cycle.replay is None else f"{cycle.replay:.0%}",
+            Text(gate, style="red" if gate == "failed" else ""),
+            f"{sum(cycle.seconds.values()):,.1f} s",
+        )
+    ledger, batches, size = found.ledger, found.batches, sum(found.bytes.values())
+    budget = "" if found.budget is None else f" of {megabytes(found.budget)}"
+    lines = [
+        f"{found.folder}: {ledger['events']:,} events, {ledger['users']:,} users, {ledger['items']:,} items; "
+        f"{batches['repeated']:,} repeated, {batches['late']:,} late, {batches['refused']:,} refused",
+        f"serving {found.serving or 'nothing yet'}; {len(found.versions)} versions kept, {found.rollbacks} rollbacks; "
+        f"{megabytes(size)}{budget}",
+    ]
+    failed = found.cycles[-1] if found.cycles and found.cycles[-1].why else None
+    below = [] if failed is None else [f"cycle {failed.cycle} is not served: {why}" for why in failed.why]
+    due = [f"{'next' if n == 0 else 'then'}: {one}" for n, one in enumerate(found.due)]
+    parts: list[RenderableType] = [Text(line) for line in lines]
+    if found.cycles:
+        parts += [Text(f"recall@{found.k} on the holdouts of the blocks", style="dim"), table]
+    return Group(*parts, *(Text(line, style="red") for line in below), *(Text(line) for line in due))
+
+
+def write_page(stream: Stream, out: Path) -> None:
+    """Write the page of a stream."""
+    text = (stream.folder / "stream.toml").read_text(encoding="utf-8")
+    write_text(out, StreamPage(status(stream, now=time.time()), settings=text).render())
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _toml(table: Mapping[str, Any]) -> str:
+    """Tables of plain values as TOML: values first, then tables."""
+    plain = {key: value for key, value in table.items() if not isinstance(value, dict)}
+    lines = [f"{key} = {_value(value)}" for key, value in plain.items()]
+    for key, value in table.items():
+        if isinstance(value, dict):
+            inner = cast("dict[str, Any]", value)
+            lines += ["", f"[{key}]", *(f"{name} = {_value(one)}" for name, one in inner.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _value(value: object) -> str:
+    if isinstance(value, dict):
+        pairs = cast("dict[str, object]", value)
+        return "{ " + ", ".join(f"{key} = {_value(one)}" for key, one in pairs.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(_value(one) for one in cast("list[object]", value)) + "]"
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,1 @@
+"""Teacher and student evolve together on a stream: a resumable state machine over the ledger."""

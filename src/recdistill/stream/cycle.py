@@ -1,0 +1,352 @@
+"""One cycle: COLLECT -> STUDENT -> GATE -> PUBLISH -> TEACHER(m) -> ENSEMBLE -> DISTIL -> PROXIES.
+
+Every block goes through the first half; every `teacher.every`-th also through the second. Each arrow is a line of the
+journal, each name before it an object; killed anywhere, the same call goes on and ends in the same bytes.
+
+Letters: U users, I items.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from recdistill import rng
+from recdistill.data.csr import Csr
+from recdistill.errors import TrainingError, problem
+from recdistill.ledger.objects import Personal, Stored
+from recdistill.stream.collect import block_data, collected, frozen, relearned
+from recdistill.stream.gates import judge
+from recdistill.stream.measure import most_popular, recalls
+from recdistill.stream.protocol import BlockData, Job, Output
+from recdistill.stream.publish import publish, served
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from recdistill.ledger import Block, Ledger, Versions
+    from recdistill.stream.journal import Journal, Told
+    from recdistill.stream.measure import Lists
+    from recdistill.stream.protocol import Arrays, Stages
+    from recdistill.stream.settings import StreamSettings
+
+__all__ = ["Cycle", "stage_names"]
+
+
+def stage_names(cycle: int, *, members: int, every: int) -> list[str]:
+    """The stages of a cycle, in order; both halves end it, the second where a teacher update is due."""
+    first = ["collect", "holdout", "student", "gate", "publish"]
+    teachers = [f"teacher[{m}]" for m in range(members)]
+    return [*first, *teachers, "ensemble", "distil", "proxies"] if cycle % every == 0 else first
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A stage's arrays and where they are kept; nothing before the first."""
+
+    key: str | None = None
+    arrays: Arrays | None = None
+
+    @classmethod
+    def of(cls, stored: Stored | None) -> _Made:
+        return cls() if stored is None else cls(stored.key, stored.arrays)
+
+
+class Cycle:
+    """The cycle of one closed block.
+
+    Args:
+        block: the block.
+        settings: of the stream.
+        stages: the method.
+        ledger: where events are.
+        journal: which stages are done.
+        versions: what is published.
+    """
+
+    def __init__(
+        self,
+        block: Block,
+        *,
+        settings: StreamSettings,
+        stages: Stages,
+        ledger: Ledger,
+        journal: Journal,
+        versions: Versions,
+    ) -> None:
+        self.block, self.settings, self.stages = block, settings, stages
+        self.ledger, self.journal, self.versions = ledger, journal, versions
+        self.k = block.number
+        self.before = ledger.block(self.k - 1) if self.k else None
+
+    def run(self) -> None:
+        """Do what is not yet done of it."""
+        block = self._collect()
+        self._stage("holdout", {"block": block.key}, lambda _: frozen(block), {})
+        student, start = self._student(block)
+        verdict = self._gate(block, student)
+        self._publish(block, student, passed=verdict.measured["passed"])
+        if self.k % self.settings.teacher.every:
+            return
+        # a student that must not be served teaches nobody either, if there is one to go back to
+        kept = student if verdict.measured["passed"] or start.arrays is None else start
+        if kept is student and not _finite(student):
+            remedy = "Lower the learning rate in stream.toml, and run `recdistill stream step` again"
+            raise TrainingError(problem("The first student of the stream holds NaN or infinity", remedy=remedy))
+        self._teachers(block, _Made.of(student) if kept is student else start)
+
+    # the student's clock
+
+    def _collect(self) -> Stored:
+        told = self.journal.find(self.k, "collect")
+        done = told is not None and self.journal.objects.has(told.object)
+        rows = None if done else self.ledger.rows(self.block.first, self.block.last)
+        inputs = {} if rows is None else {"events": _digest(rows.user, rows.item, rows.timestamp, rows.weight)}
+        names = ("held_out", "holdout_users")
+
+        def make(_: Path) -> Output:
+            assert rows is not None  # noqa: S101 - asked only where it is to be made
+            return collected(self.block, self.before, rows, self.settings.blocks, seed=self.settings.seed)
+
+        return self._stage("collect", inputs, make, {name: getattr(self.settings.blocks, name) for name in names})
+
+    def _student(self, block: Stored) -> tuple[Stored, _Made]:
+        distilled, updated = (self.journal.latest(name, self.k) for name in ("distil", "student"))
+        start = self._made(_later(distilled, updated))
+        last, proxies, ensemble = self._made(distilled), self._latest("proxies"), self._latest("ensemble")
+
+        def make(checkpoint: Path) -> Output:
+            job = self._job("student", checkpoint, [block_data(block)])
+            return self.stages.student(
+                job,
+                start=start.arrays,
+                distilled=last.arrays,
+                proxies=proxies.arrays,
+                ensemble=ensemble.arrays,
+            )
+
+        inputs = {
+            "block": block.key,
+            "start": start.key,
+            "distilled": last.key,
+            "proxies": proxies.key,
+            "ensemble": ensemble.key,
+        }
+        return self._stage("student", inputs, make, self.stages.identity("student")), start
+
+    def _gate(self, block: Stored, student: Stored) -> Stored:
+        name = self.versions.serving()
+        settings = self.settings.gates
+
+        def make(_: Path) -> Output:
+            seen = self._seen
+            verdict = judge(
+                self._lists("student", student.arrays),
+                None if name is None else served(self.versions.open(name), self.ledger, seen),
+                self._holdouts(),
+                popular_items=most_popular(block.arrays["train_item"], seen.n_columns),
+                best=self._best(),
+                arrays=student.arrays,
+                seen=seen,
+                settings=settings,
+                seed=self.settings.seed,
+            )
+            return Output({}, Personal(), verdict.plain())
+
+        inputs = {"student": student.key, "serving": name, "holdouts": [h.object for h in self._told_holdouts()]}
+        return self._stage("gate", inputs, make, settings.model_dump(mode="json"))
+
+    def _publish(self, block: Stored, student: Stored, *, passed: bool) -> None:
+        if self.journal.find(self.k, "publish") is not None:
+            return
+        began = time.perf_counter()
+        self.journal.tell(self.k, "publish", "begins")
+        name = ""
+        if passed:
+            name = publish(
+                self.stages.released(student.arrays),
+                self.versions,
+                self.ledger,
+                block=block,
+                student=student,
+                seen=self._seen,
+                seed=self.settings.seed,
+            )
+            self.journal.tell(self.k, "publish", "made")
+            if not self.ledger.index.value("SELECT count(*) FROM rollback WHERE version = ?", name):
+                self.versions.serve(name)
+        self.journal.record(self.k, "publish", name, {"passed": passed}, time.perf_counter() - began)
+
+    # the teachers' clock
+
+    def _teachers(self, block: Stored, student: _Made) -> None:
+        last = self.journal.latest("proxies", self.k)
+        retrain, rebuild = self._is_due("retrain"), self._is_due("proxies")
+        proxies, before = self._made(last), self._latest("distil")
+        parts = self._blocks(block, -1 if last is None else last.cycle)
+        assert student.arrays is not None  # noqa: S101 - there is a student by now
+        held: Arrays = student.arrays
+        since = [key for key, _ in parts]
+        teachers: list[Stored] = []
+        for m in range(self.stages.members):
+            start = _Made() if retrain else self._latest(f"teacher[{m}]")
+            ensemble = self._latest("ensemble")
+
+            def make(checkpoint: Path, m: int = m, start: _Made = start, ensemble: _Made = ensemble) -> Output:
+                learned = self._history() if retrain else [data for _, data in parts]
+                job = self._job(f"teacher[{m}]", checkpoint, learned)
+                return self.stages.teacher(
+                    job, m, start=start.arrays, student=held, proxies=proxies.arrays, ensemble=ensemble.arrays
+                )
+
+            inputs = {
+                "blocks": since,
+                "history": self.block.last if retrain else None,
+                "start": start.key,
+                "student": student.key,
+                "proxies": proxies.key,
+                "ensemble": ensemble.key,
+            }
+            teachers.append(self._stage(f"teacher[{m}]", inputs, make, self.stages.identity("teacher")))
+
+        def join(checkpoint: Path) -> Output:
+            job = self._job("ensemble", checkpoint, [data for _, data in parts])
+            return self._measured("ensemble", self.stages.ensemble(job, teachers=[t.arrays for t in teachers]))
+
+        inputs = {"teachers": [t.key for t in teachers], "blocks": since}
+        ensemble = self._stage("ensemble", inputs, join, self.stages.identity("ensemble"))
+
+        def distil(checkpoint: Path) -> Output:
+            job = self._job("distil", checkpoint, [data for _, data in parts])
+            out = self.stages.distil(
+                job, ensemble=ensemble.arrays, student=held, proxies=proxies.arrays, before=before.arrays
+            )
+            return self._measured("distil", out)
+
+        inputs = {
+            "ensemble": ensemble.key,
+            "blocks": since,
+            "student": student.key,
+            "proxies": proxies.key,
+            "before": before.key,
+        }
+        distilled = self._stage("distil", inputs, distil, self.stages.identity("distil"))
+        old = _Made() if retrain or rebuild or self._too_old(last) else proxies
+
+        def average(checkpoint: Path) -> Output:
+            job = self._job("proxies", checkpoint, [data for _, data in parts])
+            out = self.stages.proxies(job, distilled=distilled.arrays, before=old.arrays)
+            age = 0 if old.key is None or last is None else last.measured["age"] + 1
+            return replace(out, measured={**out.measured, "age": age})
+
+        inputs = {"distilled": distilled.key, "before": old.key}
+        self._stage("proxies", inputs, average, self.stages.identity("proxies"))
+        with self.ledger.index.change():
+            self.ledger.index.run("UPDATE due SET done = 1 WHERE cycle <= ?", self.k)
+
+    # what stages are given
+
+    def _stage(
+        self, stage: str, inputs: Mapping[str, Any], make: Callable[[Path], Output], identity: Mapping[str, Any]
+    ) -> Stored:
+        return self.journal.run(self.k, stage, inputs, make, identity=identity)
+
+    def _job(self, stage: str, checkpoint: Path, blocks: list[BlockData]) -> Job:
+        number = blocks[0].number - 1
+        told = self.journal.find(number, "collect") if number >= 0 else None
+        kept = told is not None and self.journal.objects.has(told.object)
+        before = self.journal.objects.get(told.object) if told is not None and kept else None
+        seed = rng.key(self.settings.seed, stage, self.k)
+        return Job(self.k, seed, blocks, None if before is None else block_data(before), checkpoint)
+
+    def _blocks(self, block: Stored, last: int) -> list[tuple[str, BlockData]]:
+        """The collected blocks after cycle `last`, up to this one."""
+        told = [self.journal.find(number, "collect") for number in range(last + 1, self.k)]
+        older = [self.journal.objects.get(t.object) for t in told if t is not None]
+        return [(stored.key, block_data(stored)) for stored in (*older, block)]
+
+    def _history(self) -> list[BlockData]:
+        """All that is kept, without the holdouts, for a retrain from scratch; the newest block with its validation."""
+        out: list[BlockData] = []
+        for number, told in enumerate(self._told_holdouts()[:-1]):
+            block, before = self.ledger.block(number), self.ledger.block(number - 1) if number else None
+            rows = self.ledger.rows(block.first, block.last)
+            if len(rows):
+                out.append(relearned(block, before, rows, self.journal.objects.get(told.object)))
+        newest = self.journal.stored(self.journal.find(self.k, "collect"))
+        assert newest is not None  # noqa: S101 - it was collected
+        return [*out, block_data(newest)]
+
+    @cached_property
+    def _seen(self) -> Csr:
+        """U x I: all that is kept of what anyone did, up to the end of the block."""
+        rows = self.ledger.rows(0, self.block.last)
+        return Csr.from_pairs(rows.user, rows.item, self.block.users, self.block.items)
+
+    def _latest(self, stage: str) -> _Made:
+        return self._made(self.journal.latest(stage, self.k))
+
+    def _made(self, told: Told | None) -> _Made:
+        return _Made.of(self.journal.stored(told))
+
+    def _told_holdouts(self) -> list[Told]:
+        found = (self.journal.find(number, "holdout") for number in range(self.k + 1))
+        return [told for told in found if told is not None]
+
+    def _holdouts(self) -> list[Stored]:
+        """Those that are measured: all, or as many as are asked for, spread evenly, the first and the newest in it."""
+        told = self._told_holdouts()
+        chosen = np.unique(np.linspace(0, len(told) - 1, min(len(told), self.settings.gates.holdouts)).round())
+        return [self.journal.objects.get(told[int(place)].object) for place in chosen.tolist()]
+
+    def _lists(self, stage: str, arrays: Arrays) -> Lists:
+        return lambda users, k, without: self.stages.ranked(stage, arrays, users, k, without)
+
+    def _best(self) -> dict[int, float]:
+        """Block -> the best recall of any student that passed."""
+        best: dict[int, float] = {}
+        for told in self.journal.lines():
+            if told.stage == "gate" and told.cycle < self.k and told.measured["passed"]:
+                for block, value in told.measured["recall"].items():
+                    best[int(block)] = max(best.get(int(block), 0.0), value)
+        return best
+
+    def _measured(self, stage: str, out: Output) -> Output:
+        shape = {"n_users": self.block.users, "n_items": self.block.items}
+        found = recalls(self._lists(stage, out.arrays), self._holdouts(), self.settings.gates.k, **shape)
+        return replace(out, measured={**out.measured, "recall": {str(block): value for block, value in found.items()}})
+
+    def _is_due(self, what: str) -> bool:
+        return bool(
+            self.ledger.index.value("SELECT count(*) FROM due WHERE what = ? AND cycle <= ? AND NOT done", what, self.k)
+        )
+
+    def _too_old(self, last: Told | None) -> bool:
+        most = self.settings.proxies.rebuild
+        return last is not None and most is not None and last.measured["age"] + 1 >= most
+
+
+def _later(distilled: Told | None, updated: Told | None) -> Told | None:
+    """The student to go on from: what was distilled in a cycle comes after what was updated in it."""
+    if distilled is None or updated is None:
+        return distilled or updated
+    return distilled if distilled.cycle >= updated.cycle else updated
+
+
+def _finite(stored: Stored) -> bool:
+    return all(np.isfinite(a).all() for a in stored.arrays.values() if a.dtype.kind == "f")
+
+
+def _digest(*columns: NDArray[Any] | None) -> str:
+    digest = hashlib.sha256()
+    for column in columns:
+        digest.update(b"-" if column is None else np.ascontiguousarray(column).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,86 @@
+"""Forgetting a person: what deletion removes, at once; what it cannot, with a date.
+
+Removed: the events and their keys, the id, the person's rows in every table, list, proxy, block and holdout, and the
+row in every published version. The row number stays, empty, so that nobody else's moves.
+
+Not removable by deletion: the person's influence on the vectors of others. The proxies begin anew after
+`forget.proxies` teacher cycles, which bounds their memory; after `forget.retrain` teacher cycles every teacher is
+trained from scratch on the events that are kept, and the student is distilled from them: then nothing is left.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from typing import TYPE_CHECKING
+
+from recdistill.errors import UsageError, problem
+
+if TYPE_CHECKING:
+    from recdistill.stream.stream import Stream
+
+__all__ = ["finish", "forget"]
+
+
+def forget(stream: Stream, user: str, *, now: float) -> dict[str, int]:
+    """Remove a person; may be killed and repeated.
+
+    Args:
+        stream: with the lock of `step` held.
+        user: the external id.
+        now: Unix seconds.
+
+    Returns:
+        How many objects and versions held the person, and the cycles at which the rest is due.
+
+    Raises:
+        UsageError: there is nobody of that id.
+    """
+    finished = finish(stream)
+    row = stream.ledger.row_of(user)
+    if row is None and finished is not None:
+        return finished  # the same command, repeated after a kill
+    if row is None:
+        remedy = "Give the id as it stands in the log; who was forgotten already is not known any more"
+        raise UsageError(problem("There is no user of that id", user, remedy=remedy))
+    with stream.ledger.index.change():
+        stream.ledger.index.run("INSERT OR IGNORE INTO forgetting VALUES (?)", row)
+    return _done(stream, row, now)
+
+
+def finish(stream: Stream) -> dict[str, int] | None:
+    """Go on with what was killed; as `forget`, None where there was nothing."""
+    found = None
+    for (row,) in stream.ledger.index.rows("SELECT user FROM forgetting"):
+        found = _done(stream, row, time.time())
+    return found
+
+
+def _done(stream: Stream, row: int, now: float) -> dict[str, int]:
+    ledger = stream.ledger
+    with ledger.writing():
+        shutil.rmtree(stream.folder / "work", ignore_errors=True)  # checkpoints hold everyone's rows
+        user = ledger.index.value("SELECT id FROM user WHERE row = ?", row)
+        versions = [name for name in stream.versions.names() if user is not None and stream.versions.erase(name, user)]
+        objects = [key for key in stream.objects.names() if stream.objects.erase(key, row)]
+        (stream.folder / "report.html").unlink(missing_ok=True)
+        ledger.erase(row, now=now)
+        ledger.index.scrub()  # if it cannot, the person stays on the list of those to be forgotten
+        due = _schedule(stream, row)
+        ledger.index.settle()
+    return {"versions": len(versions), "objects": len(objects), **due}
+
+
+def _schedule(stream: Stream, row: int) -> dict[str, int]:
+    """Say when the rest is due, and that the deletion is done, in one transaction."""
+    index, every = stream.ledger.index, stream.settings.teacher.every
+    last = index.value("SELECT max(cycle) FROM stage WHERE stage = 'proxies'")
+    begun = index.value("SELECT max(cycle) FROM stage WHERE stage LIKE 'teacher%'")
+    latest = max(-every if last is None else last, -every if begun is None else begun)
+    wait = stream.settings.forget
+    due = {"proxies": latest + wait.proxies * every, "retrain": latest + wait.retrain * every}
+    with index.change():
+        for what, cycle in due.items():
+            index.run("INSERT INTO due (what, cycle, why) VALUES (?, ?, ?)", what, cycle, "a person was forgotten")
+        index.run("DELETE FROM forgetting WHERE user = ?", row)
+    return due

@@ -1,0 +1,177 @@
+"""Where a stream stands: what came in, what is served, what each cycle measured, what is due. Reads; needs no torch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from recdistill.stream.cycle import stage_names
+from recdistill.stream.disk import sizes
+from recdistill.stream.measure import accuracy
+
+if TYPE_CHECKING:
+    from recdistill.stream.journal import Told
+    from recdistill.stream.stream import Stream
+
+__all__ = ["CycleStatus", "Status", "status"]
+
+
+@dataclass(frozen=True, slots=True)
+class CycleStatus:
+    """One cycle."""
+
+    cycle: int
+    events: int
+    pairs: int
+    """Distinct (user, item) pairs of its block."""
+    late: int
+    new_users: int
+    new_items: int
+    passed: bool | None
+    """Whether its student passed the gate; None before it was asked."""
+    why: tuple[str, ...]
+    """The checks that failed, in words."""
+    student: dict[str, float] | None
+    """LA, RA and H of the students up to it."""
+    teacher: dict[str, float] | None
+    """The same of the ensembles."""
+    newest: float | None
+    """The student's recall on the newest block."""
+    gap: float | None
+    """The ensemble's mean recall over all holdouts less the student's."""
+    replay: float | None
+    """Share of replay in the student's loss."""
+    segments: dict[str, float]
+    """The student's recall on the newest block: of new users, of known ones, of popularity."""
+    seconds: dict[str, float]
+    """Of each stage that is done."""
+    done: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The whole stream."""
+
+    folder: str
+    method: str
+    k: int
+    """Cut-off of every recall."""
+    ledger: dict[str, int]
+    """Events, users, items, segments and their bytes."""
+    batches: dict[str, int]
+    """Over all that was ingested: events read, new, repeated, late, refused."""
+    open_block: dict[str, Any]
+    """Its number, events so far, events that fill it, seconds of age, seconds that close it or None."""
+    cycles: tuple[CycleStatus, ...]
+    serving: str | None
+    versions: tuple[str, ...]
+    rollbacks: int
+    bytes: dict[str, int]
+    budget: int | None
+    due: tuple[str, ...]
+    """What is due next, in words, the first one first."""
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return asdict(self)
+
+
+def status(stream: Stream, *, now: float) -> Status:
+    """Where a stream stands.
+
+    Args:
+        stream: it is only read.
+        now: Unix seconds.
+    """
+    index, settings, ledger = stream.ledger.index, stream.settings, stream.ledger
+    lines = stream.journal().lines()
+    by_cycle: dict[int, dict[str, Told]] = {}
+    for line in lines:
+        by_cycle.setdefault(line.cycle, {})[line.stage] = line
+    cycles = tuple(_cycle(number, by_cycle, every=settings.teacher.every) for number in sorted(by_cycle))
+    block = ledger.open_block(now)
+    batches = index.row(
+        "SELECT coalesce(sum(read), 0), coalesce(sum(new), 0), coalesce(sum(repeated), 0), coalesce(sum(late), 0), "
+        "coalesce(sum(refused), 0) FROM batch"
+    )
+    assert batches is not None  # noqa: S101 - sums always give a row
+    opened = {
+        "number": block.number,
+        "events": len(block),
+        "full": settings.rule.size(block.number),
+        "age": max(now - block.opened, 0.0) if len(block) else 0.0,
+        "oldest": settings.blocks.age,
+    }
+    return Status(
+        folder=str(stream.folder),
+        method=settings.method_name,
+        k=settings.gates.k,
+        ledger=ledger.counts(),
+        batches=dict(zip(("read", "new", "repeated", "late", "refused"), batches, strict=True)),
+        open_block=opened,
+        cycles=cycles,
+        serving=stream.versions.serving(),
+        versions=tuple(stream.versions.names()),
+        rollbacks=index.value("SELECT count(*) FROM rollback"),
+        bytes=sizes(stream),
+        budget=settings.disk.budget,
+        due=_due(stream, by_cycle, opened),
+    )
+
+
+def _cycle(number: int, cycles: dict[int, dict[str, Told]], *, every: int) -> CycleStatus:
+    stages = cycles[number]
+    measured = {name: line.measured for name, line in stages.items()}
+    block, gate = measured.get("collect", {}), measured.get("gate")
+    kept = (gate or {}).get("recall", {})
+    ensemble = measured.get("ensemble", {}).get("recall", {})
+    common = [block for block in kept if block in ensemble]
+    gap = sum(ensemble[block] - kept[block] for block in common) / len(common) if common else None
+    return CycleStatus(
+        cycle=number,
+        events=block.get("events", 0),
+        pairs=block.get("pairs", 0),
+        late=block.get("late", 0),
+        new_users=block.get("n_users", 0) - block.get("old_users", 0),
+        new_items=block.get("n_items", 0) - block.get("old_items", 0),
+        passed=None if gate is None else gate["passed"],
+        why=tuple(check["why"] for check in (gate or {}).get("checks", []) if not check["passed"]),
+        student=_accuracy(cycles, "gate", number),
+        teacher=_accuracy(cycles, "ensemble", number),
+        newest=kept.get(str(number)),
+        gap=gap,
+        replay=measured.get("student", {}).get("replay_share"),
+        segments=(gate or {}).get("segments", {}),
+        seconds={name: line.seconds for name, line in sorted(stages.items(), key=lambda pair: pair[1].at)},
+        done=stage_names(number, members=0, every=every)[-1] in stages,
+    )
+
+
+def _accuracy(cycles: dict[int, dict[str, Told]], stage: str, last: int) -> dict[str, float] | None:
+    if stage not in cycles[last] or not cycles[last][stage].measured.get("recall"):
+        return None
+    rows = {
+        number: cycles[number][stage].measured["recall"]
+        for number in cycles
+        if number <= last and stage in cycles[number]
+    }
+    return accuracy({number: {int(block): value for block, value in row.items()} for number, row in rows.items()})
+
+
+def _due(stream: Stream, cycles: dict[int, dict[str, Told]], opened: dict[str, Any]) -> tuple[str, ...]:
+    out: list[str] = []
+    if stream.ledger.index.value("SELECT count(*) FROM forgetting"):
+        out.append("a forgetting that was interrupted: `recdistill stream step` goes on with it")
+    every = stream.settings.teacher.every
+    for block in stream.ledger.blocks():
+        done = cycles.get(block.number, {})
+        left = [name for name in stage_names(block.number, members=0, every=every) if name not in done]
+        if left:
+            out.append(f"cycle {block.number}: {left[0]} ({block.why}, {len(block):,} events)")
+    missing = opened["full"] - opened["events"]
+    age = "" if opened["oldest"] is None else f" or {max(opened['oldest'] - opened['age'], 0):,.0f} s"
+    out.append(f"block {opened['number']} closes after {missing:,} more events{age}")
+    what = {"proxies": "the proxies begin anew", "retrain": "teachers are trained from scratch"}
+    rows = stream.ledger.index.rows("SELECT what, min(cycle), why, count(*) FROM due WHERE NOT done GROUP BY what, why")
+    out += [f"cycle {cycle}: {what[kind]} ({why}, {count} times)" for kind, cycle, why, count in rows]
+    return tuple(out)

@@ -1,0 +1,269 @@
+"""A stream on a directory: `init`, `ingest`, `step`, `rollback`, `forget`. Nothing here imports torch before `step`.
+
+stream.toml      settings
+ledger/          events: an index and segments
+objects/         what stages put out
+versions/        published bundles; `serving` links to one of them
+work/            checkpoints of a stage under way
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from contextlib import contextmanager
+from importlib import import_module
+from typing import TYPE_CHECKING, Self
+
+from recdistill.errors import UsageError, problem
+from recdistill.ledger import Ledger, Objects, Versions
+from recdistill.ledger.events import chunks, gathered
+from recdistill.ledger.locks import held
+from recdistill.settings import parse
+from recdistill.stream import disk, settings
+from recdistill.stream.cycle import Cycle, stage_names
+from recdistill.stream.forget import finish, forget
+from recdistill.stream.journal import Journal
+from recdistill.stream.protocol import STAGES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Mapping, Sequence
+    from pathlib import Path
+    from typing import TextIO
+
+    from recdistill.data.formats.table import OnBadRows
+    from recdistill.ledger import Ingested
+    from recdistill.stream.journal import Watcher
+    from recdistill.stream.protocol import Stages
+    from recdistill.stream.settings import StreamSettings
+
+__all__ = ["METHODS", "Stream"]
+
+METHODS = {"finetune": "recdistill.stream.finetune"}
+"""Methods on a stream -> the module that registers them; it is imported when a step needs it."""
+
+_SETTINGS = "stream.toml"
+_LINES = 100_000
+_WAIT = 10.0
+
+
+class Stream:
+    """An open stream; a context manager that closes it.
+
+    Args:
+        folder: as `create` made it.
+        assignments: settings for this process, as given to `--set`.
+
+    Raises:
+        UsageError: there is no stream.
+        SettingsError: its settings cannot be read.
+    """
+
+    def __init__(self, folder: Path, *, assignments: Sequence[str] = ()) -> None:
+        if not (folder / _SETTINGS).is_file():
+            remedy = f"Begin one with `recdistill stream init {folder}`"
+            raise UsageError(problem(f"There is no stream at {folder}", remedy=remedy))
+        self.folder = folder
+        self.settings: StreamSettings = settings.read(folder / _SETTINGS, assignments)
+        self.ledger = Ledger(folder, self.settings.rule)
+        self.objects, self.versions = Objects(folder / "objects"), Versions(folder)
+
+    @classmethod
+    def create(cls, folder: Path, text: str) -> Self:
+        """A new stream.
+
+        Args:
+            folder: which must not be there, or be empty.
+            text: its settings, as TOML.
+
+        Raises:
+            UsageError: something is in the folder.
+            SettingsError: the settings cannot be used; nothing is made then.
+        """
+        place = folder / f".{_SETTINGS}"  # its name is what tells a folder that a killed process has begun
+        if folder.is_dir() and place.exists() and not (folder / _SETTINGS).exists():
+            shutil.rmtree(folder / "ledger", ignore_errors=True)
+            place.unlink()
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UsageError(problem(f"{folder} is there, and not empty", remedy="Give a new folder"))
+        folder.mkdir(parents=True, exist_ok=True)
+        place.write_text(text, encoding="utf-8")
+        try:
+            found = settings.read(place)
+            method_of(found)
+        except BaseException:
+            place.unlink()
+            raise
+        Ledger.create(folder, found.rule).close()
+        place.replace(folder / _SETTINGS)
+        return cls(folder)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the files."""
+        self.ledger.close()
+
+    def journal(self, watch: Watcher | None = None) -> Journal:
+        """Which stages are done."""
+        return Journal(self.ledger.index, self.objects, self.folder / "work", seed=self.settings.seed, watch=watch)
+
+    def ingest(
+        self,
+        source: object,
+        *,
+        columns: Mapping[str, str] | None = None,
+        on_bad_rows: OnBadRows = "error",
+        echo: Callable[[str], object] | None = None,
+        now: float | None = None,
+    ) -> Ingested:
+        """Append what is new of a log; never waits for a step.
+
+        Args:
+            source: all that `recdistill.read` takes. A column `event_id` names events; without it an event is known by
+                what it says, and by its place among equal ones of this batch.
+            columns: role -> column; beside the roles of `read`, `event`.
+            on_bad_rows: "error" takes in nothing of a batch with bad rows; "skip" leaves them out.
+            echo: told what was inferred.
+            now: Unix seconds of arrival; None reads the clock.
+        """
+        return self.ledger.ingest(gathered(source, columns=columns, on_bad_rows=on_bad_rows, echo=echo), now=now)
+
+    def ingest_lines(
+        self,
+        lines: TextIO,
+        *,
+        columns: Mapping[str, str] | None = None,
+        on_bad_rows: OnBadRows = "error",
+        size: int = _LINES,
+        now: float | None = None,
+    ) -> Ingested | None:
+        """Append JSON lines from a pipe, at most `size` at a time and every few seconds.
+
+        What a pipe delivers twice counts once: equal lines without ids are one event here. None where nothing came.
+        """
+        done: Ingested | None = None
+        for place in chunks(lines, self.ledger.spool_of_this_process(), size=size):
+            batch = gathered(place, columns=columns, on_bad_rows=on_bad_rows, repeats=False)
+            place.unlink()
+            one = self.ledger.ingest(batch, now=now)
+            done = one if done is None else done + one
+        return done
+
+    def step(
+        self,
+        *,
+        stages: Stages | None = None,
+        blocks: int | None = None,
+        close: bool = False,
+        watch: Watcher | None = None,
+        now: float | None = None,
+    ) -> list[int]:
+        """Do everything that is due: unfinished cycles, in order, then upkeep. Safe to kill, and to repeat.
+
+        Args:
+            stages: the method; None takes the one that the settings name.
+            blocks: finish at most so many cycles; None takes all.
+            close: close the open block first, however young.
+            watch: told of every stage.
+            now: Unix seconds; None reads the clock.
+
+        Returns:
+            The cycles that were finished.
+
+        Raises:
+            UsageError: another process steps this stream.
+        """
+        done: list[int] = []
+        with self._stepping():
+            journal = self.journal(watch)
+            finish(self)
+            self.ledger.close_open(now=now, asked=close)
+            due = [block for block in self.ledger.blocks() if not self._finished(journal, block.number, stages)]
+            for block in due[:blocks]:
+                stages = method_of(self.settings) if stages is None else stages
+                cycle = Cycle(
+                    block,
+                    settings=self.settings,
+                    stages=stages,
+                    ledger=self.ledger,
+                    journal=journal,
+                    versions=self.versions,
+                )
+                cycle.run()
+                done.append(block.number)
+                disk.upkeep(self)
+            if not done:
+                disk.upkeep(self)
+        return done
+
+    def rollback(self, to: str | None = None, *, now: float | None = None) -> str:
+        """Serve an earlier version; it is a pointer, and takes no time. The next version that passes replaces it.
+
+        Args:
+            to: the version; None takes the one published before the serving one.
+            now: Unix seconds; None reads the clock.
+
+        Returns:
+            The version that is served now.
+
+        Raises:
+            UsageError: no such version, or none before.
+        """
+        with self.pointer():
+            serving, names = self.versions.serving(), self.versions.names()
+            if serving is None:
+                raise UsageError(problem("No version has been published yet", remedy="Run `recdistill stream step`"))
+            if to is None:
+                older = [name for name in names if name < serving]
+                if not older:
+                    raise UsageError(problem("There is no version before the serving one", serving, allowed=names))
+                to = older[-1]
+            self.versions.serve(to)
+            with self.ledger.index.change():
+                at = time.time() if now is None else now
+                self.ledger.index.run("INSERT INTO rollback VALUES (?, ?, ?)", at, serving, to)
+        return to
+
+    def forget(self, user: str, *, now: float | None = None) -> dict[str, int]:
+        """Remove a person, and schedule what deletion cannot remove; as `stream.forget.forget`."""
+        with self._stepping():
+            return forget(self, user, now=time.time() if now is None else now)
+
+    @contextmanager
+    def pointer(self) -> Generator[None]:
+        """The lock of those that move `serving`."""
+        with held(self.folder / "serving.lock", "changes what is served", wait=_WAIT):
+            yield
+
+    @contextmanager
+    def _stepping(self) -> Generator[None]:
+        with held(self.folder / "step.lock", "steps it"):
+            self.objects.tidy()
+            self.versions.tidy()
+            yield
+            shutil.rmtree(self.folder / "work", ignore_errors=True)
+
+    def _finished(self, journal: Journal, cycle: int, stages: Stages | None) -> bool:
+        """Whether a cycle has nothing left to do; asks no method for its members."""
+        del stages
+        last = stage_names(cycle, members=0, every=self.settings.teacher.every)[-1]
+        return journal.find(cycle, last) is not None
+
+
+def method_of(found: StreamSettings) -> Stages:
+    """The method that settings name, built with its part of them.
+
+    Raises:
+        UnknownName: no such method.
+        SettingsError: unknown or unusable settings of it.
+    """
+    name = found.method_name
+    if name in METHODS:
+        import_module(METHODS[name])
+    entry = STAGES[name]
+    return entry.build(parse(entry.settings, {"name": name, **found.method}, at="method"))

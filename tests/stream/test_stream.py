@@ -1,0 +1,309 @@
+"""The machine: what is published, what is not, what is served, what is kept."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from recdistill import bundle
+from recdistill.errors import SettingsError, UnknownName, UsageError
+from recdistill.ledger.locks import held
+from recdistill.recipes.stream import TEMPLATE, begin, settings_text, table
+from recdistill.report.stream import StreamPage
+from recdistill.stream import disk
+from recdistill.stream.answers import answer
+from recdistill.stream.collect import block_data
+from recdistill.stream.cycle import stage_names
+from recdistill.stream.settings import StreamSettings
+from recdistill.stream.settings import read as read_settings
+from recdistill.stream.status import status
+from recdistill.stream.stream import Stream
+
+
+def test_every_stage_of_a_cycle_runs_once_in_order(stream, toy):
+    told = []
+
+    class Watch:
+        def on_stage(self, cycle, stage, what, about):
+            if what == "done":
+                told.append((cycle, stage))
+
+    assert stream.step(stages=toy.Toy(), blocks=1, watch=Watch()) == [0]
+    names = stage_names(0, members=2, every=1)
+    assert told == [(0, name) for name in names]
+    assert stream.step(stages=toy.Toy()) == [1, 2]
+    assert stream.step(stages=toy.Toy()) == []
+
+
+def test_the_student_goes_on_from_the_one_that_was_distilled_last(stream, toy):
+    method = toy.Toy()
+    stream.step(stages=method)
+    nothing_before = [call[2:] for call in method.calls if call[0] == "student"]
+    assert nothing_before == [(True, True, True), (False, False, False), (False, False, False)]
+    made = stream.objects.get(stream.journal().find(2, "student").object).about["made"]
+    assert made["inputs"]["start"] == stream.journal().find(1, "distil").object
+
+
+def test_with_two_clocks_the_student_goes_on_from_itself_and_teachers_learn_from_all_since(
+    tmp_path, events, settings, toy
+):
+    text = settings.replace("events = 500", "events = 250") + "[teacher]\nevery = 2\n"
+    method = toy.Toy()
+    with Stream.create(tmp_path / "s", text) as stream:
+        stream.ingest(events, now=0.0)
+        assert stream.step(stages=method) == [0, 1, 2, 3, 4, 5]
+        made = stream.objects.get(stream.journal().find(4, "student").object).about["made"]
+        assert made["inputs"]["start"] == stream.journal().find(3, "student").object
+        assert stream.journal().find(3, "teacher[0]") is None
+    assert [call[4] for call in method.calls if call[:3:2] == ("teacher", 0)] == [[0], [1, 2], [3, 4]]
+
+
+def test_what_is_held_out_is_each_users_last_and_never_trained_on(stream, toy):
+    stream.step(stages=toy.Toy(), blocks=1)
+    stored = stream.objects.get(stream.journal().find(0, "collect").object)
+    a, block = stored.arrays, stream.ledger.block(0)
+    rows = stream.ledger.rows(block.first, block.last)
+    parts = {
+        n: list(zip(a[f"{n}_user"].tolist(), a[f"{n}_item"].tolist(), strict=True)) for n in ("train", "valid", "test")
+    }
+    assert sorted(pair for part in parts.values() for pair in part) == sorted(
+        zip(rows.user.tolist(), rows.item.tolist(), strict=True)
+    )
+    when = dict(zip(zip(rows.user.tolist(), rows.item.tolist(), strict=True), rows.timestamp.tolist(), strict=True))
+    for user in np.unique(a["test_user"]).tolist():
+        times = [[when[pair] for pair in parts[n] if pair[0] == user] for n in ("train", "valid", "test")]
+        assert len(times[1]) == len(times[2]) == max(int(0.1 * sum(map(len, times))), 1)
+        assert max(times[0], default=0) <= min(times[1])
+        assert max(times[1]) <= min(times[2])
+    data = block_data(stored)
+    assert (data.n_users, data.n_items) == (block.users, block.items)
+    assert len(data.train) == len(parts["train"])
+    assert len(data.valid) == len(parts["valid"])
+
+
+class Worse:
+    """From cycle 1 on, a student that ranks by nothing; it lists nothing where `value` is -50."""
+
+    def __init__(self, toy, value=-50.0):
+        self.inner, self.value = toy, value
+
+    def __getattr__(self, name):
+        return getattr(self.inner, name)
+
+    def ranked(self, stage, arrays, users, k, without):
+        if stage == "student" and arrays["user"][0, 0] == -50.0:
+            return np.full((len(users), k), -1, np.int64)
+        return self.inner.ranked(stage, arrays, users, k, without)
+
+    def student(self, job, **given):
+        out = self.inner.student(job, **given)
+        if job.cycle == 0:
+            return out
+        user = out.arrays["user"].copy()
+        user[:, 0] = self.value
+        return replace(out, arrays={**out.arrays, "user": user})
+
+
+def test_a_failed_gate_keeps_the_version_says_why_and_stops_neither_ingest_nor_the_cycle(
+    tmp_path, events, settings, toy
+):
+    text = settings.replace("worse = 1.0", "worse = 0.1")
+    with Stream.create(tmp_path / "s", text) as stream:
+        stream.ingest(events, now=0.0)
+        method = Worse(toy.Toy())
+        assert stream.step(stages=method) == [0, 1, 2]
+        (first,) = stream.versions.names()
+        assert stream.versions.serving() == first
+        gate = stream.journal().find(1, "gate").measured
+        (failed,) = [check for check in gate["checks"] if not check["passed"]]
+        assert failed["name"] == "newest block"
+        assert failed["why"].startswith("recall@20 on the newest block 0.0000, at least 0.")
+        assert "(serving version 0." in failed["why"]
+        # a student that failed teaches nobody: the teachers were given the one it began from
+        made = stream.objects.get(stream.journal().find(1, "teacher[0]").object).about["made"]
+        assert made["inputs"]["student"] == stream.journal().find(0, "distil").object
+        found = status(stream, now=0.0)
+        assert [cycle.passed for cycle in found.cycles] == [True, False, False]
+        assert failed["why"] in found.cycles[1].why
+        assert stream.ingest(events).repeated > 0
+
+
+def test_a_student_that_is_not_a_number_is_never_served(stream, toy):
+    stream.step(stages=Worse(toy.Toy(), np.nan))
+    assert len(stream.versions.names()) == 1
+    (check,) = stream.journal().find(1, "gate").measured["checks"]
+    assert check == {"name": "finite", "passed": False, "why": "user hold NaN or infinity"}
+
+
+@pytest.mark.parametrize(
+    ("setting", "check"),
+    [
+        ("overlap = [0.9, 1.0]", "overlap"),
+        ("coverage = [0.5, 2.0]", "coverage"),
+        ("forgetting = 0.0", "old blocks"),
+    ],
+)
+def test_each_gate_can_keep_a_student_back(tmp_path, events, settings, toy, setting, check):  # noqa: PLR0917
+    name = setting.split()[0]
+    text = "\n".join(setting if line.startswith(name) else line for line in settings.splitlines())
+    with Stream.create(tmp_path / "s", text) as stream:
+        stream.ingest(events, now=0.0)
+        stream.step(stages=Worse(toy.Toy()), blocks=2)
+        failed = [c["name"] for c in stream.journal().find(1, "gate").measured["checks"] if not c["passed"]]
+        assert check in failed
+
+
+def test_new_users_must_be_ranked_better_than_by_popularity(tmp_path, events, settings, toy):
+    text = settings.replace("new_users = false", "new_users = true\nnew_users_least = 10")
+
+    class Last(toy.Toy):
+        def ranked(self, stage, arrays, users, k, without):
+            return np.full((len(users), k), -1, np.int64)
+
+    with Stream.create(tmp_path / "s", text) as stream:
+        stream.ingest(events, now=0.0)
+        stream.step(stages=Last(), blocks=1)
+        failed = [c for c in stream.journal().find(0, "gate").measured["checks"] if not c["passed"]]
+        assert [c["name"] for c in failed] == ["new users"]
+        assert "new users 0.0000, at least popularity's 0." in failed[0]["why"]
+        assert stream.versions.serving() is None
+        with pytest.raises(UsageError, match="No version has been published yet"):
+            stream.rollback()
+
+
+def test_rollback_is_a_pointer_and_the_next_version_replaces_it(stream, toy):
+    stream.step(stages=toy.Toy(), blocks=2)
+    one, two = stream.versions.names()
+    assert stream.versions.serving() == two
+    before = bundle.open(stream.folder / "serving").manifest.digest
+    assert stream.rollback(now=1.0) == one
+    assert bundle.open(stream.folder / "serving").manifest.digest != before
+    with pytest.raises(UsageError, match="There is no version before the serving one"):
+        stream.rollback()
+    with pytest.raises(UsageError, match="There is no such version; got 'none'"):
+        stream.rollback("none")
+    assert stream.rollback(two) == two
+    stream.rollback(one)
+    stream.step(stages=toy.Toy())
+    assert stream.versions.serving() == stream.versions.names()[-1]
+    assert status(stream, now=0.0).rollbacks == 3
+
+
+def test_a_version_that_was_rolled_back_is_not_served_again_by_a_step_that_was_killed(stream, toy):
+    stream.step(stages=toy.Toy(), blocks=2)
+    one, _ = stream.versions.names()
+    stream.rollback()
+    stream.ledger.index.run("DELETE FROM stage WHERE cycle = 1 AND stage IN ('publish', 'proxies')")
+    stream.step(stages=toy.Toy(), blocks=1)
+    assert stream.versions.serving() == one
+
+
+def test_two_steps_at_once_are_refused_and_ingest_goes_on(stream, toy, events):
+    with held(stream.folder / "step.lock", "steps it"):
+        with pytest.raises(UsageError, match=r"is in use: process .* steps it"):
+            stream.step(stages=toy.Toy())
+        with pytest.raises(UsageError, match="is in use"):
+            stream.forget("u1")
+        assert stream.ingest(events).repeated > 0
+
+
+def test_new_people_are_answered_by_a_fold_in_and_marked_so(stream, toy):
+    stream.step(stages=toy.Toy())
+    stream.ingest_lines(io.StringIO('{"user": "nina", "item": "i3", "timestamp": 1999999999}\n'))
+    found = answer(stream, ["nobody", "u1", "nina", "omar", "u1"], 5, clicks={"omar": ["i3", "i5", "unknown"]})
+    assert [found.source_of(user) for user, _ in found] == ["popular", "model", "fold-in", "fold-in"]
+    lists = found.to_dict()
+    assert all(len(items) == 5 for items in lists.values())
+    assert "i3" not in [item.id for item in lists["nina"]]
+    assert not {"i3", "i5"} & {item.id for item in lists["omar"]}
+
+
+def test_old_outputs_go_and_holdouts_and_the_latest_versions_stay(tmp_path, events, settings, toy):
+    text = settings.replace("base = 1500", "base = 400").replace("events = 500", "events = 300")
+    text += "[disk]\nversions = 2\ncycles = 2\n"
+    with Stream.create(tmp_path / "s", text) as stream:
+        stream.ingest(events, now=0.0)
+        done = stream.step(stages=toy.Toy())
+        last = done[-1]
+        kept = {(line.cycle, line.stage) for line in stream.journal().lines() if stream.objects.has(line.object)}
+        assert {cycle for cycle, stage in kept if stage == "holdout"} == set(done)
+        assert {cycle for cycle, stage in kept if stage == "teacher[0]"} == {last - 1, last}
+        assert len(stream.versions.names()) == 2
+        assert len(stream.objects.names()) == len(
+            {line.object for line in stream.journal().lines()} & set(stream.objects.names())
+        )
+
+
+def test_a_budget_takes_outputs_then_events_and_the_next_cycle_still_runs(tmp_path, log, write_csv, settings, toy):
+    text = settings.replace("base = 1500", "base = 400").replace("events = 500", "events = 300")
+    text += "[disk]\nversions = 5\ncycles = 5\nbudget = 1\ndrop_events = true\n"
+    with Stream.create(tmp_path / "s", text) as stream:
+        for n in range(4):
+            part = slice(n * 600, n * 600 + 600)
+            stream.ingest(write_csv(log, tmp_path / f"{n}.csv", part), now=0.0)
+            stream.step(stages=toy.Toy())
+        teachers = {
+            line.cycle
+            for line in stream.journal().lines()
+            if line.stage == "teacher[0]" and stream.objects.has(line.object)
+        }
+        assert len(teachers) == 1
+        assert len(stream.versions.names()) == 2
+        assert stream.ledger.counts()["events"] < 1200
+        assert status(stream, now=0.0).budget == 1
+        assert sum(disk.sizes(stream).values()) > 1
+
+
+def test_status_tells_where_it_stands_as_a_table_as_json_and_as_a_page(stream, toy):
+    from rich.console import Console
+
+    fresh = status(stream, now=50.0)
+    assert fresh.due[0] == "cycle 0: collect (count, 1,500 events)"
+    stream.step(stages=toy.Toy(), blocks=2)
+    found = status(stream, now=50.0)
+    assert [cycle.done for cycle in found.cycles] == [True, True]
+    assert found.cycles[1].replay == 0.25
+    a = [line.measured["recall"] for line in stream.journal().lines() if line.stage == "gate"]
+    la, ra = (a[0]["0"] + a[1]["1"]) / 2, (a[1]["0"] + a[1]["1"]) / 2
+    assert found.cycles[1].student == pytest.approx({"LA": la, "RA": ra, "H": 2 * la * ra / (la + ra)})
+    assert found.due[0].startswith("cycle 2: collect")
+    assert json.loads(json.dumps(found.plain()))["serving"] == found.serving
+    said = Console(width=200, file=io.StringIO())
+    said.print(table(found))
+    assert "recall@20 on the holdouts" in said.file.getvalue()
+    page = StreamPage(found, settings="seed = 3 <&>").render()
+    assert "<svg" in page
+    assert "seed = 3 &lt;&amp;&gt;" in page
+    assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org/2000/svg", "")
+
+
+def test_the_template_is_valid_and_says_the_defaults(tmp_path):
+    path = tmp_path / "stream.toml"
+    path.write_text(TEMPLATE)
+    found, default = read_settings(path), StreamSettings()
+    assert found.model_dump(exclude={"method"}) == default.model_dump(exclude={"method"})
+    again = tmp_path / "again.toml"
+    again.write_text(settings_text(path, ["blocks.events=7", "method.update={epochs=3}"]))
+    changed = read_settings(again)
+    assert (changed.blocks.events, changed.method["update"]) == (7, {"epochs": 3})
+    assert changed.gates == default.gates
+
+
+def test_a_stream_begins_in_a_new_folder_with_settings_that_can_be_used(tmp_path):
+    with pytest.raises(SettingsError, match=r"Did you mean 'blocks.events'"):
+        begin(tmp_path / "s", assign=["blocks.event=5"])
+    with pytest.raises(UnknownName, match=r"Unknown method on a stream 'finetun'. Did you mean 'finetune'"):
+        begin(tmp_path / "s", assign=["method.name=finetun"])
+    with pytest.raises(SettingsError, match=r"Did you mean 'method.teacher_dim'"):
+        begin(tmp_path / "s", assign=["method.teacherdim=5"])
+    begin(tmp_path / "s").close()
+    with pytest.raises(UsageError, match="is there, and not empty"):
+        begin(tmp_path / "s")
+    (tmp_path / "s" / "stream.toml").rename(tmp_path / "s" / ".stream.toml")  # as `init` leaves it when it is killed
+    begin(tmp_path / "s").close()
+    with pytest.raises(UsageError, match=r"There is no stream at .*none"):
+        Stream(tmp_path / "none")
