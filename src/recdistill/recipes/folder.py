@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["held"]
 
 _SHOWN = 5
+_ADDED: dict[str, Any] = {"output": True, "search": {"pareto", "random", "controls"}}
+"""What only adds rows to what is there."""
 
 
 @contextmanager
@@ -37,7 +39,7 @@ def held(run: RunSettings | SearchRun, *, overwrite: bool = False) -> Generator[
     Raises:
         UsageError: the folder holds a run with other settings, or such a run is at work there.
     """
-    work, settings = run.output.dir / "work", run.model_dump(mode="json", exclude={"output"})
+    work, settings = run.output.dir / "work", run.model_dump(mode="json", exclude=_ADDED)
     work.mkdir(parents=True, exist_ok=True)
     path = work / "settings.json"
     with (work / "folder.lock").open("w") as busy, (work / "settings.lock").open("w") as claiming:
@@ -57,7 +59,10 @@ def _take_over(run: RunSettings | SearchRun, different: list[str], busy: int, *,
     more = f" and {len(different) - _SHOWN} more" if len(different) > _SHOWN else ""
     what = f"{run.output.dir} holds a run with other settings ({'; '.join(different[:_SHOWN])}{more})"
     if not overwrite:
-        remedy = "Give another output.dir, or replace its results with --overwrite (overwrite=True)"
+        remedy = (
+            "Give another output.dir, or replace its results with --overwrite (overwrite=True), which uses what is "
+            "finished and fits again"
+        )
         raise UsageError(problem(what, remedy=remedy))
     try:
         fcntl.flock(busy, fcntl.LOCK_EX | fcntl.LOCK_NB)
