@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["fold_in", "initialised", "prominent"]
 
+_PAIRS = 1 << 22
+"""Candidates at a time."""
 _TABLES = {"mf": ("user", "item"), "lightgcn": ("user", "item"), "vae": (None, "decoder")}
 _MORE = {"vae": ("encoder", "decoder_bias")}
 
@@ -121,7 +123,7 @@ def prominent(
         columns.n_columns,
     )
     out = np.full((len(newcomers), n), -1, np.int64)
-    size = max(1, (1 << 22) // max(n, 1))
+    size = max(1, _PAIRS // max(n, 1))
     degrees = np.cumsum(rows.degrees[newcomers])
     starts = [0]
     while starts[-1] < len(newcomers):  # chunks of newcomers by the pairs that they lead to

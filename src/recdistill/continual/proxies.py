@@ -93,8 +93,8 @@ def compressed(
     q, r = np.linalg.qr(user.astype(np.float64))
     p, s = np.linalg.qr(item.astype(np.float64))
     u, values, v = np.linalg.svd(r @ s.T)  # (w, w)
-    root = np.sqrt(values[:width])
-    return (q @ (u[:, :width] * root)).astype(np.float32), (p @ (v[:width].T * root)).astype(np.float32)
+    root = np.sqrt(values[:width])  # fewer where there are fewer rows
+    return (q @ (u[:, : len(root)] * root)).astype(np.float32), (p @ (v[: len(root)].T * root)).astype(np.float32)
 
 
 def _turned(student: Snapshot, before: Snapshot) -> dict[str, NDArray[np.float32]]:

@@ -85,8 +85,8 @@ def update_spmf(
     chance = np.log(word.astype(np.float64))
     n = min(len(score), max(1, round(settings.share * len(block.train))))
     chosen = np.argsort(-(np.exp(-rank / len(score)) * chance), kind="stable")[:n]  # Efraimidis and Spirakis: u^(1/w)
-    drawn = [each[chosen].astype(np.int32) for each in (user, item)]
-    log = Interactions(block.train.users, block.train.items, *drawn)
+    who, what = user[chosen].astype(np.int32), item[chosen].astype(np.int32)
+    log = Interactions(block.train.users, block.train.items, who, what)
     model = start.model()
     passes = [base_pass(start, log, training, avoid=None, seed=run.seed)]
     return learn(start, model, passes, training, train=train, valid=block.valid, run=run)

@@ -138,7 +138,7 @@ class Snapshot:
         path.parent.mkdir(parents=True, exist_ok=True)
         text = {"version": _VERSION, "spec": self.spec.model_dump(mode="json"), "about": dict(about or {})}
         beside = path.with_name(f".{path.name}.{os.getpid()}")
-        arrays = {name: np.ascontiguousarray(value) for name, value in self.arrays().items()}
+        arrays = {name: np.asarray(value, order="C") for name, value in self.arrays().items()}
         save_file(arrays, beside, metadata={"recdistill": json.dumps(text, sort_keys=True)})
         with beside.open("rb") as written:
             os.fsync(written.fileno())
