@@ -41,6 +41,14 @@ def test_candidates_are_the_head_of_a_sources_list_without_the_last_two_blocks_a
     np.testing.assert_allclose(memory.label, 1 / (1 + np.exp(-chosen)), rtol=1e-6)
 
 
+def test_the_memory_of_a_part_of_the_users_is_theirs_whatever_the_others():
+    (whole,) = memories([((USER, ITEM), 2)], depth=4, without=WITHOUT)
+    (part,) = memories([((USER, ITEM), 2)], depth=4, without=WITHOUT, users=3, seed=1)
+    assert len(part.users) == 3
+    np.testing.assert_array_equal(part.items, whole.items[part.users])
+    np.testing.assert_array_equal(part.label, whole.label[part.users])
+
+
 def test_draws_follow_their_weights():
     """10,000 users with the same five candidates; one draw each: counts against exp(eps (rank_ref - rank_source))."""
     n, eps = 10_000, 0.7

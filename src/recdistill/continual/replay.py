@@ -23,7 +23,9 @@ from typing_extensions import override
 
 from recdistill import rng
 from recdistill.continual.batches import SoftBatch
+from recdistill.data.csr import Csr
 from recdistill.errors import UsageError, problem
+from recdistill.evaluation.vectors import VectorRanker
 from recdistill.knowledge.view import Kind
 from recdistill.losses.soft_labels import soft_bce, soft_hinge
 from recdistill.objective import Term
@@ -37,7 +39,6 @@ if TYPE_CHECKING:
 
     from recdistill.clock import Clock
     from recdistill.continual.settings import Replay
-    from recdistill.data.csr import Csr
     from recdistill.knowledge.view import View
     from recdistill.query import Batch
 
@@ -56,7 +57,7 @@ class Memory:
 
     users: NDArray[np.int64]
     """(m,) user rows."""
-    items: NDArray[np.int64]
+    items: NDArray[np.integer]
     """(m, A) candidates, best first, -1 past the end."""
     label: NDArray[np.float32]
     """(m, A) in [0, 1]."""
@@ -64,7 +65,14 @@ class Memory:
     """Drawn a user."""
 
 
-def memories(sources: Sequence[tuple[Vectors | None, int]], *, depth: int, without: Csr) -> list[Memory]:
+def memories(
+    sources: Sequence[tuple[Vectors | None, int]],
+    *,
+    depth: int,
+    without: Csr,
+    users: int | None = None,
+    seed: int = 0,
+) -> list[Memory]:
     """Each source's candidates; one that is None, or from which nothing is drawn, is left out.
 
     Args:
@@ -72,27 +80,29 @@ def memories(sources: Sequence[tuple[Vectors | None, int]], *, depth: int, witho
             that it has.
         depth: A.
         without: U x I training items of the last two blocks.
+        users: at most so many of a source's users; None = all.
+        seed: of their choice, which is the same for all sources of one size.
     """
-    from recdistill.evaluation.vectors import VectorRanker  # noqa: PLC0415
-
     out: list[Memory] = []
     for vectors, n in sources:
         if vectors is None or n == 0:
             continue
         user, item = vectors
-        users = np.arange(len(user), dtype=np.int64)
-        here = without.select(users)
-        inside = _within(here, len(item))
-        lists = VectorRanker(user, item).top_k(users, min(depth, len(item)), inside)
-        scores = _scores(user, item, lists)
+        some = np.arange(len(user), dtype=np.int64)
+        if users is not None and users < len(user):
+            word = rng.bits(rng.key(seed, "remembered"), some, 1)[:, 0]
+            some = np.sort(np.argpartition(word, users)[:users])
+        inside = _within(without, len(user), len(item))
+        lists = VectorRanker(user, item).top_k(some, min(depth, len(item)), inside)
+        scores = _scores(user[some], item, lists)
         with np.errstate(over="ignore"):
             label = np.where(lists >= 0, 1 / (1 + np.exp(-scores)), 0).astype(np.float32)
-        out.append(Memory(users, lists, label, n))
+        out.append(Memory(some, lists.astype(np.int32), label, n))
     return out
 
 
 def ranks(
-    reference: Vectors, users: NDArray[np.int64], items: NDArray[np.int64], *, without: Csr | None
+    reference: Vectors, users: NDArray[np.int64], items: NDArray[np.integer], *, without: Csr | None
 ) -> NDArray[np.int64]:
     """(m,) users, (m, A) items -> (m, A) how many items the reference scores above each; of equals, none.
 
@@ -156,8 +166,8 @@ class Remembered:
         reference = self._reference()
         without = self._without if self._c.masks == "alike" else None
         parts: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]] = []
-        for at, source in enumerate(self._sources):
-            there = ranks(reference, source.users, source.items, without=without)  # (m, A)
+        found = self._ranks(reference, without)
+        for at, (source, there) in enumerate(zip(self._sources, found, strict=True)):  # (m, A)
             weight = self._c.sharpness * (there - np.arange(source.items.shape[1]))
             weight = weight + rng.gumbel(rng.key(self._seed, "replay", epoch, at), source.users, weight.shape[1])
             weight[source.items < 0] = -np.inf
@@ -165,11 +175,20 @@ class Remembered:
             chosen = np.argpartition(-weight, n - 1, axis=1)[:, :n] if n else np.zeros((len(weight), 0), np.int64)
             chosen.sort(axis=1)
             spare = ((0, 0), (0, source.n - n))
-            items = np.pad(np.take_along_axis(source.items, chosen, 1), spare, constant_values=-1)
+            items = np.pad(np.take_along_axis(source.items, chosen, 1).astype(np.int64), spare, constant_values=-1)
             label = np.pad(np.take_along_axis(source.label, chosen, 1), spare)
             parts.append((np.repeat(source.users, source.n), items.ravel(), label.ravel()))
         user, item, label = (np.concatenate(column) for column in zip(*parts, strict=True))
         return user, merged(user * self._n_items + item, item, label), label
+
+    def _ranks(self, reference: Vectors, without: Csr | None) -> list[NDArray[np.int64]]:
+        """(m, A) of each source; those of the same users share one sort of the reference's scores."""
+        first = self._sources[0].users
+        if not all(np.array_equal(source.users, first) for source in self._sources):
+            return [ranks(reference, source.users, source.items, without=without) for source in self._sources]
+        items = np.concatenate([source.items for source in self._sources], 1)
+        edges = np.cumsum([source.items.shape[1] for source in self._sources])[:-1]
+        return np.split(ranks(reference, first, items, without=without), edges, axis=1)
 
 
 def merged(key: NDArray[np.int64], item: NDArray[np.int64], label: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -216,10 +235,9 @@ def _scores(user: NDArray[np.float32], item: NDArray[np.float32], lists: NDArray
     return out
 
 
-def _within(csr: Csr, n: int) -> Csr:
-    """The values below n of each row."""
-    from recdistill.data.csr import Csr as Rows_  # noqa: PLC0415
-
-    keep = csr.indices < n
+def _within(csr: Csr, n_rows: int, n: int) -> Csr:
+    """The values below n of the first rows."""
+    indptr, indices = csr.indptr[: n_rows + 1], csr.indices[: csr.indptr[n_rows]]
+    keep = indices < n
     kept = np.concatenate([[0], np.cumsum(keep)])
-    return Rows_(kept[csr.indptr], csr.indices[keep], n)
+    return Csr(kept[indptr], indices[keep], n)

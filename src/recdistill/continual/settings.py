@@ -112,6 +112,9 @@ class Replay(Settings):
     """The weight falls as `exp(-epoch / period)`; None keeps it."""
     redraw: int = Field(default=5, ge=1)
     """Epochs between draws."""
+    users: int | None = Field(default=None, ge=1)
+    """Whose memory is replayed: so many of those known, chosen once a stage; None = everybody's (official code). At a
+    million users everybody's ranks cost more than the learning."""
 
 
 class Contrast(Settings):

@@ -250,6 +250,8 @@ def remembering(
         [(None if vectors is None else _head(vectors, known), n) for vectors, n in asked],
         depth=settings.depth,
         without=without,
+        users=settings.users,
+        seed=seed,
     )
     if not sources:
         return None
