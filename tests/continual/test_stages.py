@@ -203,3 +203,18 @@ def test_a_warm_start_begins_from_the_updated_student(stream, settings, begun):
     )
     assert not np.array_equal(scratch.snapshot.weights["user"], student.weights["user"])
     assert torch.get_default_dtype() == torch.float32
+
+
+def test_a_silent_user_keeps_still_where_no_term_reaches_them_and_decays_by_term_elsewhere(stream, settings, begun):
+    teacher, _, student = begun
+    graph = stream[0].train.csr()
+    plain = over(settings, {"teach": {"contrast": {"weight": 0}}}).teach
+    alone = update_teacher(stream[1], graph, teacher, Sources(), plain, run=Run(3))
+    np.testing.assert_array_equal(alone.snapshot.weights["user"][3], teacher.weights["user"][3])
+    told = update_teacher(stream[1], graph, teacher, Sources(), settings.teach, run=Run(3))
+    assert {"decay", "base", "user_item"} <= set(told.report.history[0].losses)
+    c = over(settings, {"distil": {"training": {"decay": "touched"}}}).distil
+    _, lists, _ = begun
+    graphs = distil(stream[0], spec("lightgcn"), lists, c, run=Run(2)).report.history[0].losses
+    assert graphs["train.decay"] < 0.01 * graphs["train.base"], "weighed by the weight decay"
+    assert student.spec.name == "mf"

@@ -67,6 +67,7 @@ def learn(
     train: Csr,
     valid: HeldOut | None,
     run: Run,
+    whole: bool = False,
 ) -> Learned:
     """Train `model`, which began as `start`, and take its snapshot at the best epoch.
 
@@ -78,9 +79,11 @@ def learn(
         train: U x I, who is met from now on.
         valid: chooses the epoch; None runs them all.
         run: seed, checkpoint, watches.
+        whole: a term reaches every row at every step, so that an optimiser by rows would let all of them decay; the
+            decay is then a term of the base pass, see `plain.base_pass`.
     """
     tables = any(isinstance(p, Table) for p in model.parameters())
-    by_rows = training.decay == "touched" and tables
+    by_rows = training.decay == "touched" and tables and not whole
     decay = training.weight_decay if by_rows or training.decay == "all" else 0.0
     made: list[torch.optim.Optimizer] = []
 

@@ -24,13 +24,14 @@ from recdistill.terms.base import FromInteractions
 from recdistill.terms.embedding_l2 import EmbeddingL2
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from recdistill.continual.learning import Learned
     from recdistill.continual.settings import Initial, ModelSpec, Training
     from recdistill.data.blocks import Block
+    from recdistill.objective import Term
 
-__all__ = ["base", "base_pass", "finetune", "popularity", "together"]
+__all__ = ["base", "base_pass", "beside", "finetune", "popularity", "together"]
 
 
 def base(block: Block, spec: ModelSpec, training: Training, *, run: Run) -> Learned:
@@ -56,10 +57,19 @@ def finetune(block: Block, before: Snapshot, training: Training, initial: Initia
     return learn(start, model, passes, training, train=train, valid=block.valid, run=run)
 
 
-def base_pass(start: Snapshot, train: Interactions, training: Training, *, avoid: Csr | None, seed: int) -> Pass:
+def base_pass(
+    start: Snapshot,
+    train: Interactions,
+    training: Training,
+    *,
+    avoid: Csr | None,
+    seed: int,
+    whole: bool = False,
+) -> Pass:
     """BPR, or the likelihood of Mult-VAE, over a block's interactions.
 
-    Mult-VAE sees each user once an epoch, `training.batch` of them a step, and has no negatives.
+    Mult-VAE sees each user once an epoch, `training.batch` of them a step, and has no negatives. Where an optimiser
+    cannot tell which rows are touched (a graph, or `whole`), their decay is a term over the batch's raw vectors.
     """
     if start.spec.name == "vae":
         rows = train.csr()
@@ -68,9 +78,16 @@ def base_pass(start: Snapshot, train: Interactions, training: Training, *, avoid
         return Pass("train", batches, Objective(base=(1.0, Multinomial(rows, steps=len(batches)))))
     batches = avoiding(train, training, avoid=avoid, seed=seed)
     terms = {"base": (1.0, FromInteractions("bpr"))}
-    if start.spec.name == "lightgcn" and training.decay == "touched" and training.weight_decay:
+    by_term = start.spec.name == "lightgcn" or whole
+    if by_term and training.decay == "touched" and training.weight_decay:
         return Pass("train", batches, Objective(**terms, decay=(training.weight_decay, EmbeddingL2())))
     return Pass("train", batches, Objective(**terms))
+
+
+def beside(base: Pass, training: Training, more: Mapping[str, tuple[float, Term]]) -> Pass:
+    """A base pass with more terms, each with its weight."""
+    own = {name: (training.weight_decay if name == "decay" else 1.0, t) for name, t in base.objective.named_terms()}
+    return Pass(base.name, base.batches, Objective(**own, **more))
 
 
 def together(stream: Sequence[Block]) -> Block:

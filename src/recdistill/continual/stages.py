@@ -22,7 +22,7 @@ from recdistill import rng
 from recdistill.continual.batches import EntityBatches, PairBatches
 from recdistill.continual.entities import initialised
 from recdistill.continual.learning import Learned, Run, learn
-from recdistill.continual.plain import base_pass
+from recdistill.continual.plain import base_pass, beside
 from recdistill.continual.proxies import remembered
 from recdistill.continual.replay import Remembered, memories
 from recdistill.continual.snapshot import Snapshot, blank
@@ -94,14 +94,7 @@ def distil(
     base = base_pass(start, block.train, settings.training, avoid=avoid, seed=run.seed)
     passes = [base]
     if settings.weight and settings.passes == "batch":
-        terms = dict(base.objective.named_terms())
-        passes = [
-            Pass(
-                "train",
-                base.batches,
-                Objective(**{n: (1.0, t) for n, t in terms.items()}, user_lists=(settings.weight, by_users)),
-            )
-        ]
+        passes = [beside(base, settings.training, {"user_lists": (settings.weight, by_users)})]
     elif settings.weight:
         everybody = EntityBatches(np.arange(block.n_users), size=settings.training.batch, side="user", seed=run.seed)
         passes.append(Pass("users", everybody, Objective(user_lists=(settings.weight, by_users)), interleave="epoch"))

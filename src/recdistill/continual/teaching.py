@@ -16,7 +16,7 @@ import torch
 from recdistill.continual.learning import Learned, Run, learn
 from recdistill.continual.multinomial import Multinomial
 from recdistill.continual.neighbours import alike
-from recdistill.continual.plain import base_pass
+from recdistill.continual.plain import base_pass, beside
 from recdistill.continual.proxies import remembered
 from recdistill.continual.replay import Remembered
 from recdistill.continual.stages import begun, cut, remembering, replayed
@@ -76,17 +76,16 @@ def update_teacher(
         pairs = remembering(model, asked, c, known=known, distilled=None, train=train, before=before, seed=run.seed)
         passes = [_of_vae(model, start, member=member, block=block, settings=settings, pairs=pairs, run=run)]
         return learn(start, model, passes, settings.training, train=train, valid=block.valid, run=run)
-    base = base_pass(start, block.train, settings.training, avoid=avoid, seed=run.seed)
-    if before is not None and settings.contrast.weight:
-        terms: dict[str, Any] = {name: (1.0, term) for name, term in base.objective.named_terms()}
-        if "decay" in terms:
-            terms["decay"] = (settings.training.weight_decay, terms["decay"][1])
-        terms |= contrasted(remembered(member), before, settings.contrast, seed=run.seed)
-        base = Pass(base.name, base.batches, Objective(**terms))
+    whole = before is not None and settings.contrast.weight > 0
+    base = base_pass(start, block.train, settings.training, avoid=avoid, seed=run.seed, whole=whole)
+    if before is not None and whole:
+        more = contrasted(remembered(member), before, settings.contrast, seed=run.seed)
+        base = beside(base, settings.training, more)
     replay = replayed(
         model, asked, c, known=known, distilled=None, train=train, before=before, size=size, seed=run.seed
     )
-    return learn(start, model, [base, *replay], settings.training, train=train, valid=block.valid, run=run)
+    passes = [base, *replay]
+    return learn(start, model, passes, settings.training, train=train, valid=block.valid, run=run, whole=whole)
 
 
 def contrasted(old: Vectors | None, before: Csr, settings: Contrast, *, seed: int) -> dict[str, tuple[float, Term]]:
