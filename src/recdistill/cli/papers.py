@@ -12,7 +12,7 @@ __all__ = ["reproduce"]
 
 
 def reproduce(
-    paper: Annotated[str, typer.Argument(help="Which tables: de-rrd, or sequential (SASRec and its kind).")] = "de-rrd",
+    paper: Annotated[str, typer.Argument(help="Which: de-rrd, sequential (SASRec and its kind), or ccd.")] = "de-rrd",
     *,
     seeds: Annotated[str, typer.Option(help="How many seeds (5: 1 to 5), or which: 2,4.")] = "5",
     tables: Annotated[

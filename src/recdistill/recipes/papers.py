@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from recdistill.recipes import adarec, sequences
+from recdistill.recipes import adarec, ccd, sequences
 from recdistill.recipes.reproduce import markdown, reproduce
 from recdistill.registry import Registry
 
@@ -32,5 +32,6 @@ class Reproduction:
 
 REPRODUCTIONS: Registry[Reproduction] = Registry("paper")
 REPRODUCTIONS.add("de-rrd", Reproduction(partial(reproduce, "de-rrd"), markdown, "citeulike_derrd", "bpr"))
+REPRODUCTIONS.add("ccd", Reproduction(ccd.reproduce, ccd.markdown, "", "yelp-mf"))
 REPRODUCTIONS.add("sequential", Reproduction(sequences.reproduce, sequences.markdown, "", "toys"))
 REPRODUCTIONS.add("adarec", Reproduction(adarec.reproduce, adarec.markdown, "", "ml-100k"))

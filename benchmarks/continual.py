@@ -1,0 +1,222 @@
+"""CCD's student update on a block of Yelp: its parts, beside the published form of them, full retraining, and at scale.
+
+    python benchmarks/continual.py update [--data ../shared/data] [--block 1] [--users 2000] [--rounds 3] [--json FILE]
+    python benchmarks/continual.py retrain ...
+    python benchmarks/continual.py scale  [--many 1000000] [--items 200000] [--events 10000000]
+
+`update`: CPU seconds and peak memory of candidates, one draw, one epoch and one validation, and of the same four in the
+form that the published code has (dense scores, an argsort and a Python loop over users for ranks, tuples and
+`random.sample` for pairs, a list searched for each negative, a loop over users in evaluation), written here after its
+description, run for `--users` users and scaled up. It is orientation: the bar is the official code itself, 20 times the
+time and 10 times the memory. `retrain`: a student update against full-batch training at the same block; bar 1/5.
+`scale`: a student update on made-up events, two epochs, replay for 20,000 users; bar 16 GB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import resource
+from pathlib import Path
+from time import process_time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from recdistill.continual.learning import METRIC, Run
+from recdistill.continual.plain import base, together
+from recdistill.continual.proxies import remembered
+from recdistill.continual.replay import Remembered, memories
+from recdistill.continual.settings import over, settings_of
+from recdistill.continual.snapshot import blank
+from recdistill.continual.stages import Sources, update_student
+from recdistill.data.blocks import Block, official
+from recdistill.data.interactions import HeldOut
+from recdistill.data.synthetic import random_log
+from recdistill.evaluation.card import environment
+from recdistill.evaluation.evaluate import evaluate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def main() -> None:
+    """Measure and print."""
+    default = os.environ.get("RECDISTILL_DATA", str(Path(__file__).parents[2] / "shared" / "data"))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["update", "retrain", "scale"])
+    parser.add_argument("--data", type=Path, default=Path(default))
+    parser.add_argument("--block", type=int, default=1)
+    parser.add_argument("--users", type=int, default=2000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--many", type=int, default=1_000_000)
+    parser.add_argument("--items", type=int, default=200_000)
+    parser.add_argument("--events", type=int, default=10_000_000)
+    parser.add_argument("--json", type=Path)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    measures: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
+        "update": update,
+        "retrain": retrain,
+        "scale": scale,
+    }
+    result = {"environment": environment().model_dump(), **measures[asked.what](asked)}
+    result["peak_gb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
+    print(json.dumps(result, indent=1))
+    if asked.json is not None:
+        asked.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+def best(rounds: int, work: Callable[[], object]) -> float:
+    """CPU seconds of the quickest of several rounds."""
+    out = []
+    for _ in range(rounds):
+        began = process_time()
+        work()
+        out.append(process_time() - began)
+    return min(out)
+
+
+def update(asked: argparse.Namespace) -> dict[str, Any]:
+    """The parts of a student update, ours and in the published form."""
+    stream = official(asked.data / "ccd_yelp")
+    block, before = stream[asked.block], stream[asked.block - 1]
+    c = settings_of()
+    graph = before.train.csr()
+    student = blank(c.student.model_copy(update={"init_std": 1.0}), graph, seed=1)
+    without = block.train.csr()
+    vectors = remembered(student)
+    assert vectors is not None
+    known = (student.n_users, student.n_items)
+    from recdistill.continual.stages import cut
+
+    masked = cut(without, *known)
+    sources = memories([(vectors, 3), (vectors, 5)], depth=100, without=masked)
+    pairs = Remembered(sources, lambda: vectors, c.update.replay, n_items=known[1], without=masked, seed=0)
+    one = over(settings_of(), {"update": {"training": {"epochs": 1, "every": 2}}}).update
+    proxies = Sources(stability=student, student=student)
+    ours = {
+        "candidates": best(asked.rounds, lambda: memories([(vectors, 3), (vectors, 5)], depth=100, without=masked)),
+        "draw": best(asked.rounds, lambda: pairs.draw(0)),
+        "update of one epoch, all of it": best(
+            asked.rounds, lambda: update_student(block, graph, student, proxies, one, run=Run(1))
+        ),
+        "validation": best(asked.rounds, lambda: evaluate(student.ranker(), before.valid, (METRIC,))),
+    }
+    theirs = published(block, vectors, asked.users)
+    share = block.old_users / asked.users
+    scaled = {name: seconds * share for name, seconds in theirs.items()}
+    epochs, draws = asked.epochs, asked.epochs // 5
+    own = ours["candidates"] + draws * (ours["draw"] + ours["validation"])
+    own += epochs * max(ours["update of one epoch, all of it"] - ours["candidates"] - ours["draw"], 0)
+    other = draws * (2 * scaled["ranks"] + scaled["pairs"] + 2 * scaled["evaluation"]) + epochs * scaled["negatives"]
+    return {
+        "block": asked.block,
+        "ours_cpu_s": ours,
+        "published_form_cpu_s": scaled,
+        f"update_of_{epochs}_epochs": {"ours": own, "published_form": other, "ratio": other / max(own, 1e-9)},
+    }
+
+
+def published(block: Block, vectors: tuple[np.ndarray, np.ndarray], users: int) -> dict[str, float]:
+    """The published form of four parts, for the first `users` users."""
+    user, item = vectors[0][:users], vectors[1]
+    chance = random.Random(0)  # noqa: S311 - as published
+
+    def ranks() -> np.ndarray:
+        scores = user @ item.T
+        order = np.argsort(-scores, axis=1)
+        out = np.zeros(order.shape, np.int64)
+        for u in range(len(order)):
+            out[u][order[u]] = np.arange(order.shape[1])
+        return out
+
+    table = ranks()
+
+    def pairs() -> list[tuple[int, int, float]]:
+        out: list[tuple[int, int, float]] = []
+        for u in range(len(table)):
+            near = np.flatnonzero(table[u] < 100)
+            weight = np.exp(1e-4 * (table[u][near] - table[u][near]))
+            for i in np.random.choice(near, 8, replace=False, p=weight / weight.sum()):
+                out.append((u, int(i), float(user[u] @ item[i])))
+        return chance.sample(out, len(out))
+
+    train = block.train.csr()
+
+    def negatives() -> None:
+        for u in range(users):
+            taken = [*train.row(u).tolist(), *range(160)]
+            for _ in train.row(u):
+                while chance.randrange(len(item)) in taken:
+                    pass
+
+    def evaluation() -> float:
+        lists = np.argsort(-(user @ item.T), axis=1)[:, :1000]
+        total = 0.0
+        for k in (20, 50, 100):
+            for u in range(users):
+                seen, wanted = set(train.row(u).tolist()), set(block.test.targets.row(u).tolist())
+                top = [i for i in lists[u].tolist() if i not in seen][:k]
+                total += len(wanted & set(top)) / max(len(wanted), 1)
+        return total
+
+    return {
+        name: best(1, work)
+        for name, work in (("ranks", ranks), ("pairs", pairs), ("negatives", negatives), ("evaluation", evaluation))
+    }
+
+
+def retrain(asked: argparse.Namespace) -> dict[str, Any]:
+    """CPU seconds and recall of a student update and of training on everything so far."""
+    stream = official(asked.data / "ccd_yelp")
+    c = settings_of()
+    first = base(stream[0], c.student, c.plain, run=Run(1)).snapshot
+    block, out = stream[1], {}
+    sources = Sources(stability=first, student=first)
+    works: dict[str, Callable[[], Any]] = {
+        "update": lambda: update_student(block, stream[0].train.csr(), first, sources, c.update, run=Run(1)),
+        "retrain": lambda: base(together(stream[:2]), c.student, c.plain, run=Run(1)),
+    }
+    for name, work in works.items():
+        began = process_time()
+        learned = work()
+        seconds = process_time() - began
+        recall = evaluate(learned.snapshot.ranker(), block.test, (METRIC,)).means[METRIC]
+        out[name] = {"cpu_s": seconds, "epochs": len(learned.report.history), "recall@20": recall}
+    return {**out, "ratio": out["update"]["cpu_s"] / out["retrain"]["cpu_s"]}
+
+
+def scale(asked: argparse.Namespace) -> dict[str, Any]:
+    """A student update over made-up events: seconds and peak memory."""
+    log = random_log(asked.many, asked.items, asked.events, seed=1)
+    part = np.arange(len(log)) % 10
+    train = log.take(np.flatnonzero(part < 9))
+    few = log.take(np.flatnonzero((part == 9) & (log.user < min(asked.many, 5_000))))
+    held = HeldOut("valid", log.users, log.items, few.csr(), train.csr())
+    old = (asked.many * 9 // 10, asked.items * 9 // 10)
+    block = Block(1, train, held, held, *old)
+    c = over(
+        settings_of(),
+        {"update": {"training": {"epochs": 2, "every": 2, "batch": 65_536}, "replay": {"users": 20_000}}},
+    )
+    from recdistill.continual.stages import cut
+
+    student = blank(c.student, cut(train.csr(), *old), seed=1)
+    began = process_time()
+    done = update_student(block, None, student, Sources(stability=student, student=student), c.update, run=Run(1))
+    return {
+        "users": asked.many,
+        "items": asked.items,
+        "events": len(train),
+        "cpu_s": process_time() - began,
+        "epochs": len(done.report.history),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,341 @@
+"""`recdistill reproduce ccd`: continual distillation on the published blocks, beside baselines and published gains.
+
+A cell is one row for one seed along the whole stream: recall and NDCG at 20 on every block so far after every block,
+with new and old users of the newest apart. Stages are kept in the working folder, so rows share base teachers and first
+students, and a killed run goes on inside a stage. Lee et al., CCD, KDD 2024, arXiv:2405.19046.
+
+Letters: K blocks after the base block, S seeds.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from recdistill.continual.settings import TUNED, over, settings_of
+from recdistill.data.blocks import official, widened
+from recdistill.errors import UnknownName
+from recdistill.evaluation.continual import continual
+from recdistill.evaluation.evaluate import evaluate
+from recdistill.recipes.ccd_page import markdown
+from recdistill.recipes.cells import Cells, write_text
+from recdistill.recipes.lineage import Kept, Lineage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from recdistill.continual.settings import CCDSettings
+    from recdistill.data.blocks import Block
+    from recdistill.evaluation.ranking import Ranker
+    from recdistill.training.watch import Watch
+
+__all__ = ["SCENES", "Row", "Scene", "collect", "markdown", "reproduce"]
+
+_WAIT = 10.0
+_METRICS = ("recall@20", "ndcg@20")
+_CALIBRATION: dict[str, Any] = {"decay": "all"}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One way along the stream, with what it sets otherwise than its scene."""
+
+    name: str
+    how: str
+    """One of `lineage.HOWS`."""
+    settings: dict[str, Any] = field(default_factory=dict[str, Any])
+    taught: bool = True
+    """Whether teachers learn from the student's side."""
+    tuned: bool = False
+    """With the official scripts' settings of every block."""
+    student: bool = True
+    """False of rows about teachers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """A stream, a student and an ensemble."""
+
+    name: str
+    title: str
+    folder: str
+    settings: dict[str, Any]
+    clean: bool = False
+    published: str = ""
+    """Whose gains stand beside it: "gowalla" or "yelp"; only a LightGCN student is of the published kind."""
+
+
+def _rows() -> tuple[Row, ...]:
+    no_replay = {"stability": 0, "plasticity": 0}
+    official_training = {"update": {"training": _CALIBRATION}, "plain": _CALIBRATION}
+    return (
+        Row("popularity so far", "popularity"),
+        Row("popularity of the block", "popularity-now"),
+        Row("full-batch", "full-batch", official_training),
+        Row("fine-tune", "fine-tune", official_training),
+        Row("fine-tune, decay of touched rows", "fine-tune"),
+        Row("spmf", "spmf"),
+        Row("lwc-kd", "lwc-kd", {"teach": {"contrast": {"personal": False}}}),
+        Row("lwc-kd with piw", "lwc-kd"),
+        Row("replay alone", "replay"),
+        Row("no update", "static"),
+        Row("distil alone", "distil-only", taught=False),
+        Row("ccd", "ccd"),
+        Row("ccd, settings of each block", "ccd", tuned=True),
+        Row("ccd as the official code", "ccd", {"preset": "compat"}),
+        Row("ccd, random newcomers", "ccd", {"update": {"initial": {"hops": "none"}}}),
+        Row("ccd, one hop", "ccd", {"update": {"initial": {"hops": "one"}}}),
+        Row("ccd without replay", "ccd", {"update": {"replay": no_replay}}),
+        Row("ccd, slow proxy alone", "ccd", {"update": {"replay": {"plasticity": 0}}}),
+        Row("ccd, recent proxy alone", "ccd", {"update": {"replay": {"stability": 0}}}),
+        Row("ccd, teachers on their own", "ccd", taught=False),
+        Row("ccd without annealing", "ccd", {"update": {"replay": {"period": None}}}),
+        Row("ccd, warm start", "ccd", {"distil": {"start": "warm"}}),
+        Row("ccd, proxies of weights", "ccd", {"proxies": {"mode": "weights"}}),
+        Row("ccd, proxies aligned", "ccd", {"proxies": {"mode": "aligned"}}),
+        Row("ccd, reference distilled", "ccd", {"update": {"replay": {"reference": "distilled"}}}),
+        Row("ccd, hinge", "ccd", {"update": {"replay": {"loss": "hinge"}}}),
+        Row("ccd, nothing avoided", "ccd", {"update": {"avoid": 0}, "distil": {"avoid": 0}, "teach": {"avoid": 0}}),
+        Row("ccd, decay of all rows", "ccd", {"update": {"training": _CALIBRATION}}),
+        Row("ccd, lwc by the mean", "ccd", {"teach": {"contrast": {"how": "mean"}}}),
+        Row("ccd, four updates a block", "ccd", {"update": {"times": 4}}),
+        Row("teachers", "teacher", student=False),
+        Row("teachers on their own", "teacher", taught=False, student=False),
+    )
+
+
+ROWS: dict[str, Row] = {row.name: row for row in _rows()}
+MAIN = ("fine-tune", "full-batch", "popularity so far", "spmf", "lwc-kd", "lwc-kd with piw", "replay alone", "ccd")
+"""Computed where no row is named."""
+
+
+def _members(n: int, name: str, dim: int) -> list[dict[str, Any]]:
+    return [{"name": name, "dim": dim}] * n
+
+
+def _mf(student: int, teacher: int) -> dict[str, Any]:
+    return {"student": {"dim": student}, "teachers": _members(5, "mf", teacher)}
+
+
+SCENES: dict[str, Scene] = {
+    scene.name: scene
+    for scene in (
+        Scene("yelp-mf", "Yelp, MF 8 from 5 MF 128", "ccd_yelp", _mf(8, 128)),
+        Scene("gowalla-mf", "Gowalla, MF 16 from 5 MF 64", "ccd_gowalla", _mf(16, 64)),
+        Scene(
+            "yelp-lightgcn",
+            "Yelp, LightGCN 8 from 5 LightGCN 128 (published)",
+            "ccd_yelp",
+            {"student": {"name": "lightgcn", "dim": 8}, "teachers": _members(5, "lightgcn", 128)},
+            published="yelp",
+        ),
+        Scene(
+            "gowalla-lightgcn",
+            "Gowalla, LightGCN 16 from 5 MF 64 and 2 Mult-VAE 64 (published)",
+            "ccd_gowalla",
+            {
+                "student": {"name": "lightgcn", "dim": 16},
+                "teachers": [*_members(5, "mf", 64), *_members(2, "vae", 64)],
+            },
+            published="gowalla",
+        ),
+        Scene(
+            "yelp-mf-clean",
+            "Yelp without repeats that leak, MF 8 from 5 MF 128",
+            "ccd_yelp",
+            _mf(8, 128),
+            clean=True,
+        ),
+    )
+}
+
+
+def reproduce(
+    *,
+    data: Path,
+    out: Path,
+    work: Path,
+    seeds: Sequence[int] = (1, 2, 3),
+    tables: Sequence[str] = ("yelp-mf",),
+    only: Sequence[str] = (),
+    watch: Callable[[str], Sequence[Watch]] = lambda _: (),
+    say: Callable[[str], object] = print,
+) -> dict[str, Any]:
+    """Finish the cells that are missing, then write `<out>.json` and `<out>.md` beside the directory `out`.
+
+    Args:
+        data: the folder that holds the scenes' folders.
+        out: where finished cells are kept: small, worth committing. Several processes may work on one directory.
+        work: outputs of stages and their checkpoints; a killed run goes on from them.
+        seeds: of the student's side.
+        tables: which of `SCENES`.
+        only: rows to compute; the baselines and CCD itself when empty.
+        watch: watches for a stage, given its name.
+        say: told of every finished cell.
+
+    Raises:
+        UnknownName: no such scene or row.
+        DataError: the data is not there.
+    """
+    for name in tables:
+        if name not in SCENES:
+            raise UnknownName("table", name, SCENES)
+    for name in only:
+        if name not in ROWS:
+            raise UnknownName("row", name, ROWS)
+    cells = Cells(out / "cells")
+    keep = Kept.at(work, watch)
+    for name in tables:
+        scene = SCENES[name]
+        stream = official(data / scene.folder, clean=scene.clean)
+        todo = [(ROWS[row], seed) for seed in seeds for row in only or MAIN]
+        while todo:
+            left: list[tuple[Row, int]] = []
+            for row, seed in todo:
+                result = _cell(cells, keep, stream, (scene, row), seed=seed)
+                if result is None:  # another process is at it
+                    left.append((row, seed))
+                    continue
+                whole = continual(np.array(result["recall@20"], np.float64), decimals=4)[-1]
+                say(f"{name} {row.name} seed {seed}: LA {whole.la:.4f}, RA {whole.ra:.4f}, H {whole.h:.4f}")
+            if left and len(left) == len(todo):
+                time.sleep(_WAIT)
+            todo = left
+    found = collect(cells)
+    write_text(out.with_name(f"{out.name}.json"), json.dumps(found, indent=1) + "\n")
+    write_text(out.with_name(f"{out.name}.md"), markdown(found))
+    return found
+
+
+def _settings(scene: Scene, row: Row, k: int) -> CCDSettings:
+    """What a row sets for block k."""
+    preset = row.settings.get("preset", "default")
+    changes = {key: value for key, value in row.settings.items() if key != "preset"}
+    out = over(settings_of(preset, scene.settings), changes)
+    return over(out, TUNED.get(k, {})) if row.tuned else out
+
+
+def _about(scene: Scene, row: Row, seed: int, blocks: int = 6) -> dict[str, Any]:
+    """Everything the result of a cell depends on."""
+    each = [_settings(scene, row, k).model_dump(mode="json") for k in range(blocks)]
+    settings = each if row.tuned else each[0]
+    return {
+        "data": scene.folder,
+        "clean": scene.clean,
+        "how": row.how,
+        "taught": row.taught,
+        "settings": settings,
+        "seed": seed,
+    }
+
+
+def _label(scene: Scene, row: Row, seed: int) -> str:
+    return f"{scene.name}-{row.name.replace(',', '').replace(' ', '-')}-seed{seed}"
+
+
+def _cell(
+    cells: Cells, keep: Kept, stream: Sequence[Block], of: tuple[Scene, Row], *, seed: int
+) -> dict[str, Any] | None:
+    """Computed, gone on with, or read; None when another process is at it."""
+    scene, row = of
+    about, label = _about(scene, row, seed), _label(scene, row, seed)
+    if (done := cells.get(label, about)) is not None:
+        return done
+    with cells.claim(label, about) as mine:
+        if not mine:
+            return None
+        if (done := cells.get(label, about)) is not None:
+            return done
+        began = time.perf_counter()
+        fixed = {k: _settings(scene, row, k) for k in range(len(stream))}
+        line = Lineage(stream, row.how, fixed.__getitem__, seed=seed, keep=keep, taught=row.taught)
+        result: dict[str, Any] = {"about": about, **measured(stream, line.after)}
+        result["seconds"] = round(time.perf_counter() - began, 1)
+        cells.put(label, about, result)
+        return result
+
+
+def measured(stream: Sequence[Block], after: Callable[[int], Ranker]) -> dict[str, Any]:
+    """What answers after every block, on every block so far.
+
+    Returns:
+        Metric -> (K + 1) lists of (K + 1) figures, None where a block is yet to come; "new" and "old" -> recall@20 of
+        those users on the newest block, after it was learned; "dormant" -> of users who were away between the first
+        increment and the last one.
+    """
+    size = len(stream)
+    tables: dict[str, list[list[float | None]]] = {m: [[None] * size for _ in range(size)] for m in _METRICS}
+    new: list[float | None] = []
+    old: list[float | None] = []
+    dormant = None
+    away = _dormant(stream)
+    for k, block in enumerate(stream):
+        ranker = after(k)
+        for j in range(k + 1):
+            held = widened(stream[j].test, block.train.users, block.train.items)
+            found = evaluate(ranker, held, _METRICS)
+            for metric in _METRICS:
+                tables[metric][k][j] = float(found.per_user[metric].mean())
+            if j == k:
+                values, came = found.per_user["recall@20"], found.queries >= block.old_users
+                new.append(_mean(values[came]) if k else None)
+                old.append(_mean(values[~came]) if k else None)
+                if k == size - 1:
+                    dormant = _mean(values[np.isin(found.queries, away)])
+    return {**tables, "new": new, "old": old, "dormant": dormant}
+
+
+def _dormant(stream: Sequence[Block]) -> NDArray[np.int64]:
+    """(m,) rows of users in the first increment and in the last, and in none between; nobody in a short stream."""
+    if len(stream) < 4:
+        return np.zeros(0, np.int64)
+    there = np.zeros((len(stream), stream[-1].n_users), np.bool_)
+    for k, block in enumerate(stream):
+        for csr in (block.train.csr(), block.valid.targets, block.test.targets):
+            there[k, : block.n_users] |= csr.degrees > 0
+    return np.flatnonzero(there[1] & there[-1] & ~there[2:-1].any(0))
+
+
+def _mean(values: NDArray[np.float64]) -> float | None:
+    return float(values.mean()) if len(values) else None
+
+
+def collect(cells: Cells, seeds: Sequence[int] = range(101)) -> dict[str, Any]:
+    """Every finished cell under its scene and row: per seed, means, curves. What is not there is left out."""
+    scenes: dict[str, Any] = {}
+    for scene in SCENES.values():
+        rows: dict[str, Any] = {}
+        for row in ROWS.values():
+            done = {s: cells.get(_label(scene, row, s), _about(scene, row, s)) for s in seeds}
+            there = {s: each for s, each in done.items() if each is not None}
+            if there:
+                rows[row.name] = {"student": row.student, **_summary(there)}
+        scenes[scene.name] = {"title": scene.title, "published": scene.published, "rows": rows}
+    return {
+        "paper": "CCD, KDD 2024, arXiv:2405.19046",
+        "protocol": "official blocks, full ranking, recall@20; the epoch is chosen by each block's validation part",
+        "command": "recdistill reproduce ccd",
+        "scenes": scenes,
+    }
+
+
+def _summary(done: dict[int, dict[str, Any]]) -> dict[str, Any]:
+    seeds: dict[str, Any] = {}
+    for s, each in done.items():
+        one: dict[str, Any] = {name: each[name] for name in (*_METRICS, "new", "old", "dormant", "seconds")}
+        for metric in _METRICS:
+            for name, base in (("with base", True), ("without base", False)):
+                curve = continual(np.array(each[metric], np.float64), base=base, decimals=4)[0 if base else 1 :]
+                one[f"{metric} {name}"] = [[c.la, c.ra, c.h] for c in curve]
+        seeds[str(s)] = one
+    keys = [f"{metric} {name}" for metric in _METRICS for name in ("with base", "without base")]
+    mean = {key: np.mean([one[key] for one in seeds.values()], axis=0).tolist() for key in keys}
+    spread = {key: float(np.std([one[key][-1][2] for one in seeds.values()])) for key in keys}
+    return {"seeds": seeds, "mean": mean, "spread of H": spread}

@@ -1,0 +1,78 @@
+"""The page of `recdistill reproduce ccd`: tables, curves, and what is public of the paper's figures beside them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from recdistill.recipes.ccd_published import CCD_FLOOR, CCD_GAINS
+
+__all__ = ["markdown"]
+
+
+def markdown(found: dict[str, Any]) -> str:
+    """The tables as a page."""
+    lines = [
+        "# CCD, reproduced",
+        "",
+        f"{found['paper']}. {found['protocol'][:1].upper()}{found['protocol'][1:]}. LA: each block right after it was "
+        "learned; RA: every block by the last model; H: their harmonic mean. Each is given with the base block and "
+        "without it, because the paper does not say. Differences below .002 are noise. This page and `ccd.json` are "
+        f"printed by `{found['command']}`.",
+        "",
+    ]
+    for name, scene in found["scenes"].items():
+        lines += [f"## {scene['title']}", ""]
+        if not scene["rows"]:
+            lines += [f"Not run yet (`--tables {name}`): missing.", ""]
+            continue
+        lines += [*_table(scene["rows"]), "", *_curves(scene), ""]
+    lines += ["## Calibration", "", "Independent code, one seed, same protocol; H with and without the base block:", ""]
+    lines += ["| data, model | H | H without base |", "|---|---|---|"]
+    lines += [f"| {name} | {h:.4f} | {without:.4f} |" for name, (h, without) in CCD_FLOOR.items()]
+    return "\n".join([*lines, ""])
+
+
+def _table(rows: dict[str, Any]) -> list[str]:
+    lines = [
+        "| row | seeds | LA | RA | H (spread over seeds) | LA, RA, H without base | NDCG@20 H | new users "
+        "| old users |",
+        "|" + "---|" * 9,
+    ]
+    for name, row in rows.items():
+        la, ra, h = row["mean"]["recall@20 with base"][-1]
+        without = ", ".join(f"{value:.4f}" for value in row["mean"]["recall@20 without base"][-1])
+        ndcg = row["mean"]["ndcg@20 with base"][-1][2]
+        groups = [_over_seeds(row, key) for key in ("new", "old")]
+        spread = row["spread of H"]["recall@20 with base"]
+        cells = [name, str(len(row["seeds"])), f"{la:.4f}", f"{ra:.4f}", f"**{h:.4f}** ({spread:.4f})", without]
+        lines.append("| " + " | ".join([*cells, f"{ndcg:.4f}", *groups]) + " |")
+    return lines
+
+
+def _over_seeds(row: dict[str, Any], key: str) -> str:
+    values = [v for one in row["seeds"].values() for v in one[key] if v is not None]
+    return f"{np.mean(values):.4f}" if values else ""
+
+
+def _curves(scene: dict[str, Any]) -> list[str]:
+    """H after every block, and CCD's gain over the best continual baseline beside the published one."""
+    rows = scene["rows"]
+    size = len(next(iter(rows.values()))["mean"]["recall@20 with base"])
+    lines = ["| H after | " + " | ".join(f"D{k}" for k in range(size)) + " |", "|" + "---|" * (size + 1)]
+    for name, row in rows.items():
+        curve = [f"{h:.4f}" for *_, h in row["mean"]["recall@20 with base"]]
+        lines.append(f"| {name} | " + " | ".join(curve) + " |")
+    own = [n for n in ("fine-tune", "spmf", "lwc-kd", "lwc-kd with piw", "replay alone") if n in rows]
+    for who, ours, rivals in (("student", "ccd", own), ("teacher", "teachers", ["teachers on their own"])):
+        there = [name for name in rivals if name in rows]
+        if ours not in rows or not there:
+            continue
+        curves = {name: [h for *_, h in rows[name]["mean"]["recall@20 with base"]] for name in (ours, *there)}
+        gains = [curves[ours][k] - max(curves[name][k] for name in there) for k in range(size)]
+        lines.append(f"| gain of the {who} | " + " | ".join(f"{gain:+.4f}" for gain in gains) + " |")
+        published = CCD_GAINS.get(scene["published"], {}).get(who)
+        if published is not None:
+            lines.append(f"| published gain of the {who} | | " + " | ".join(f"{g:+.4f}" for g in published) + " |")
+    return lines

@@ -1,0 +1,157 @@
+"""CCD along a small stream: cells computed once, stages shared, gone on with, printed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+
+from recdistill.data.blocks import official
+from recdistill.errors import DataError, UnknownName
+from recdistill.evaluation.continual import continual
+from recdistill.recipes import ccd, lineage
+from recdistill.recipes.ccd import ROWS, SCENES, Scene, markdown, measured, reproduce
+from recdistill.recipes.papers import REPRODUCTIONS
+from recdistill.training import trainer
+
+TINY = {"epochs": 3, "batch": 64, "every": 3}
+SETTINGS = {
+    "student": {"dim": 4},
+    "teachers": [{"name": "mf", "dim": 5}, {"name": "vae", "dim": 4}, {"name": "lightgcn", "dim": 4}],
+    "base": TINY,
+    "plain": TINY,
+    "distil": {"training": TINY, "near": 5},
+    "update": {"training": TINY, "replay": {"depth": 8}},
+    "teach": {"training": TINY, "replay": {"depth": 8}},
+}
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Three blocks of 30, 36 and 40 users over 70, 80 and 90 items."""
+    chance = np.random.default_rng(0)
+    rows = []
+    for k, (users, items) in enumerate(((30, 70), (36, 80), (40, 90))):
+        for u in range(users):
+            near = (np.arange(items) % 4 == u % 4) * 5.0 + 1
+            mine = chance.choice(items, size=8, replace=False, p=near / near.sum())
+            rows += [
+                (u, int(i), k, part) for i, part in zip(mine, ["train"] * 5 + ["valid", "test", "test"], strict=True)
+            ]
+    folder = tmp_path / "data" / "tiny"
+    folder.mkdir(parents=True)
+    table = pl.DataFrame(rows, schema=["user_id", "item_id", "block", "split"], orient="row")
+    table.write_parquet(folder / "interactions.parquet")
+    return folder.parent
+
+
+@pytest.fixture
+def small(monkeypatch):
+    scene = Scene("tiny", "Tiny", "tiny", SETTINGS, published="yelp")
+    monkeypatch.setattr(ccd, "SCENES", {"tiny": scene})
+    return scene
+
+
+def places(tmp_path, data, name="a"):
+    return {"data": data, "out": tmp_path / name / "ccd", "work": tmp_path / name / "work", "tables": ["tiny"]}
+
+
+def test_the_table_is_written_and_a_second_call_repeats_nothing(data, small, tmp_path, monkeypatch):
+    where = places(tmp_path, data)
+    said: list[str] = []
+    rows = ["fine-tune", "ccd", "teachers", "teachers on their own", "popularity so far"]
+    found = reproduce(**where, seeds=[1], only=rows, say=said.append)
+    assert [line.split(" seed")[0] for line in said] == [f"tiny {row}" for row in rows]
+    row = found["scenes"]["tiny"]["rows"]["ccd"]["seeds"]["1"]
+    a = np.array(row["recall@20"], np.float64)
+    assert np.isnan(a[np.triu_indices(3, 1)]).all(), "no block is asked before it came"
+    whole = continual(a, decimals=4)
+    assert row["recall@20 with base"][-1] == [whole[-1].la, whole[-1].ra, whole[-1].h]
+    assert row["new"][0] is None
+    assert row["new"][2] is not None
+    text = (tmp_path / "a" / "ccd.md").read_text()
+    assert text == markdown(json.loads((tmp_path / "a" / "ccd.json").read_text()))
+    assert "| gain of the student |" in text
+    assert "| published gain of the teacher |" in text
+    monkeypatch.setattr(lineage, "Lineage", None)
+    assert reproduce(**where, seeds=[1], only=rows, say=lambda _: None) == found
+
+
+def test_rows_share_the_stages_they_have_in_common(data, small, tmp_path):
+    where = places(tmp_path, data)
+    reproduce(**where, seeds=[1], only=["ccd", "ccd without replay", "no update"], say=lambda _: None)
+    names = [path.name.rsplit("-", 1)[0] for path in (tmp_path / "a/work/stages").glob("*.safetensors")]
+    assert names.count("teacher-base") == 3, "once a member, whatever the row"
+    # distilled from blocks 0 and 1 by "ccd"; "without replay" shares the first, and has its own second
+    assert names.count("distil") == 3
+    assert names.count("student") == 4
+
+
+def test_a_killed_run_ends_with_the_same_figures(data, small, tmp_path, monkeypatch):
+    whole = reproduce(**places(tmp_path, data), seeds=[1], only=["ccd"], say=lambda _: None)
+    left = [6]
+    real = trainer.checkpoint.save
+
+    def save(*args, **kwargs):
+        real(*args, **kwargs)
+        left[0] -= 1
+        if left[0] == 0:
+            raise KeyboardInterrupt
+
+    where = places(tmp_path, data, "b")
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer.checkpoint, "save", save)
+        with pytest.raises(KeyboardInterrupt):
+            reproduce(**where, seeds=[1], only=["ccd"], say=lambda _: None)
+    again = reproduce(**where, seeds=[1], only=["ccd"], say=lambda _: None)
+    key = "recall@20"
+    one, two = (found["scenes"]["tiny"]["rows"]["ccd"]["seeds"]["1"][key] for found in (whole, again))
+    assert one == two
+
+
+@pytest.mark.slow
+def test_every_row_runs(data, small, tmp_path):
+    found = reproduce(**places(tmp_path, data), seeds=[1], only=list(ROWS), say=lambda _: None)
+    rows = found["scenes"]["tiny"]["rows"]
+    assert set(rows) == set(ROWS)
+    for row in rows.values():
+        assert 0 <= row["mean"]["recall@20 with base"][-1][2] <= 1
+
+
+def test_popularity_is_measured_as_worked_by_hand(tmp_path):
+    rows = [(0, 0, 0, "train"), (1, 0, 0, "train"), (0, 1, 0, "train"), (1, 1, 0, "test"), (1, 2, 0, "valid")]
+    rows += [(2, 2, 0, "train"), (2, 1, 1, "train"), (2, 0, 1, "test"), (2, 3, 1, "valid"), (3, 3, 1, "train")]
+    folder = tmp_path / "s"
+    folder.mkdir()
+    table = pl.DataFrame(rows, schema=["user_id", "item_id", "block", "split"], orient="row")
+    table.write_parquet(folder / "interactions.parquet")
+    stream = official(folder)
+    found = measured(stream, lineage.Lineage(stream, "popularity", lambda _: None, seed=0, keep=None).after)
+    # four items, lists of twenty: everything that is not masked is found
+    assert found["recall@20"] == [[1.0, None], [1.0, 1.0]]
+    assert found["new"] == [None, None]
+    assert found["old"] == [None, 1.0]
+
+
+def test_an_unknown_table_or_row_and_data_that_is_not_there(tmp_path):
+    where = {"data": tmp_path, "out": tmp_path / "o", "work": tmp_path / "w"}
+    with pytest.raises(UnknownName, match="Did you mean 'yelp-mf'"):
+        reproduce(**where, tables=["yelp"])
+    with pytest.raises(UnknownName, match="Unknown row 'ccdd'"):
+        reproduce(**where, only=["ccdd"])
+    with pytest.raises(DataError, match=r"There is no interactions\.parquet in"):
+        reproduce(**where)
+
+
+def test_every_scene_and_row_has_settings_that_parse():
+    for scene in SCENES.values():
+        for row in ROWS.values():
+            for k in range(6):
+                assert ccd._settings(scene, row, k).student.dim in (8, 16)
+    labels = {ccd._label(scene, row, 1) for scene in SCENES.values() for row in ROWS.values()}
+    assert len(labels) == len(SCENES) * len(ROWS)
+    assert REPRODUCTIONS["ccd"].tables == "yelp-mf"
+    assert dataclasses.is_dataclass(SCENES["yelp-mf"])
