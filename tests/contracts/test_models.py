@@ -160,7 +160,7 @@ def test_one_user_and_one_item_are_a_catalogue(name):
     assert net.ranker().top_k(np.array([0]), 3).tolist() == [[0, -1, -1]]
     assert net.ranker().top_k(np.array([0]), 3, log.csr()).tolist() == [[-1, -1, -1]]
     assert net.view(Query(torch.tensor([0]))).scores(torch.tensor([[0]])).shape == (1, 1)
-    nothing = "no history of at least 2 items" if net.ordered else "has all 1 items, so no negative can be drawn"
+    nothing = "no history of at least 2 items" if net.ordered else "all 1 items, so there is nothing to compare with"
     with pytest.raises(TrainingError, match=nothing):
         fit(name, log, dim=4, training=QUICK)
 

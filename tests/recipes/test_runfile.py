@@ -72,7 +72,11 @@ def test_an_assignment_wins_over_the_file(run_toml):
             "no such choice; got 'leave_last_out'. Did you mean 'leave-last-out'?",
         ),
         ("data.columns.usr=x", SettingsError, "'data.columns.usr"),
-        ("evaluate.protocol=sampled", SettingsError, "The setting 'evaluate.protocol' must be a text"),
+        (
+            "evaluate.protocol=sampled",
+            SettingsError,
+            'The setting \'evaluate.protocol\' must be "full", or "sampled(n)"',
+        ),
         ("teacher.lists=x.parquet", SettingsError, "The setting 'teacher': a teacher is either a model to train"),
         ("train.learning_rat=1", SettingsError, "Unknown setting 'train.learning_rat'."),
         ("teacher.train.epoch=1", SettingsError, "Did you mean 'teacher.train.epochs'?"),

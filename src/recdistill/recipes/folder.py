@@ -57,7 +57,10 @@ def _take_over(run: RunSettings | SearchRun, different: list[str], busy: int, *,
     more = f" and {len(different) - _SHOWN} more" if len(different) > _SHOWN else ""
     what = f"{run.output.dir} holds a run with other settings ({'; '.join(different[:_SHOWN])}{more})"
     if not overwrite:
-        remedy = "Give another output.dir, or replace its results with --overwrite (overwrite=True)"
+        remedy = (
+            "Give another output.dir, or replace its results with --overwrite (overwrite=True), which uses what is "
+            "finished and fits again"
+        )
         raise UsageError(problem(what, remedy=remedy))
     try:
         fcntl.flock(busy, fcntl.LOCK_EX | fcntl.LOCK_NB)
