@@ -167,7 +167,7 @@ def test_a_finished_search_is_not_repeated(run):
 def test_a_front_searches_each_price_weight_once_and_trains_equal_cells_once(run):
     search_run(run())
     heard = Heard()
-    found = search_run(run("search.pareto=[0.1, 0.0, 5.0]"), listener=heard)
+    found = search_run(run("search.pareto=[0.1, 0.0, 5.0]"), overwrite=True, listener=heard)
     searches = [stage for stage in heard.trained if "Searching" in stage]
     assert searches == ["Searching cells, price weight 0", "Searching cells, price weight 5"]
     asked = {step.asked: step.name for step in found.told.steps}
