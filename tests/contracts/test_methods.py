@@ -29,6 +29,7 @@ SMALL = {
     "rrd": {"near": 5, "far": 4, "depth": 12, "reach": 10},
     "de-rrd": {"de": {"experts": 3}, "rrd": {"near": 5, "far": 4, "depth": 12, "reach": 10}},
     "adarec": {},
+    "rd": {"near": 4, "sampled": 8, "start": 0},
 }
 SEQUENTIAL = {"adarec"}  # methods whose students read histories
 TEACHERS = [

@@ -17,6 +17,7 @@ from recdistill.knowledge.view import Kind
 from recdistill.losses.relaxed_ranking import relaxed_ranking
 from recdistill.objective import Term
 from recdistill.query import Rows
+from recdistill.terms.lists import TeacherLists
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -83,10 +84,7 @@ class RelaxedRanking(Term):
         self._taken, self._near, self._far, self._depth = taken, near, far, min(depth, taken.n_items)
         self._reach, self._sharpness, self._draw, self._seed = min(reach, self._depth), sharpness, draw, seed
         device = taken.keys.device
-        # Pages of these tables are touched only for the users that are met, so a huge table costs nothing up front.
-        self._lists = torch.empty(n_users, self._depth, dtype=torch.int32, device=device)  # (U, R) the teacher's order
-        self._sorted = torch.empty_like(self._lists)  # (U, R) ascending
-        self._met = torch.zeros(n_users, dtype=torch.bool, device=device)
+        self._lists = TeacherLists(n_users, self._depth, device)
         self._drawn = torch.empty(n_users, near + far, dtype=torch.int32, device=device)  # (U, K + L)
         self._drawn_in = torch.full((n_users,), -1, dtype=torch.int32, device=device)  # (U,) the epoch of each draw
         self._epoch: int | None = None
@@ -97,12 +95,12 @@ class RelaxedRanking(Term):
             raise MissingKnowledge(Kind.RANKS, "No teacher", "Give the pass of this term a teacher")
         users = batch.users
         if clock.epoch != self._epoch:
-            for some in self._met.nonzero()[:, 0].split(_AT_ONCE):
+            for some in self._lists.met.nonzero()[:, 0].split(_AT_ONCE):
                 self._redraw(some, clock.epoch)
             self._epoch = clock.epoch
         stale = users.ids[self._drawn_in[users.ids] != clock.epoch]
         if stale.shape[0]:
-            self._meet(teacher.select(users.first), users.ids)
+            self._lists.meet(teacher.select(users.first), users.ids)
             self._redraw(stale, clock.epoch)
         items = self._drawn[users.ids].long()  # (Q, K + L)
         scores = student.select(users.first).scores(items)
@@ -113,17 +111,8 @@ class RelaxedRanking(Term):
         items = self._drawn[users].long()
         return items[:, : self._near], items[:, self._near :]
 
-    def _meet(self, teacher: View, ids: Tensor) -> None:
-        """Ask the teacher for the lists of those among `ids` that were never met."""
-        new = (~self._met[ids]).nonzero()[:, 0]
-        if new.shape[0]:
-            lists = teacher.select(new).ranked(self._depth).to(torch.int32)  # (m, R)
-            self._lists[ids[new]] = lists
-            self._sorted[ids[new]] = lists.sort(1).values
-            self._met[ids[new]] = True
-
     def _redraw(self, stale: Tensor, epoch: int) -> None:
-        head = self._lists[stale, : self._reach]  # (m, reach)
+        head = self._lists.items[stale, : self._reach]  # (m, reach)
         if self._draw == "top":
             near = head[:, : self._near]
         else:
@@ -133,7 +122,12 @@ class RelaxedRanking(Term):
             chosen = weights.topk(min(self._near, self._reach), 1).indices.sort(1).values  # back in teacher order
             near = head.gather(1, chosen)
         far = outside(
-            rng.key(self._seed, "far", epoch), stale, self._far, self._taken, more=self._sorted[stale], distinct=True
+            rng.key(self._seed, "far", epoch),
+            stale,
+            self._far,
+            self._taken,
+            more=self._lists.ordered[stale],
+            distinct=True,
         )
         self._drawn[stale, : near.shape[1]] = near
         self._drawn[stale, near.shape[1] : self._near] = -1  # a list shorter than K
