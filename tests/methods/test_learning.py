@@ -16,6 +16,17 @@ COMMON = TrainSettings(epochs=EPOCHS, batch=512, lr=1e-2, weight_decay=1e-3, dev
 SETTINGS = {
     "de": {"experts": 6, "weight": 0.05, "tau_epochs": EPOCHS, "tau_end": 1e-3},
     "rrd": {"weight": 0.02, "near": 30, "far": 30, "depth": 120, "reach": 60},
+    "ir-rrd": {
+        "weight": 0.02,
+        "near": 30,
+        "far": 30,
+        "depth": 120,
+        "reach": 60,
+        "item_weight": 0.01,
+        "item_depth": 150,
+    },
+    "dcd": {"weight": 0.02, "item_weight": 0.01, "depth": 120},
+    "cd": {"weight": 0.1, "candidates": 100},
     "rd": {"weight": 0.5, "near": 20, "sharpness": 10.0, "start": 5},
 }
 SETTINGS["de-rrd"] = {"de": SETTINGS["de"], "rrd": SETTINGS["rrd"]}

@@ -45,13 +45,25 @@ class Taken:
     @classmethod
     def of(cls, csr: Csr, device: torch.device) -> Taken:
         """From sorted rows of items."""
-        keys = torch.from_numpy(csr.keys).to(device)
+        return cls._of(torch.from_numpy(csr.keys).to(device), torch.from_numpy(csr.indptr).to(device), csr.n_columns)
+
+    def turned(self) -> Taken:
+        """What each item row already has: the users who have it."""
+        n_rows = self.indptr.shape[0] - 1
+        row, column = self.keys.div(max(self.n_items, 1), rounding_mode="floor"), self.keys % max(self.n_items, 1)
+        keys = (column * n_rows + row).sort().values
+        begin = torch.arange(self.n_items + 1, device=keys.device) * n_rows
+        return Taken._of(keys, torch.searchsorted(keys, begin), n_rows)
+
+    @classmethod
+    def _of(cls, keys: Tensor, indptr: Tensor, n_columns: int) -> Taken:
+        device = keys.device
         size = 1 << max((_BITS_A_KEY * len(keys) - 1).bit_length(), 3)
         bits = torch.zeros(size, dtype=torch.uint8, device=device)
         bits[_hashed(keys, size)] = 1
         shifts = torch.arange(8, dtype=torch.uint8, device=device)
         sieve = (bits.view(-1, 8) << shifts).sum(1, dtype=torch.uint8)
-        return cls(keys, torch.from_numpy(csr.indptr).to(device), csr.n_columns, sieve)
+        return cls(keys, indptr, n_columns, sieve)
 
     def row(self, row: int) -> Tensor:
         """The items of one row, ascending."""

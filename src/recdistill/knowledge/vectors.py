@@ -59,6 +59,12 @@ class VectorView(View):
         return self.vectors() @ take(self._tables["item"], items).T  # (Q, m)
 
     @override
+    def scores_of(self, items: Tensor, users: Tensor) -> Tensor:
+        there = users >= 0
+        found = gather_dot(self._tables["item"], self._tables["user"], users.clamp(min=0), rows=items)
+        return found if bool(there.all()) else torch.where(there, found, -torch.inf)
+
+    @override
     def best(self, k: int) -> tuple[Tensor, Tensor]:
         item = take(self._tables["item"], torch.arange(len(self._tables["item"]), device=self._query.row.device))
         return best_of(self.vectors(), item, k)

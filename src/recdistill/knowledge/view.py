@@ -8,7 +8,10 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
+import torch
+
 from recdistill.errors import MissingKnowledge, UsageError, problem
+from recdistill.knowledge.table import gather_dot
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,6 +61,17 @@ class View:
     def scores_among(self, items: Tensor) -> Tensor:
         """(m,) item rows, shared by all queries -> (Q, m) scores, in one product."""
         raise self._missing(Kind.SCORES)
+
+    def scores_of(self, items: Tensor, users: Tensor) -> Tensor:
+        """(m,) item rows, (m, n) user rows, each item its own -> (m, n) scores of these users for it.
+
+        -1 among user rows scores -inf. Whoever the queries are: this asks of the other side. Unless a subclass says
+        otherwise, scores are inner products of the two sides' vectors.
+        """
+        there = users >= 0
+        some, place = users.clamp(min=0).unique(return_inverse=True)
+        found = gather_dot(self.entities("item", items), self.entities("user", some), place)
+        return found if bool(there.all()) else torch.where(there, found, -torch.inf)
 
     def best(self, k: int) -> tuple[Tensor, Tensor]:
         """(Q, k) int64 items of the greatest scores of all, best first, and (Q, k) these; k at most the catalogue."""

@@ -168,6 +168,10 @@ class _GraphView(View):
         return self._served().scores_among(items)
 
     @override
+    def scores_of(self, items: Tensor, users: Tensor) -> Tensor:
+        return self._served().scores_of(items, users)
+
+    @override
     def log_partition(self, without: Tensor, *, chunk: int | None = None) -> Tensor:
         return self._served().log_partition(without, chunk=chunk)
 

@@ -137,6 +137,18 @@ class _PairView(View):
         return out if self._all_known() else self._masked(out, torch.ones_like(items[None], dtype=torch.bool))
 
     @override
+    def scores_of(self, items: Tensor, users: Tensor) -> Tensor:
+        """The halves change places: the items' half of the first layer is computed once an item."""
+        net, there, safe = self._net, users >= 0, users.clamp(min=0)
+        first = net.layers()[0]
+        weighted = take(net.item_mf, items) * net.out.weight[0, : net.dim]
+        near = gather_dot(weighted, net.user_mf, safe)  # (m, n)
+        mine = torch.addmm(first.bias, take(net.item_mlp, items), first.weight[:, net.dim :].T)  # (m, h)
+        theirs = (take(net.user_mlp, safe.flatten()) @ first.weight[:, : net.dim].T).view(*users.shape, -1)
+        found = near + self._rest(mine, theirs)
+        return found if bool(there.all()) else torch.where(there, found, -torch.inf)
+
+    @override
     def log_partition(self, without: Tensor, *, chunk: int | None = None) -> Tensor:
         """Every chunk's activations are kept while gradients are on: for small catalogues."""
         parts: list[Tensor] = []
@@ -186,8 +198,12 @@ class _PairView(View):
         return torch.cat(parts)
 
     def _network(self, mine: Tensor, items: Tensor) -> Tensor:
+        return self._rest(mine, self._items(items))
+
+    def _rest(self, mine: Tensor, theirs: Tensor) -> Tensor:
+        """(Q, h) and (q, n, h) halves of the first layer -> (Q, n) what the network makes of their sum."""
         net = self._net
-        x = (mine[:, None] + self._items(items)).relu_()  # (Q, n, h)
+        x = (mine[:, None] + theirs).relu_()  # (Q, n, h)
         for layer in net.layers()[1:]:
             x = layer(x).relu_()
         return x @ net.out.weight[0, net.dim :] + net.out.bias

@@ -81,6 +81,10 @@ class _LiveView(View):
         return self._view.scores_among(items)
 
     @override
+    def scores_of(self, items: Tensor, users: Tensor) -> Tensor:
+        return self._view.scores_of(items, users)
+
+    @override
     def best(self, k: int) -> tuple[Tensor, Tensor]:
         return self._view.best(k)
 

@@ -39,6 +39,14 @@ class TeacherLists:
         self.met = torch.zeros(n_users, dtype=torch.bool, device=device)
         """(U,) whose list is there."""
 
+    @classmethod
+    def whole(cls, lists: Tensor) -> TeacherLists:
+        """(n, R) int32 lists that are all there."""
+        out = cls(0, 0, lists.device)
+        out.items, out.ordered = lists, lists.sort(1).values
+        out.met = torch.ones(lists.shape[0], dtype=torch.bool, device=lists.device)
+        return out
+
     def meet(self, teacher: View, ids: Tensor) -> None:
         """Ask for the lists of those among `ids` (m,) that were never met; `teacher` is the view of them, in order."""
         new = (~self.met[ids]).nonzero()[:, 0]
