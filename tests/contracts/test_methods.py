@@ -40,6 +40,10 @@ SMALL = {
         "item_reach": 8,
     },
     "dcd": {"near": 5, "far": 4, "depth": 12, "item_near": 4, "item_far": 3},
+    "fitnet": {},
+    "ftd": {},
+    "htd": {"groups": 3},
+    "unkd": {"groups": 3, "pairs": 6, "depth": 20, "reach": 8},
     "cd": {"candidates": 12, "drawn": 5},
     "rd": {"near": 4, "sampled": 8, "start": 0},
 }

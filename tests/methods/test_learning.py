@@ -26,6 +26,10 @@ SETTINGS = {
         "item_depth": 150,
     },
     "dcd": {"weight": 0.02, "item_weight": 0.01, "depth": 120},
+    "fitnet": {"weight": 0.05},
+    "ftd": {"weight": 0.01},
+    "htd": {"weight": 0.02, "groups": 6, "tau_epochs": EPOCHS, "tau_end": 1e-3},
+    "unkd": {"weight": 5.0, "depth": 300, "groups": 3},
     "cd": {"weight": 0.1, "candidates": 100},
     "rd": {"weight": 0.5, "near": 20, "sharpness": 10.0, "start": 5},
 }

@@ -1,6 +1,23 @@
 """Methods as data: settings, terms, builder and paper, one method a file. Importing this package registers them all."""
 
-from recdistill.methods import adarec, cd, dcd, de, de_rrd, ir_rrd, plain, rd, rrd
+from recdistill.methods import adarec, cd, dcd, de, de_rrd, fitnet, ftd, htd, ir_rrd, plain, rd, rrd, unkd
 from recdistill.methods.base import METHODS, MethodEntry, Setting
 
-__all__ = ["METHODS", "MethodEntry", "Setting", "adarec", "cd", "dcd", "de", "de_rrd", "ir_rrd", "plain", "rd", "rrd"]
+__all__ = [
+    "METHODS",
+    "MethodEntry",
+    "Setting",
+    "adarec",
+    "cd",
+    "dcd",
+    "de",
+    "de_rrd",
+    "fitnet",
+    "ftd",
+    "htd",
+    "ir_rrd",
+    "plain",
+    "rd",
+    "rrd",
+    "unkd",
+]

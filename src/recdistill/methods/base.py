@@ -5,21 +5,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import torch
+
 from recdistill.errors import UsageError, problem
+from recdistill.knowledge.view import Kind
+from recdistill.query import Query
 from recdistill.registry import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from recdistill.data.draws import Taken
-    from recdistill.knowledge.view import Knows
+    from recdistill.knowledge.view import Knows, Layer
     from recdistill.models.base import Recommender
     from recdistill.objective import Batches, Pass, Term
+    from recdistill.query import Side
     from recdistill.settings import Settings
 
     S = TypeVar("S", bound=Settings)
 
-__all__ = ["METHODS", "MethodEntry", "Paper", "Setting", "method"]
+__all__ = ["METHODS", "MethodEntry", "Paper", "Setting", "method", "width"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,15 @@ class Setting:
             remedy = "Give a teacher: a trained model, or lists, scores or vectors of one"
             raise UsageError(problem(f"The method {method!r} needs a teacher", remedy=remedy))
         return self.teacher
+
+
+def width(s: Setting, of: Recommender | Knows, side: Side, layer: Layer = "served") -> int:
+    """How wide the vectors of one side are; 1 of who has none, whom the loop refuses before its first step."""
+    if Kind.VECTORS not in of.provides:
+        return 1
+    device = next(s.student.parameters()).device  # a teacher is asked there too
+    nobody, first = (torch.zeros(n, dtype=torch.int64, device=device) for n in (0, 1))
+    return of.view(Query(nobody)).entities(side, first, layer).shape[1]
 
 
 @dataclass(frozen=True, slots=True)

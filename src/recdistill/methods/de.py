@@ -9,20 +9,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-import torch
 from pydantic import Field
 
 from recdistill.clock import exponential
-from recdistill.knowledge.view import Kind
-from recdistill.methods.base import Paper, Setting, method
+from recdistill.methods.base import Paper, Setting, method, width
 from recdistill.objective import Objective, Pass
-from recdistill.query import Query
 from recdistill.settings import Settings
 from recdistill.terms.expert_match import ExpertMatch
 
 if TYPE_CHECKING:
-    from recdistill.knowledge.view import Knows, Layer
-    from recdistill.models.base import Recommender
     from recdistill.objective import Term
     from recdistill.query import Side
 
@@ -63,22 +58,15 @@ class DE(Settings):
     """Of the experts' large products while every expert is asked; "bfloat16" is faster where the CPU or GPU has it."""
 
 
-def expert_terms(c: DE, s: Setting) -> dict[str, tuple[float, Term]]:
-    """DE's two terms, users and items, with their weight."""
+def expert_terms(c: DE, s: Setting, *, roles: Literal["half", "once"] = "half") -> dict[str, tuple[float, Term]]:
+    """DE's two terms, users and items, with their weight; `roles` as in `ExpertMatch`."""
     teacher = s.need_teacher("de")
-    device = next(s.student.parameters()).device  # the teacher is asked there too
-    nobody, first = (torch.zeros(n, dtype=torch.int64, device=device) for n in (0, 1))
-
-    def width(of: Recommender | Knows, side: Side, layer: Layer = "served") -> int:
-        if Kind.VECTORS not in of.provides:
-            return 1  # the loop refuses the pass before its first step, with all that is missing
-        return of.view(Query(nobody)).entities(side, first, layer).shape[1]
 
     def term(side: Side) -> ExpertMatch:
         return ExpertMatch(
             side,
-            student_dim=width(s.student, side, c.layer),
-            teacher_dim=width(teacher, side, c.teacher_layer),
+            student_dim=width(s, s.student, side, c.layer),
+            teacher_dim=width(s, teacher, side, c.teacher_layer),
             temperature=exponential(c.tau_start, c.tau_end, c.tau_epochs, lag=1),
             experts=c.experts,
             layer=c.layer,
@@ -86,6 +74,7 @@ def expert_terms(c: DE, s: Setting) -> dict[str, tuple[float, Term]]:
             norm=c.norm,
             dropped=c.dropped,
             precision=c.precision,
+            roles=roles,
             seed=s.seed,
         )
 

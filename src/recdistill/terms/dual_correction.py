@@ -1,4 +1,4 @@
-"""DCD's terms: items (or users) the student errs about within the teacher's list. Lee & Kim, CIKM 2021, arXiv:2109.03459.
+"""DCD's terms: what the student errs about within the teacher's list. Lee & Kim, CIKM 2021, arXiv:2109.03459.
 
 Letters: Q rows of a batch, R list length, K under-estimated, L over-estimated.
 """

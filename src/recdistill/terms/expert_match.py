@@ -56,6 +56,7 @@ class ExpertMatch(Term):
         norm: Literal["squared", "plain"] = "squared",
         dropped: float = 1e-3,
         precision: Precision = "float32",
+        roles: Literal["half", "once"] = "half",
         seed: int = 0,
     ) -> None:
         """Build the experts of one side.
@@ -71,6 +72,7 @@ class ExpertMatch(Term):
             norm: "squared", as the official code; "plain", as the paper prints.
             dropped: how much of an entity's weight may be left out by not asking its least experts, in [0, 1).
             precision: of the large products, see `mixture`.
+            roles: "half" counts an item 1/2 for each role it plays in the batch; "once" counts everybody 1.
             seed: of the initial weights and of the noise.
 
         Raises:
@@ -85,6 +87,7 @@ class ExpertMatch(Term):
         self._teacher_layer: Layer = teacher_layer
         self._temperature, self._seed = temperature, seed
         self._distance = squared_distance if norm == "squared" else distance
+        self._roles: Literal["half", "once"] = roles
         self._dropped: float = dropped
         self._precision: Precision = precision
         self._scratch = Scratch()
@@ -116,8 +119,14 @@ class ExpertMatch(Term):
             x, weights, experts, dropped=self._dropped, precision=self._precision, scratch=self._scratch
         )  # (n, t)
         there = teacher.has(self._side, who.ids)
-        share = who.share if there is None else who.share * there
+        share = who.share if self._roles == "half" else torch.ones_like(who.share)
+        share = share if there is None else share * there
         return Rows(share * self._distance(target, rebuilt), of="users" if self._side == "user" else "items")
+
+    def group(self, target: Tensor) -> Tensor:
+        """(n, t) teacher vectors -> (n,) int64 which expert each would choose without noise."""
+        with torch.no_grad():
+            return torch.addmm(self.gate_bias, target, self.gate_weight.T).argmax(1)
 
     def weights(self, target: Tensor, ids: Tensor, clock: Clock) -> Tensor:
         """(n, t) teacher vectors, (n,) their rows -> (n, M) how much each expert counts; rows sum to 1."""

@@ -36,7 +36,7 @@ __all__ = ["ItemRanking"]
 class ItemRanking(Term):
     """RRD with users and items in each other's place, for many items a step.
 
-    Items are those that occur among the draws of the batch's users in `users` (official code), or the batch's positives.
+    Items are those that occur among the draws of the batch's users in `users` (official code), or its positives.
     Interesting users keep the teacher's order and stay above uninteresting ones, who neither have the item nor stand in
     its list. Both are drawn once an epoch. An item to which nobody is drawn costs nothing.
     """
