@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from recdistill.knowledge.view import Kind, Knows, View
+    from recdistill.models.base import Recommender
     from recdistill.query import Batch, Rows
     from recdistill.runtime import How, Runtime
 
@@ -98,10 +99,13 @@ class Pass:
     """Which groups of parameters its steps update: "weights" are all that are in no other group."""
     begin: Callable[[Clock], None] | None = None
     """Called before each of its steps: a search samples an architecture."""
+    learner: Recommender | None = None
+    """Who learns in its steps; None = the learner of the run. Of mutual distillation, the second pass's is the teacher."""
 
     def check(self, student: frozenset[Kind]) -> list[MissingKnowledge]:
         """Everything its terms ask that the student or the teacher cannot give; empty when all is well."""
         missing: list[MissingKnowledge] = []
+        student = student if self.learner is None else self.learner.provides
         has = self.teacher.provides if self.teacher is not None else frozenset[str]()
         for name, term in self.objective.named_terms():
             for kind in sorted(term.of_teacher - has):

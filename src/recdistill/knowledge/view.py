@@ -30,6 +30,8 @@ class Kind(StrEnum):
     RANKS = "ranks"
     VECTORS = "vectors"
     STATES = "states"
+    WEIGHTS = "weights"
+    """It is a model trained here, and can learn on."""
 
 
 class View:

@@ -58,6 +58,8 @@ class Setting:
     n_users: int
     seed: int
     teacher: Knows | None = None
+    batches_of: Callable[[Recommender], Batches] | None = None
+    """The same interactions as another model learns from them; None = as the student does."""
 
     def need_teacher(self, method: str) -> Knows:
         """The teacher, or an error that says which method asks for one."""

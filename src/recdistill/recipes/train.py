@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
 
     from recdistill.data.candidates import Candidates
-    from recdistill.models.base import Recommender
+    from recdistill.models.base import LearningBatches, Recommender
     from recdistill.training.watch import Watch
 
 __all__ = ["TrainSettings", "check_data", "distill", "fit", "known"]
@@ -204,9 +204,11 @@ def distill(
     with allocating(model, of_model.get("dim"), train):
         learner = entry.build(built_with, train.n_users, train.n_items, rng.key(seed, "weights"), train)
         learner.to(runtime.device)
-    batches = learner.batches(
-        train, size=training.batch, negatives=training.negatives, seed=seed, device=runtime.device
-    )
+
+    def batches_of(of: Recommender) -> LearningBatches:
+        return of.batches(train, size=training.batch, negatives=training.negatives, seed=seed, device=runtime.device)
+
+    batches = batches_of(learner)
     setting = Setting(
         student=learner,
         batches=batches,
@@ -215,6 +217,7 @@ def distill(
         n_users=train.n_users,
         seed=seed,
         teacher=knows,
+        batches_of=batches_of,
     )
     passes = how.build(of_method, setting)
 

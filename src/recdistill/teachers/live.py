@@ -12,18 +12,18 @@ import numpy as np
 import torch
 from typing_extensions import override
 
-from recdistill.knowledge.view import View
+from recdistill.knowledge.view import Kind, View
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from recdistill.data.csr import Csr
     from recdistill.evaluation.ranking import Ranker
-    from recdistill.knowledge.view import Kind, Layer
+    from recdistill.knowledge.view import Layer
     from recdistill.models.base import Recommender
     from recdistill.query import Query, Side
 
-__all__ = ["Live"]
+__all__ = ["Live", "Peer"]
 
 
 class Live:
@@ -37,8 +37,8 @@ class Live:
 
     @property
     def provides(self) -> frozenset[Kind]:
-        """What the model knows."""
-        return self.model.provides
+        """What the model knows, and that it can learn on."""
+        return self.model.provides | {Kind.WEIGHTS}
 
     def view(self, query: Query) -> View:
         """What the model knows of a batch of queries."""
@@ -57,6 +57,23 @@ class Live:
         if self._ranker is None:
             self._ranker = self.model.ranker()
         return torch.from_numpy(self._ranker.top_k(users.cpu().numpy(), k, self._seen)).to(users.device)
+
+
+class Peer:
+    """A model that learns, as the teacher of another: asked as it is now, and always without a gradient."""
+
+    def __init__(self, model: Recommender) -> None:
+        """Ask `model`; it is neither frozen nor part of who asks."""
+        self.model = model
+
+    @property
+    def provides(self) -> frozenset[Kind]:
+        """What the model knows, its lists apart: they would be of another moment."""
+        return (self.model.provides - {Kind.RANKS}) | {Kind.WEIGHTS}
+
+    def view(self, query: Query) -> View:
+        """What the model knows of a batch of queries."""
+        return self.model.view(query)
 
 
 class _LiveView(View):

@@ -80,6 +80,8 @@ def fit(
     learner.to(runtime.device)
     for each in passes:
         each.objective.to(runtime.device)
+        if each.learner is not None:
+            each.learner.to(runtime.device)
     loop = _Loop(
         learner,
         passes,
@@ -124,6 +126,9 @@ class _Loop:
         for each in passes:  # an objective of several passes is kept once
             if not any(each.objective is module for module in self.modules.values()):
                 self.modules[f"terms/{each.name}"] = each.objective
+            if each.learner is not None and not any(each.learner is module for module in self.modules.values()):
+                self.modules[f"learner/{each.name}"] = each.learner
+        self.learners = {id(m): m for m in (learner, *(p.learner for p in passes if p.learner is not None))}
         every = {id(p): p for module in self.modules.values() for p in module.parameters() if p.requires_grad}
         elsewhere = {id(p) for group in groups.values() for p in group.parameters}
         self.parameters = {name: list(group.parameters) for name, group in groups.items()}
@@ -157,7 +162,7 @@ class _Loop:
         start, sums, spent = self.done
         began = time.perf_counter() - spent
         parts = {name: torch.tensor(value, dtype=torch.float64) for name, value in sums.items()}
-        self.learner.train()
+        self._learning(self.learner)
         for step, (each, batch) in enumerate(_steps(self.passes, epoch, start=start), start=start):
             for name, value in self._step(each, batch, Clock(epoch, step)).items():
                 full = f"{each.name}.{name}" if len(self.passes) > 1 else name
@@ -191,7 +196,10 @@ class _Loop:
     def _step(self, each: Pass, batch: Batch, clock: Clock) -> dict[str, Tensor]:
         if each.begin is not None:
             each.begin(clock)
-        student = self.learner.view(batch.query)
+        learner = self.learner if each.learner is None else each.learner
+        if len(self.learners) > 1:
+            self._learning(learner)
+        student = learner.view(batch.query)
         with torch.no_grad():
             teacher = None if each.teacher is None else each.teacher.view(batch.query)
         total, parts = each.objective(student, teacher, batch, clock, self.runtime)
@@ -204,6 +212,11 @@ class _Loop:
         for name in each.updates:
             self.optimisers[name].step()
         return parts
+
+    def _learning(self, learner: Recommender) -> None:
+        """Let one learn; who is asked meanwhile answers as it will be served."""
+        for each in self.learners.values():
+            each.train(each is learner)
 
     def _save(self, epoch: int, step: int, parts: dict[str, Tensor], began: float, *, now: bool = False) -> None:
         if self.keep is None or not (now or time.monotonic() - self.saved > self.keep.seconds):
