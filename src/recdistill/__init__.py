@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from recdistill.recipes.trained import Trained
     from recdistill.serve.recommendations import Recommendations
     from recdistill.serve.service import Service
+    from recdistill.teachers.ensemble import ensemble
     from recdistill.teachers.stored import teacher
+    from recdistill.teachers.trajectory import trajectory
 
 __all__ = [
     "Card",
@@ -48,11 +50,13 @@ __all__ = [
     "cite",
     "compare",
     "distill",
+    "ensemble",
     "evaluate",
     "fit",
     "read",
     "split",
     "teacher",
+    "trajectory",
 ]
 
 __version__ = "0.1.0"
@@ -72,11 +76,13 @@ _HOMES = {
     "cite": "recipes.cite",
     "compare": "recipes.compare",
     "distill": "recipes.train",
+    "ensemble": "teachers.ensemble",
     "evaluate": "recipes.measure",
     "fit": "recipes.train",
     "read": "data.sources",
     "split": "data.split",
     "teacher": "teachers.stored",
+    "trajectory": "teachers.trajectory",
 }
 
 

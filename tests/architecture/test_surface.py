@@ -32,11 +32,13 @@ def test_the_public_names_are_these_in_order():
         "cite",
         "compare",
         "distill",
+        "ensemble",
         "evaluate",
         "fit",
         "read",
         "split",
         "teacher",
+        "trajectory",
     ]
     assert rd.__all__ == sorted(rd.__all__)
 

@@ -41,6 +41,7 @@ SMALL = {
     },
     "dcd": {"near": 5, "far": 4, "depth": 12, "item_near": 4, "item_far": 3},
     "bd": {"candidates": 12, "drawn": 3},
+    "hetcomp": {"base": 1.0, "near": 8, "positives": 3, "period": 1},
     "fitnet": {},
     "ftd": {},
     "htd": {"groups": 3},

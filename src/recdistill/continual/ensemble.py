@@ -18,6 +18,7 @@ import torch
 
 from recdistill.data.csr import Csr
 from recdistill.errors import UsageError, problem
+from recdistill.teachers.ensemble import worth_of_ranks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -66,7 +67,7 @@ class EnsembleRanker:
             raise UsageError(problem(what, sorted(sizes) or "no member", remedy="Grow all of them to the same block"))
         self._members = list(members)
         self.n_users, self.n_items = sizes.pop()
-        self._worth = (np.arange(1, self.n_items + 1) ** -exponent / len(members)).astype(np.float32)  # by rank
+        self._worth = worth_of_ranks(self.n_items, worth="power", rate=exponent) / np.float32(len(members))  # by rank
         self._low = np.arange(self.n_items, dtype=np.int64)
 
     def scores(self, users: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -69,6 +69,14 @@ class Taken:
         """The items of one row, ascending."""
         return self.keys[int(self.indptr[row]) : int(self.indptr[row + 1])] - row * self.n_items
 
+    def pairs(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(Q,) rows -> of all they have: (p,) which of them, (p,) the item, and (p,) its place among that one's."""
+        start = self.indptr[rows]
+        count = self.indptr[rows + 1] - start  # (Q,)
+        which = torch.repeat_interleave(torch.arange(len(rows), device=rows.device), count)
+        place = torch.arange(len(which), device=rows.device) - (count.cumsum(0) - count)[which]
+        return which, self.keys[start[which] + place] - rows[which] * self.n_items, place
+
     def log_q(self, rows: Tensor) -> Tensor:
         """(Q,) rows -> (Q, 1) float32 logarithm of the chance of each item a row does not have, in a uniform draw."""
         free = self.n_items - (self.indptr[rows + 1] - self.indptr[rows])

@@ -42,9 +42,11 @@ def leaks(what: str, system: object, held: HeldOut) -> Iterator[str]:
         held: over the rows of the log that it was trained on or matched to.
     """
     from recdistill.recipes.trained import Trained  # noqa: PLC0415 - it imports what imports this
-    from recdistill.teachers.joined import Joined  # noqa: PLC0415 - needs torch
+    from recdistill.teachers.ensemble import Members  # noqa: PLC0415 - needs torch
+    from recdistill.teachers.joined import Joined  # noqa: PLC0415
     from recdistill.teachers.kept import StoredLists  # noqa: PLC0415
     from recdistill.teachers.stored import Files  # noqa: PLC0415
+    from recdistill.teachers.trajectory import Steps  # noqa: PLC0415
 
     match system:
         case Trained():
@@ -52,6 +54,10 @@ def leaks(what: str, system: object, held: HeldOut) -> Iterator[str]:
             if system.train.users == held.users and system.train.items == held.items:
                 yield from _said(f"{what} was", int(np.isin(wanted, system.train.csr().keys).sum()), held)
             yield from leaks(f"the teacher of {what}", system.teacher, held)
+        case Members() | Steps():
+            parts = system.members if isinstance(system, Members) else system.steps
+            for part in parts:
+                yield from leaks(f"a part of {what}", part, held)
         case Files():
             if (path := system.paths.get("bundle")) is not None:
                 yield from _said(f"{what}'s bundle was", trained_on(bundles.open(path), held, beside=held.seen), held)

@@ -34,8 +34,10 @@ from recdistill.recipes.leaks import leaks
 from recdistill.recipes.trained import Trained
 from recdistill.runtime import Runtime
 from recdistill.settings import Settings, parse
+from recdistill.teachers.ensemble import Ensemble, Members
 from recdistill.teachers.live import Live
 from recdistill.teachers.stored import Files
+from recdistill.teachers.trajectory import Steps, Trajectory
 from recdistill.terms.base import FromInteractions, check_negatives
 from recdistill.training.optim import optimiser
 from recdistill.training.stop import Stop
@@ -53,6 +55,8 @@ __all__ = ["TrainSettings", "check_data", "distill", "fit", "known"]
 
 
 S = TypeVar("S", bound=Settings)
+Teacher = Trained | Files | Members | Steps | Knows
+"""What can be a teacher: a trained model, files, several of either, or anything that gives views."""
 _OF_MEMORY = re.compile(r"memory|alloc|Storage size|overflow", re.IGNORECASE)
 """What torch says of an allocation that fails."""
 
@@ -144,7 +148,7 @@ def fit(
 
 
 def distill(
-    teacher: Trained | Files | Knows | None,
+    teacher: Teacher | None,
     model: str,
     train: Interactions,
     *,
@@ -163,10 +167,11 @@ def distill(
     """Train a student from a teacher.
 
     Args:
-        teacher: what `fit` returned, or anything that can give views (`recdistill.teacher(...)`).
+        teacher: what `fit` returned, or anything that can give views: `recdistill.teacher(...)`, or several as one by
+            `recdistill.ensemble(...)` and `recdistill.trajectory(...)`.
         model: the student: a registered name.
         train: the interactions to learn from.
-        method: a registered name: "plain", "de", "rrd", "de-rrd".
+        method: a registered name: "plain", "de-rrd", "ir-rrd", "htd", ... (`docs/methods.md`).
         dim: width of the student's vectors.
         valid: held-out data for early stopping.
         candidates: the recorded negatives of a sampled protocol.
@@ -257,8 +262,8 @@ def distill(
     return Trained(learner, model, method, train, report, everything, stop, notes, teacher)
 
 
-def known(teacher: Trained | Files | Knows | None, train: Interactions) -> Knows | None:
-    """What a teacher is to terms: a trained model frozen, files matched to the log's rows.
+def known(teacher: Teacher | None, train: Interactions) -> Knows | None:
+    """What a teacher is to terms: a trained model frozen, files matched to the log's rows, an ensemble of such.
 
     Raises:
         UsageError: a model trained on other users or items, or a path.
@@ -267,6 +272,11 @@ def known(teacher: Trained | Files | Knows | None, train: Interactions) -> Knows
         remedy = "Split one log for both, or save the teacher and give rd.teacher(bundle=...), which is matched by ids"
         same_tables("The teacher", teacher.train, "the training data", train, remedy=remedy)
         return Live(teacher.model, seen=train.csr())
+    if isinstance(teacher, Members):
+        members = [_taught(member, train, "ensemble") for member in teacher.members]
+        return Ensemble(members, n_users=train.n_users, **teacher.settings)
+    if isinstance(teacher, Steps):
+        return Trajectory([_taught(step, train, "trajectory") for step in teacher.steps])
     if isinstance(teacher, Files):
         return teacher.matched(users=train.users, items=train.items, seen=train.csr())
     if isinstance(teacher, str | Path):
@@ -276,6 +286,13 @@ def known(teacher: Trained | Files | Knows | None, train: Interactions) -> Knows
         allowed = "what `fit` returned, rd.teacher(lists=...), or anything with `provides` and `view`"
         raise UsageError(problem("This is no teacher", type(teacher).__name__, allowed=allowed))
     return teacher
+
+
+def _taught(member: Any, train: Interactions, of: str) -> Knows:  # noqa: ANN401 - whatever a user gave
+    knows = known(member, train)
+    if knows is None:
+        raise UsageError(problem(f"None is no member of an {of}" if of == "ensemble" else "None is no step", None))
+    return knows
 
 
 def _settings(model: type[S], given: Mapping[str, Any] | None, *, at: str) -> S:
@@ -289,7 +306,7 @@ def _settings(model: type[S], given: Mapping[str, Any] | None, *, at: str) -> S:
 def _notes(
     train: Interactions,
     training: TrainSettings,
-    teacher: Trained | Files | Knows | None,
+    teacher: Teacher | None,
     knows: Knows | None,
     valid: HeldOut | None,
 ) -> Iterator[str]:
@@ -299,7 +316,8 @@ def _notes(
     if training.negatives > 0 and (note := crowded_note(train)):
         yield note
     if valid is not None:
-        yield from leaks("the teacher", teacher if isinstance(teacher, Trained) else knows, valid)
+        own = teacher if isinstance(teacher, Trained | Members | Steps) else knows
+        yield from leaks("the teacher", own, valid)
         if isinstance(teacher, Files) and (path := teacher.paths.get("bundle")) is not None:
             yield from leaks("the teacher", Files({"bundle": path}), valid)
 

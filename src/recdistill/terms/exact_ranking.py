@@ -63,16 +63,7 @@ class ExactRanking(Term):
         table = student.entities(self._other, everything, self._layer)  # (R, d)
         there = near >= 0
         above = torch.where(there, gather_dot(vectors, table, near.clamp(min=0)), -torch.inf)
-        row, column = _flat(self._taken, ids)
+        row, column, _ = self._taken.pairs(ids)
         row = torch.cat([row, there.nonzero()[:, 0]])
         rest = log_rest(vectors, table, row, torch.cat([column, near[there]]))
         return Rows(relaxed_ranking(above, rest[:, None]), of="users" if self._side == "user" else "items")
-
-
-def _flat(taken: Taken, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """(Q,) -> (p,) which of them and (p,) what it has."""
-    start = taken.indptr[rows]
-    count = taken.indptr[rows + 1] - start  # (Q,)
-    which = torch.repeat_interleave(torch.arange(len(rows), device=rows.device), count)
-    place = torch.arange(len(which), device=rows.device) + (start - (count.cumsum(0) - count))[which]
-    return which, taken.keys[place] - rows[which] * taken.n_items
