@@ -42,6 +42,8 @@ SMALL = {
     "dcd": {"near": 5, "far": 4, "depth": 12, "item_near": 4, "item_far": 3},
     "bd": {"candidates": 12, "drawn": 3},
     "hetcomp": {"base": 1.0, "near": 8, "positives": 3, "period": 1},
+    "rce-kd": {"near": 5, "drawn": 4, "reach": 9},
+    "pckd": {"experts": 3, "drawn": 3, "depth": 12},
     "fitnet": {},
     "ftd": {},
     "htd": {"groups": 3},

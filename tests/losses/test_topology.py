@@ -55,7 +55,7 @@ def test_prototypes_are_means_and_an_entity_meets_each(own):
     t, x = draw()
     want = torch.zeros(9, dtype=torch.float64)
     for k in (0, 2, 4):
-        of_t, of_x = t[GROUP == k].mean(0), x[GROUP == k].mean(0)
+        of_t, of_x = t[k == GROUP].mean(0), x[k == GROUP].mean(0)
         for i in range(9):
             if own == "kept" or GROUP[i] != k:
                 want[i] += (cosine(of_t, t[i]) - cosine(of_x, x[i])) ** 2
@@ -64,7 +64,7 @@ def test_prototypes_are_means_and_an_entity_meets_each(own):
 
 def test_prototypes_among_themselves():
     t, x = draw()
-    means = [(t[GROUP == k].mean(0), x[GROUP == k].mean(0)) for k in (0, 2, 4)]
+    means = [(t[k == GROUP].mean(0), x[k == GROUP].mean(0)) for k in (0, 2, 4)]
     want = [sum((cosine(a, c) - cosine(b, d)) ** 2 for c, d in means) for a, b in means]
     found = between_prototypes(t, x, GROUP, groups=5)
     torch.testing.assert_close(found[[0, 2, 4]], torch.stack(want))
@@ -90,7 +90,7 @@ def test_gradients_to_prototypes_are_those_with_the_means_held_still():
     t, x = draw()
     x.requires_grad_()
     (got,) = torch.autograd.grad(to_prototypes(t, x, GROUP, groups=5).sum(), x)
-    still = {k: (t[GROUP == k].mean(0), x[GROUP == k].mean(0).detach()) for k in (0, 2, 4)}
+    still = {k: (t[k == GROUP].mean(0), x[k == GROUP].mean(0).detach()) for k in (0, 2, 4)}
     plain = sum((cosine(p, t[i]) - cosine(q, x[i])) ** 2 for p, q in still.values() for i in range(9))
     torch.testing.assert_close(got, torch.autograd.grad(plain, x)[0])
 

@@ -1,6 +1,24 @@
 """Methods as data: settings, terms, builder and paper, one method a file. Importing this package registers them all."""
 
-from recdistill.methods import adarec, bd, cd, dcd, de, de_rrd, fitnet, ftd, hetcomp, htd, ir_rrd, plain, rd, rrd, unkd
+from recdistill.methods import (
+    adarec,
+    bd,
+    cd,
+    dcd,
+    de,
+    de_rrd,
+    fitnet,
+    ftd,
+    hetcomp,
+    htd,
+    ir_rrd,
+    pckd,
+    plain,
+    rce_kd,
+    rd,
+    rrd,
+    unkd,
+)
 from recdistill.methods.base import METHODS, MethodEntry, Setting
 
 __all__ = [
@@ -18,7 +36,9 @@ __all__ = [
     "hetcomp",
     "htd",
     "ir_rrd",
+    "pckd",
     "plain",
+    "rce_kd",
     "rd",
     "rrd",
     "unkd",

@@ -117,8 +117,9 @@ class Ensemble:
         _check(len(members), weights, rate, depth)
         self.members = tuple(members)
         need = {Kind.RANKS} if by == "ranks" else {Kind.RANKS, Kind.SCORES}
-        lacking = [f"{at + 1} ({', '.join(sorted(need - m.provides))})" for at, m in enumerate(members)
-                   if need - m.provides]
+        lacking = [
+            f"{at + 1} ({', '.join(sorted(need - m.provides))})" for at, m in enumerate(members) if need - m.provides
+        ]
         if lacking:
             remedy = "Leave it out" if by == "ranks" else "Leave it out, or combine by = 'ranks', which lists can do"
             what = f"An ensemble by {by} asks {' and '.join(sorted(need))} of every member; some lack them"

@@ -18,7 +18,7 @@ from recdistill.knowledge.view import Kind
 from recdistill.losses.consensus import above_the_rest, distance_of_lists, in_order
 from recdistill.objective import Term
 from recdistill.query import Rows
-from recdistill.terms.lists import TeacherLists
+from recdistill.terms.lists import TeacherLists, own_best
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from recdistill.query import Batch
 
 __all__ = ["Consensus"]
-
-_SCORES = 1 << 22
-"""Scores of whole catalogues at a time (16 MiB)."""
 
 
 class Consensus(Term):
@@ -123,11 +120,12 @@ class Consensus(Term):
             self._stage = self._is_settled()
         scores = mine.scores(torch.cat([observed, items], 1))
         above, top = scores[:, : observed.shape[1]], scores[:, observed.shape[1] :]
+        known = (items >= 0).any(1)  # whom no teacher knows costs nothing
         rest = self._log_rest(mine, users.ids, items, clock.epoch)[:, None]
         if not self._stage:
-            return Rows(above_the_rest(scores, rest), of="users")
+            return Rows(known * above_the_rest(scores, rest), of="users")
         lower = torch.logsumexp(torch.cat([rest, top[:, max(self._near // 2, 1) :]], 1), 1, keepdim=True)
-        return Rows(self._fine * (above_the_rest(above, lower) + in_order(top, rest)), of="users")
+        return Rows(self._fine * known * (above_the_rest(above, lower) + in_order(top, rest)), of="users")
 
     def targets(self, batch: Batch) -> Tensor:
         """(Q, K) int64 items of the batch's distinct users that the teachers agree on, best first, -1 past the end."""
@@ -135,7 +133,9 @@ class Consensus(Term):
         new = (~self._made[users.ids]).nonzero()[:, 0]
         if len(new):
             ids = users.ids[new]
-            lists = [self._at(m, self.place[m, ids].long(), batch, new)[:, : self._near] for m in range(len(self._lists))]
+            lists = [
+                self._at(m, self.place[m, ids].long(), batch, new)[:, : self._near] for m in range(len(self._lists))
+            ]
             ranks = torch.arange(1, self._near + 1, device=ids.device)
             worth = torch.exp(-ranks / self._sharpness).repeat(len(lists)).expand(len(ids), -1)
             found = best_of_merged(*merged(torch.cat(lists, 1), worth), self._near)
@@ -149,7 +149,7 @@ class Consensus(Term):
             return
         ids = batch.users.ids[due]
         first = self.looked[ids] < 0
-        listed = self._ranked(student.select(due), ids)  # (m, n)
+        listed = own_best(student.select(due), self._taken, ids, self._judged)  # (m, n)
         factor = self._patience * self._relax ** (epoch // self._period)
         for m, steps in enumerate(self._courses):
             place, last = self.place[m, ids].long(), len(steps) - 1
@@ -184,18 +184,6 @@ class Consensus(Term):
                 some = index[here]
                 out[here] = self._lists[m][at].of(knows.view(batch.query).select(users.first[some]), users.ids[some])
         return out
-
-    def _ranked(self, student: View, ids: Tensor) -> Tensor:
-        """(m, n) the student's own best items, without training items."""
-        everything = torch.arange(self._taken.n_items, device=ids.device)
-        parts: list[Tensor] = []
-        for part in torch.arange(len(ids), device=ids.device).split(max(1, _SCORES // self._taken.n_items)):
-            scores = student.select(part).scores_among(everything)
-            row, item, _ = self._taken.pairs(ids[part])
-            scores[row, item] = -torch.inf
-            best = scores.topk(self._judged, 1)
-            parts.append(torch.where(best.values > -torch.inf, best.indices, -1))
-        return torch.cat(parts)
 
     def _observed(self, ids: Tensor, epoch: int) -> Tensor:
         """(Q, P) of what each user has, one of each P-th part of it; all of it where there are fewer; -1 past the end."""

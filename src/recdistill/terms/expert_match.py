@@ -113,15 +113,17 @@ class ExpertMatch(Term):
         who = batch.users if self._side == "user" else batch.items
         target = teacher.entities(self._side, who.ids, self._teacher_layer)  # (n, t)
         x = student.entities(self._side, who.ids, self._layer)  # (n, s)
-        weights = self.weights(target, who.ids, clock)
-        experts = Experts(self.w1, self.b1, self.w2, self.b2)
-        rebuilt = mixture(
-            x, weights, experts, dropped=self._dropped, precision=self._precision, scratch=self._scratch
-        )  # (n, t)
+        rebuilt = self.rebuilt(x, target, who.ids, clock, scratch=self._scratch)  # (n, t)
         there = teacher.has(self._side, who.ids)
         share = who.share if self._roles == "half" else torch.ones_like(who.share)
         share = share if there is None else share * there
         return Rows(share * self._distance(target, rebuilt), of="users" if self._side == "user" else "items")
+
+    def rebuilt(self, x: Tensor, target: Tensor, ids: Tensor, clock: Clock, *, scratch: Scratch) -> Tensor:
+        """(n, s) student vectors and (n, t) teacher vectors of the rows (n,) -> (n, t) what the experts make of the former."""
+        experts = Experts(self.w1, self.b1, self.w2, self.b2)
+        weights = self.weights(target, ids, clock)
+        return mixture(x, weights, experts, dropped=self._dropped, precision=self._precision, scratch=scratch)
 
     def group(self, target: Tensor) -> Tensor:
         """(n, t) teacher vectors -> (n,) int64 which expert each would choose without noise."""

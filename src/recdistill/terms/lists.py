@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from recdistill.data.draws import Taken
     from recdistill.knowledge.view import Knows, View
 
-__all__ = ["TeacherLists", "best_users"]
+__all__ = ["TeacherLists", "best_users", "own_best"]
 
 _SCORES = 1 << 23
 """Scores that exist at a time (32 MiB)."""
@@ -99,6 +99,19 @@ def best_users(teacher: Knows, taken: Taken, n_users: int, k: int, *, depth: int
         best, who = scores.T.contiguous().topk(k, 1)  # (c, k)
         out[items] = torch.where(best > -torch.inf, who, -1).to(torch.int32)
     return out
+
+
+def own_best(student: View, taken: Taken, ids: Tensor, k: int) -> Tensor:
+    """(Q, k) int64 the items that a student scores most for the users (Q,), without their training items; -1 = none."""
+    everything = torch.arange(taken.n_items, device=ids.device)
+    parts: list[Tensor] = []
+    for part in torch.arange(len(ids), device=ids.device).split(max(1, _SCORES // max(taken.n_items, 1))):
+        scores = student.select(part).scores_among(everything)
+        row, item, _ = taken.pairs(ids[part])
+        scores[row, item] = -torch.inf
+        best = scores.topk(k, 1)
+        parts.append(torch.where(best.values > -torch.inf, best.indices, -1))
+    return torch.cat(parts)
 
 
 def _from_lists(lists: Tensor, n_items: int, k: int) -> Tensor:

@@ -131,7 +131,9 @@ class StratifiedPairs(Term):
         count.scatter_add_(1, group, torch.ones_like(group))
         begin = count.cumsum(1) - count
         place = torch.arange(listed.shape[1], device=listed.device) - begin.gather(1, group)  # (m, D)
-        slot = torch.where((place < reach) & (group < groups), group * reach + place, groups * reach)  # else a spare one
+        slot = torch.where(
+            (place < reach) & (group < groups), group * reach + place, groups * reach
+        )  # else a spare one
         out = torch.full((m, groups * reach + 1), -1, dtype=torch.int64, device=listed.device)
         out.scatter_(1, slot, listed.gather(1, order))
         return out[:, :-1].view(m, groups, reach).to(torch.int32), count[:, :-1].clamp(max=reach)
