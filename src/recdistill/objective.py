@@ -10,6 +10,7 @@ from torch import nn
 
 from recdistill.clock import Clock, Schedule, constant
 from recdistill.errors import MissingKnowledge, UsageError, problem
+from recdistill.knowledge.view import GIVES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -70,6 +71,10 @@ class Objective(nn.Module):
             assert isinstance(term, Term)  # noqa: S101 - ModuleDict forgets what it holds
             yield name, term
 
+    def parts(self) -> dict[str, tuple[Schedule, Term]]:
+        """The terms and their weights by name, as another objective takes them."""
+        return {name: (self._weights[name], term) for name, term in self.named_terms()}
+
     def forward(
         self, student: View, teacher: View | None, batch: Batch, clock: Clock, runtime: Runtime
     ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -110,7 +115,7 @@ class Pass:
         for name, term in self.objective.named_terms():
             for kind in sorted(term.of_teacher - has):
                 who = f"The teacher ({', '.join(sorted(has)) or 'none given'})"
-                remedy = f"The term {name!r} asks for it: give a teacher that provides {kind}, or choose another method"
+                remedy = f"The term {name!r} asks for it: give {GIVES[kind]}; or choose another method"
                 missing.append(MissingKnowledge(kind, who, remedy))
             for kind in sorted(term.of_student - student):
                 remedy = f"The term {name!r} asks for it: choose a student model that provides {kind}"

@@ -181,6 +181,22 @@ def test_a_teacher_from_lists(run, tmp_path):
     assert any("knows" in said for said in heard.said)
 
 
+def test_a_teacher_of_several_members_is_trained_once_and_measured(run, tmp_path):
+    first = distill(run())
+    table = run().model_dump(mode="json", exclude_none=True)
+    table["output"] = {"dir": str(tmp_path / "several")}
+    members = [{"model": "mf", "dim": 8}, {"bundle": str(first.bundle.with_name("teacher")), "weight": 2.0}]
+    table["teacher"] = {"members": members, "combine": {"by": "scores"}}
+    heard = Heard()
+    outcome = distill(parse(RunSettings, table), listener=heard)
+    assert heard.trained == ["teacher-1", "plain", "rrd"]
+    assert outcome.comparison.cards["teacher"].model == "mf + bundle"
+    assert any(said.startswith("Member 2 of the teacher: ") for said in heard.said)
+    again = Heard()
+    assert distill(parse(RunSettings, table), listener=again).comparison.to_json() == outcome.comparison.to_json()
+    assert "plain" not in again.trained
+
+
 def test_a_teacher_from_a_bundle_measures_as_the_live_one(run, tmp_path):
     first = distill(run())
     table = run(f"output.dir='{tmp_path / 'filed'}'").model_dump(mode="json", exclude_none=True)

@@ -115,3 +115,77 @@ def test_a_teacher_from_files_takes_no_model_settings(tmp_path):
     )
     with pytest.raises(SettingsError, match=r"A teacher from files is not trained, so \[teacher\] has no dim"):
         resolve(read(file))
+
+
+MEMBERS = """
+[[teacher.members]]
+model = "mf"
+dim = 8
+train = { epochs = 3 }
+
+[[teacher.members]]
+lists = "top.parquet"
+weight = 2.0
+
+[teacher.combine]
+by = "ranks"
+rate = 10.0
+"""
+
+
+def of_members(tmp_path, change=lambda text: text):
+    text = TEMPLATE.replace('model = "mf"                    # or', "# or").replace("dim = 200\n", "")
+    file = tmp_path / "run.toml"
+    file.write_text(change(text.replace("[student]", MEMBERS + "\n[student]", 1)), encoding="utf-8")
+    return file
+
+
+def test_a_teacher_may_be_several(tmp_path):
+    run = read(of_members(tmp_path))
+    plan = resolve(run)
+    assert plan.teacher is None
+    assert run.teacher.given
+    assert (plan.members[0][0].dim, plan.members[0][1].epochs, plan.members[1][0]) == (8, 3, None)
+    assert (run.teacher.members[1].weight, run.teacher.combine.rate) == (2.0, 10.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda text: text.replace('lists = "top.parquet"', ""), "a member is either a model to train"),
+        (lambda text: text.replace('lists = "top.parquet"', 'lists = "top.parquet"\ndim = 3'), "has no dim"),
+        (lambda text: text.replace("dim = 8", "dmi = 8"), "Did you mean 'teacher.members.0.dim'"),
+        (lambda text: text.replace("weight = 2.0", "weight = -1.0"), "weight"),
+        (lambda text: text.replace('by = "ranks"', 'by = "rank"'), "ranks"),
+    ],
+)
+def test_what_is_wrong_about_a_member_is_said(tmp_path, change, says):
+    file = of_members(tmp_path, change)
+    with pytest.raises(SettingsError, match=says):
+        resolve(read(file))
+
+
+def test_members_stand_in_place_of_a_model_and_are_needed_to_combine(tmp_path):
+    file = tmp_path / "run.toml"
+    file.write_text(TEMPLATE.replace("[student]", MEMBERS + "\n[student]", 1), encoding="utf-8")
+    with pytest.raises(SettingsError, match=r"or members \(\[\[teacher.members\]\]\)"):
+        read(file)
+    file.write_text(TEMPLATE.replace("[student]", '[teacher.combine]\nby = "scores"\n\n[student]', 1))
+    with pytest.raises(SettingsError, match="there are none: add"):
+        read(file)
+
+
+def test_what_files_never_hold_is_said_before_anything_is_read_with_what_would_serve(tmp_path):
+    text = TEMPLATE.replace('model = "mf"                    # or', 'lists = "top.parquet"  # or', 1)
+    file = tmp_path / "run.toml"
+    file.write_text(text.replace("dim = 200\n", "", 1), encoding="utf-8")
+    with pytest.raises(SettingsError) as caught:
+        resolve(read(file))
+    said = str(caught.value)
+    assert "[teacher] lists cannot give vectors, which the method 'de-rrd' asks for" in said
+    assert "vectors come from vectors (vectors = ...)" in said
+    assert "rrd" in said.split("can serve: ")[1]
+    assert "htd" not in said.split("can serve: ")[1]
+    resolve(read(file, ["method.name=rrd"]))
+    with pytest.raises(SettingsError, match="cannot give weights"):
+        resolve(read(file, ["method.name=bd"]))

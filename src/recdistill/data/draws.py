@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from recdistill.data.csr import Csr
 
-__all__ = ["Taken", "negatives", "outside"]
+__all__ = ["Taken", "first_distinct", "negatives", "outside"]
 
 _ROUNDS = 8
 """Rounds of guessing before what is left is listed; 8 rounds fail only where nearly everything is taken."""
@@ -149,7 +149,7 @@ def _draw(
             bad |= _in_sorted(more[todo], drawn)
         drawn.masked_fill_(bad, -1)
         had = out[todo]  # (t, k)
-        now = _first_distinct(torch.cat([had, drawn], 1), k) if distinct else torch.where(had >= 0, had, drawn)
+        now = first_distinct(torch.cat([had, drawn], 1), k) if distinct else torch.where(had >= 0, had, drawn)
         out[todo] = now
         todo = todo[(now < 0).any(1)]
     for t in todo.tolist():  # rows that have nearly every item: list what is left
@@ -180,7 +180,7 @@ def _in_sorted(lists: Tensor, items: Tensor) -> Tensor:
     return lists.gather(1, place) == items
 
 
-def _first_distinct(items: Tensor, k: int) -> Tensor:
+def first_distinct(items: Tensor, k: int) -> Tensor:
     """(t, w) items, -1 = none -> (t, k) the first k distinct ones in their order, -1 past the end."""
     ordered, place = items.sort(dim=1, stable=True)
     again = torch.zeros_like(ordered, dtype=torch.bool)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from recdistill.query import Query, Side
 
-__all__ = ["Kind", "Knows", "Layer", "View", "fingerprint_of"]
+__all__ = ["GIVES", "Kind", "Knows", "Layer", "View", "fingerprint_of"]
 
 Layer = Literal["served"] | int
 
@@ -32,6 +32,16 @@ class Kind(StrEnum):
     STATES = "states"
     WEIGHTS = "weights"
     """It is a model trained here, and can learn on."""
+
+
+GIVES: dict[Kind, str] = {
+    Kind.SCORES: "scores (scores = ...), vectors (vectors = ...), a bundle, or a model trained here",
+    Kind.RANKS: "ranked lists (lists = ...), scores, vectors, a bundle, or a model trained here",
+    Kind.VECTORS: "vectors (vectors = ...), a bundle of vectors, or a model of vectors trained here",
+    Kind.STATES: "a sequential model trained here",
+    Kind.WEIGHTS: "a model trained here, which files are not",
+}
+"""What can give each kind, as prose."""
 
 
 class View:

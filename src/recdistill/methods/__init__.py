@@ -8,6 +8,7 @@ from recdistill.methods import (
     de,
     de_rrd,
     fitnet,
+    freqd,
     ftd,
     hetcomp,
     htd,
@@ -17,6 +18,7 @@ from recdistill.methods import (
     rce_kd,
     rd,
     rrd,
+    sum,
     unkd,
 )
 from recdistill.methods.base import METHODS, MethodEntry, Setting
@@ -32,6 +34,7 @@ __all__ = [
     "de",
     "de_rrd",
     "fitnet",
+    "freqd",
     "ftd",
     "hetcomp",
     "htd",
@@ -41,5 +44,6 @@ __all__ = [
     "rce_kd",
     "rd",
     "rrd",
+    "sum",
     "unkd",
 ]

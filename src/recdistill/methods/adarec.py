@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from recdistill.objective import Batches, Term
     from recdistill.runtime import How
 
-__all__ = ["ADAREC", "COMPAT", "AdaRec", "adarec", "distillation", "remember", "shape"]
+__all__ = ["ADAREC", "COMPAT", "AdaRec", "adarec", "asks", "distillation", "remember", "shape"]
 
 ADAREC = Paper(
     key="chen2021adarec",
@@ -134,7 +134,13 @@ def distillation(
     return terms
 
 
-@method("adarec", settings=AdaRec, paper=ADAREC)
+def asks(c: AdaRec) -> frozenset[Kind]:
+    """What the parts that are not left out ask of a teacher."""
+    kinds = {Kind.STATES: c.embedding or c.hidden, Kind.SCORES: c.logits}
+    return frozenset(kind for kind, part in kinds.items() if part)
+
+
+@method("adarec", settings=AdaRec, paper=ADAREC, asks=asks)
 def adarec(c: AdaRec, s: Setting) -> list[Pass]:
     """AdaRec's distillation: transfers embeddings, hidden layers and logits between sequential models."""
     teacher = s.need_teacher("adarec")

@@ -13,7 +13,7 @@ from recdistill.query import Query
 from recdistill.registry import Registry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from recdistill.data.draws import Taken
     from recdistill.knowledge.view import Knows, Layer
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     S = TypeVar("S", bound=Settings)
 
-__all__ = ["METHODS", "MethodEntry", "Paper", "Setting", "method", "width"]
+__all__ = ["METHODS", "MethodEntry", "Paper", "Setting", "method", "served_by", "width"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,19 +87,39 @@ class MethodEntry:
     paper: Paper
     build: Callable[[Any, Setting], list[Pass]]
     summary: str
+    asks: Callable[[Any], frozenset[Kind]]
+    """Settings -> what its terms ask of a teacher; known before anything is read or built."""
 
 
 METHODS: Registry[MethodEntry] = Registry("method")
 
 
+def served_by(provides: frozenset[Kind]) -> list[str]:
+    """The methods whose default settings ask for nothing else, by name; "plain" asks for nothing and is left out."""
+    asked = {name: METHODS[name].asks(METHODS[name].settings()) for name in METHODS}
+    return [name for name, kinds in asked.items() if kinds and kinds <= provides]
+
+
 def method(
-    name: str, *, settings: type[S], paper: Paper
+    name: str, *, settings: type[S], paper: Paper, asks: Iterable[Kind] | Callable[[S], frozenset[Kind]]
 ) -> Callable[[Callable[[S, Setting], list[Pass]]], Callable[[S, Setting], list[Pass]]]:
-    """Register `build(settings, setting) -> passes` under `name`; the docstring's first line is its summary."""
+    """Register `build(settings, setting) -> passes` under `name`; the docstring's first line is its summary.
+
+    Args:
+        name: as users write it.
+        settings: of the method.
+        paper: what is cited.
+        asks: the kinds that its terms ask of a teacher, where they depend on the settings a function of them.
+    """
+    needed = asks if callable(asks) else _always(frozenset(asks))
 
     def register(build: Callable[[S, Setting], list[Pass]]) -> Callable[[S, Setting], list[Pass]]:
         summary = (build.__doc__ or "").strip().split("\n", 1)[0]
-        METHODS.add(name, MethodEntry(name, settings, paper, build, summary))
+        METHODS.add(name, MethodEntry(name, settings, paper, build, summary, needed))
         return build
 
     return register
+
+
+def _always(kinds: frozenset[Kind]) -> Callable[[object], frozenset[Kind]]:
+    return lambda _: kinds

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
+from recdistill.knowledge.view import Kind
 from recdistill.methods.base import Paper, Setting, method
 from recdistill.objective import Objective, Pass
 from recdistill.settings import Settings
@@ -63,7 +64,7 @@ class BD(Settings):
         return self
 
 
-@method("bd", settings=BD, paper=BD_PAPER)
+@method("bd", settings=BD, paper=BD_PAPER, asks=[Kind.SCORES, Kind.WEIGHTS])
 def bd(c: BD, s: Setting) -> list[Pass]:
     """Bidirectional distillation: a teacher that goes on learning, from its student too."""
     teacher = s.need_teacher("bd")

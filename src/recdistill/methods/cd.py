@@ -12,6 +12,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from recdistill.knowledge.view import Kind
 from recdistill.methods.base import Paper, Setting, method
 from recdistill.objective import Objective, Pass
 from recdistill.settings import Settings
@@ -55,7 +56,7 @@ class CD(Settings):
         return self
 
 
-@method("cd", settings=CD, paper=CD_PAPER)
+@method("cd", settings=CD, paper=CD_PAPER, asks=[Kind.SCORES])
 def cd(c: CD, s: Setting) -> list[Pass]:
     """Collaborative Distillation: the teacher's scores are soft labels of drawn items."""
     teacher = s.need_teacher("cd")

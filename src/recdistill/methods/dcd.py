@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from recdistill.knowledge.view import Kind
 from recdistill.methods.base import Paper, Setting, method
 from recdistill.objective import Objective, Pass
 from recdistill.settings import Settings
@@ -50,7 +51,7 @@ class DCD(Settings):
     """Over-estimated users an item."""
 
 
-@method("dcd", settings=DCD, paper=DCD_PAPER)
+@method("dcd", settings=DCD, paper=DCD_PAPER, asks=[Kind.RANKS])
 def dcd(c: DCD, s: Setting) -> list[Pass]:
     """Dual correction: transfers the ranking where the student errs about it."""
     teacher = s.need_teacher("dcd")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from recdistill.clock import exponential
+from recdistill.knowledge.view import Kind
 from recdistill.methods.base import Paper, Setting, method, width
 from recdistill.objective import Objective, Pass
 from recdistill.settings import Settings
@@ -81,7 +82,7 @@ def expert_terms(c: DE, s: Setting, *, roles: Literal["half", "once"] = "half") 
     return {"de_users": (c.weight, term("user")), "de_items": (c.weight, term("item"))}
 
 
-@method("de", settings=DE, paper=DE_RRD)
+@method("de", settings=DE, paper=DE_RRD, asks=[Kind.VECTORS])
 def de(c: DE, s: Setting) -> list[Pass]:
     """Distillation Experts: transfers the teacher's vectors."""
     return [Pass("distil", s.batches, Objective(base=(1.0, s.base), **expert_terms(c, s)), s.teacher)]

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from recdistill.knowledge.view import Kind
 from recdistill.methods.base import Setting, method
 from recdistill.methods.de import DE, DE_RRD, expert_terms
 from recdistill.methods.rrd import RRD, ranking_term
@@ -23,7 +24,7 @@ class Both(Settings):
     """The ranking's part."""
 
 
-@method("de-rrd", settings=Both, paper=DE_RRD)
+@method("de-rrd", settings=Both, paper=DE_RRD, asks=[Kind.RANKS, Kind.VECTORS])
 def de_rrd(c: Both, s: Setting) -> list[Pass]:
     """DE and RRD together: vectors and ranking."""
     teacher = s.need_teacher("de-rrd")

@@ -7,14 +7,18 @@ Topology Distillation paper's baseline takes those of the batch, which is the de
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from recdistill.knowledge.view import Kind
 from recdistill.methods.base import Paper, Setting, method, width
 from recdistill.objective import Objective, Pass
 from recdistill.settings import Settings
 from recdistill.terms.projection_match import ProjectionMatch
+
+if TYPE_CHECKING:
+    from recdistill.query import Side
 
 __all__ = ["FITNET", "FitNet", "fitnet"]
 
@@ -46,12 +50,13 @@ class FitNet(Settings):
     """Which vectors of the teacher they are matched with."""
 
 
-@method("fitnet", settings=FitNet, paper=FITNET)
+@method("fitnet", settings=FitNet, paper=FITNET, asks=[Kind.VECTORS])
 def fitnet(c: FitNet, s: Setting) -> list[Pass]:
     """FitNet: transfers the teacher's vectors by one projection."""
     teacher = s.need_teacher("fitnet")
-    users, items = (
-        ProjectionMatch(
+
+    def term(side: Side, rows: int) -> ProjectionMatch:
+        return ProjectionMatch(
             side,
             student_dim=width(s, s.student, side, c.layer),
             teacher_dim=width(s, teacher, side, c.teacher_layer),
@@ -63,7 +68,7 @@ def fitnet(c: FitNet, s: Setting) -> list[Pass]:
             teacher_layer=c.teacher_layer,
             seed=s.seed,
         )
-        for side, rows in (("user", s.n_users), ("item", s.taken.n_items))
-    )
+
+    users, items = term("user", s.n_users), term("item", s.taken.n_items)
     objective = Objective(base=(1.0, s.base), fit_users=(c.weight, users), fit_items=(c.weight, items))
     return [Pass("distil", s.batches, objective, teacher)]

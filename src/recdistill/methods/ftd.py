@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from recdistill.methods.base import Paper, Setting, method
+from recdistill.errors import UsageError, problem
+from recdistill.knowledge.view import Kind
+from recdistill.methods.base import Paper, Setting, method, width
 from recdistill.objective import Objective, Pass
 from recdistill.settings import Settings
 from recdistill.terms.topology import FullTopology
 
-__all__ = ["FTD", "TOPOLOGY", "ftd"]
+if TYPE_CHECKING:
+    from recdistill.knowledge.view import Layer
+
+__all__ = ["FTD", "TOPOLOGY", "check_one_width", "ftd"]
 
 TOPOLOGY = Paper(
     key="kang2021topology",
@@ -34,9 +39,27 @@ class FTD(Settings):
     """Which vectors of the teacher."""
 
 
-@method("ftd", settings=FTD, paper=TOPOLOGY)
+def check_one_width(s: Setting, layer: Layer, teacher_layer: Layer) -> None:
+    """Users are compared with items, so the vectors of both have to be of one width.
+
+    Raises:
+        UsageError: those of the student's two sides are not, or those of the teacher's; or there is no such layer.
+    """
+    wrong: list[str] = []
+    for who, of, which in (("student", s.student, layer), ("teacher", s.need_teacher("ftd"), teacher_layer)):
+        user, item = width(s, of, "user", which), width(s, of, "item", which)
+        if user != item:
+            wrong.append(f"the {who} has users of {user} and items of {item} dims")
+    if wrong:
+        remedy = "Match the two sides apart: 'de', 'fitnet' or 'freqd'"
+        what = "A topology compares users with items, whose vectors must be of one width"
+        raise UsageError(problem(what, "; ".join(wrong), remedy=remedy))
+
+
+@method("ftd", settings=FTD, paper=TOPOLOGY, asks=[Kind.VECTORS])
 def ftd(c: FTD, s: Setting) -> list[Pass]:
     """Full Topology Distillation: transfers the cosines of all pairs of entities."""
     teacher = s.need_teacher("ftd")
+    check_one_width(s, c.layer, c.teacher_layer)
     term = FullTopology(layer=c.layer, teacher_layer=c.teacher_layer)
     return [Pass("distil", s.batches, Objective(base=(1.0, s.base), ftd=(c.weight, term)), teacher)]

@@ -12,6 +12,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from recdistill.knowledge.view import Kind
 from recdistill.methods.base import Paper, Setting, method
 from recdistill.objective import Objective, Pass
 from recdistill.settings import Settings
@@ -61,7 +62,7 @@ class HetComp(Settings):
     """Items a user and epoch, where the rest is sampled."""
 
 
-@method("hetcomp", settings=HetComp, paper=HETCOMP)
+@method("hetcomp", settings=HetComp, paper=HETCOMP, asks=[Kind.RANKS])
 def hetcomp(c: HetComp, s: Setting) -> list[Pass]:
     """HetComp: transfers what several teachers agree on, from their easy checkpoints to their last."""
     teacher = s.need_teacher("hetcomp")

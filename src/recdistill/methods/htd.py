@@ -11,9 +11,10 @@ from typing import Literal
 
 from pydantic import Field
 
+from recdistill.knowledge.view import Kind
 from recdistill.methods.base import Setting, method
 from recdistill.methods.de import DE, expert_terms
-from recdistill.methods.ftd import TOPOLOGY
+from recdistill.methods.ftd import TOPOLOGY, check_one_width
 from recdistill.objective import Objective, Pass
 from recdistill.settings import Settings
 from recdistill.terms.expert_match import ExpertMatch
@@ -53,10 +54,11 @@ class HTD(Settings):
     """Of the experts' large products while every expert is asked."""
 
 
-@method("htd", settings=HTD, paper=TOPOLOGY)
+@method("htd", settings=HTD, paper=TOPOLOGY, asks=[Kind.VECTORS])
 def htd(c: HTD, s: Setting) -> list[Pass]:
     """Hierarchical Topology Distillation: transfers cosines within groups, and to the groups' prototypes."""
     teacher = s.need_teacher("htd")
+    check_one_width(s, c.layer, c.teacher_layer)
     shared = c.model_dump(include=set(DE.model_fields) - {"weight"})
     experts = expert_terms(DE(weight=c.weight * (1 - c.balance), experts=c.groups, **shared), s, roles="once")
     (_, users), (_, items) = experts["de_users"], experts["de_items"]

@@ -10,6 +10,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from recdistill.knowledge.view import Kind
 from recdistill.methods.base import Paper, Setting, method
 from recdistill.methods.rrd import RRD, ranking_term
 from recdistill.objective import Objective, Pass
@@ -49,7 +50,7 @@ class IRRRD(RRD):
     """The most items a step, drawn at random and weighed up to all of them; 0 takes all."""
 
 
-@method("ir-rrd", settings=IRRRD, paper=IR_RRD)
+@method("ir-rrd", settings=IRRRD, paper=IR_RRD, asks=[Kind.RANKS])
 def ir_rrd(c: IRRRD, s: Setting) -> list[Pass]:
     """RRD and its item side: also ranks users for items as the teacher does."""
     teacher = s.need_teacher("ir-rrd")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
+from recdistill.knowledge.view import Kind
 from recdistill.methods.base import Paper, Setting, method
 from recdistill.methods.de import DE, expert_terms
 from recdistill.objective import Objective, Pass
@@ -49,7 +50,7 @@ class PCKD(DE):
         return self
 
 
-@method("pckd", settings=PCKD, paper=PCKD_PAPER)
+@method("pckd", settings=PCKD, paper=PCKD_PAPER, asks=[Kind.RANKS, Kind.VECTORS])
 def pckd(c: PCKD, s: Setting) -> list[Pass]:
     """Preference-consistent distillation: transfers vectors through experts that keep preferences."""
     teacher = s.need_teacher("pckd")

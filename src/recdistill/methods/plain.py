@@ -22,7 +22,7 @@ class Plain(Settings):
     """No distillation, no settings."""
 
 
-@method("plain", settings=Plain, paper=BPR)
+@method("plain", settings=Plain, paper=BPR, asks=())
 def plain(c: Plain, s: Setting) -> list[Pass]:
     """The base loss alone, no teacher."""
     del c

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
+from recdistill.knowledge.view import Kind
 from recdistill.methods.base import Paper, Setting, method
 from recdistill.objective import Objective, Pass
 from recdistill.settings import Settings
@@ -53,7 +54,7 @@ class RCEKD(Settings):
         return self
 
 
-@method("rce-kd", settings=RCEKD, paper=RCE_KD)
+@method("rce-kd", settings=RCEKD, paper=RCE_KD, asks=[Kind.RANKS, Kind.SCORES])
 def rce_kd(c: RCEKD, s: Setting) -> list[Pass]:
     """Rejuvenated cross-entropy: transfers scores where the student looks, and where only the teacher does."""
     teacher = s.need_teacher("rce-kd")

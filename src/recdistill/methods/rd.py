@@ -11,6 +11,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from recdistill.knowledge.view import Kind
 from recdistill.methods.base import Paper, Setting, method
 from recdistill.objective import Objective, Pass
 from recdistill.settings import Settings
@@ -47,7 +48,7 @@ class RD(Settings):
     """ "one": a user's weights sum to 1 (paper); "none": the two weights are multiplied as they are (official code)."""
 
 
-@method("rd", settings=RD, paper=RD_PAPER)
+@method("rd", settings=RD, paper=RD_PAPER, asks=[Kind.RANKS])
 def rd(c: RD, s: Setting) -> list[Pass]:
     """Ranking Distillation: the teacher's first items are extra positives."""
     teacher = s.need_teacher("rd")

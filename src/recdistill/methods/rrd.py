@@ -10,6 +10,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from recdistill.knowledge.view import Kind
 from recdistill.methods.base import Setting, method
 from recdistill.methods.de import DE_RRD
 from recdistill.objective import Objective, Pass
@@ -53,7 +54,7 @@ def ranking_term(c: RRD, s: Setting) -> RelaxedRanking:
     )
 
 
-@method("rrd", settings=RRD, paper=DE_RRD)
+@method("rrd", settings=RRD, paper=DE_RRD, asks=[Kind.RANKS])
 def rrd(c: RRD, s: Setting) -> list[Pass]:
     """Relaxed Ranking Distillation: transfers the teacher's ranking."""
     teacher = s.need_teacher("rrd")

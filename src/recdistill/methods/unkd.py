@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
+from recdistill.knowledge.view import Kind
 from recdistill.methods.base import Paper, Setting, method
 from recdistill.objective import Objective, Pass
 from recdistill.settings import Settings
@@ -53,7 +54,7 @@ class UnKD(Settings):
         return self
 
 
-@method("unkd", settings=UnKD, paper=UNKD)
+@method("unkd", settings=UnKD, paper=UNKD, asks=[Kind.RANKS])
 def unkd(c: UnKD, s: Setting) -> list[Pass]:
     """Unbiased distillation: transfers the ranking within groups of like popularity."""
     teacher = s.need_teacher("unkd")

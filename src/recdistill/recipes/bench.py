@@ -29,14 +29,13 @@ from recdistill.knowledge.view import Kind
 from recdistill.recipes.cells import Cells, digest
 from recdistill.recipes.compare import System, card
 from recdistill.recipes.known import KnownRanker
-from recdistill.recipes.leaks import leaks
+from recdistill.recipes.members import from_files, joined_members
 from recdistill.recipes.train import distill, fit
 from recdistill.report.page import Curve
-from recdistill.teachers.stored import Files, stored
 from recdistill.training.watch import JsonLines
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -48,6 +47,7 @@ if TYPE_CHECKING:
     from recdistill.recipes.train import TrainSettings
     from recdistill.recipes.trained import Trained
     from recdistill.settings import Settings
+    from recdistill.teachers.ensemble import Ensemble
     from recdistill.teachers.joined import Joined
     from recdistill.teachers.stored import Stored
     from recdistill.training.watch import Report
@@ -91,6 +91,8 @@ class Planned(Protocol):
     def teacher(self) -> Settings | None: ...
     @property
     def teacher_train(self) -> TrainSettings: ...
+    @property
+    def members(self) -> Sequence[tuple[Settings | None, TrainSettings]]: ...
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ class Bench:
             return None
         if self.plan.teacher is not None:
             return self._result("teacher", self._about_teacher, lambda: self._trained_teacher, None)
-        if self.run.evaluate.protocol != "full" and Kind.SCORES not in self._files.provides:
+        if self.run.evaluate.protocol != "full" and Kind.SCORES not in self._foreign.provides:
             self.listener.say("The teacher's files hold no scores, so the sampled protocol cannot be asked of it.")
             return None
         return self._measured(self._teacher_system, self._about_teacher, None, None)
@@ -133,12 +135,7 @@ class Bench:
 
     @cached_property
     def _files(self) -> Stored | Joined:
-        train = self.split.train
-        found = stored(**self.run.teacher.files, users=train.users, items=train.items, seen=train.csr())
-        self.listener.say(str(found.coverage))
-        for warning in leaks("the teacher", Files(self.run.teacher.files), self.split.test):
-            self.listener.say(warning)
-        return found
+        return from_files(self.run.teacher.files, self.split, who="the teacher", say=self.listener.say)
 
     @cached_property
     def _trained_teacher(self) -> Trained:
@@ -154,12 +151,27 @@ class Bench:
 
     @property
     def _knows(self) -> Trained | Knows:
-        return self._files if self.plan.teacher is None else self._trained_teacher
+        return self._foreign if self.plan.teacher is None else self._trained_teacher
+
+    @property
+    def _foreign(self) -> Stored | Joined | Ensemble:
+        return self._ensemble if self.run.teacher.members else self._files
+
+    @cached_property
+    def _ensemble(self) -> Ensemble:
+        return joined_members(
+            self.run.teacher, self.plan.members, self.split, say=self.listener.say, learn=self._member
+        )
+
+    def _member(self, name: str, model: str, settings: Settings, training: TrainSettings) -> Trained:
+        shown = settings.model_dump(mode="json")
+        common = self._common(name, self._about(model, shown, training), training.protocol)
+        return fit(model, self.split.train, settings=shown, training=training, **common)
 
     @cached_property
     def _about_teacher(self) -> dict[str, Any]:
         if self.plan.teacher is None:
-            return {"data": self._data_digest, "files": self._files.fingerprint}
+            return {"data": self._data_digest, "files": self._foreign.fingerprint}
         assert self.run.teacher.model is not None  # noqa: S101
         return self._about(self.run.teacher.model, self.plan.teacher.model_dump(mode="json"), self.plan.teacher_train)
 
@@ -350,8 +362,9 @@ class Bench:
         if self.plan.teacher is not None:
             return System.of("teacher", self._trained_teacher)
         train = self.split.train
-        ranker = KnownRanker(self._files, n_users=train.n_users, n_items=train.n_items)
-        return System("teacher", ranker, model=", ".join(self.run.teacher.files), timed=False)
+        ranker = KnownRanker(self._foreign, n_users=train.n_users, n_items=train.n_items)
+        named = [each.model or ", ".join(each.files) for each in self.run.teacher.members]
+        return System("teacher", ranker, model=" + ".join(named) or ", ".join(self.run.teacher.files), timed=False)
 
 
 def curve(report: Report) -> Curve:

@@ -20,6 +20,7 @@ from recdistill.settings import Settings, load, overlay, parse
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from recdistill.knowledge.view import Kind
     from recdistill.recipes.train import TrainSettings
 
 __all__ = ["TEMPLATE", "Plan", "RunSettings", "read", "resolve", "written"]
@@ -53,8 +54,8 @@ class Data(Settings):
     """What to do with rows that cannot be read."""
 
 
-class Teacher(Settings):
-    """[teacher]: a model to train, or files that hold what a teacher elsewhere knows. Other keys go to the model."""
+class Source(Settings):
+    """Where one teacher's knowledge is: a model to train, or files. Other keys go to the model."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -73,7 +74,7 @@ class Teacher(Settings):
 
     @property
     def given(self) -> bool:
-        """Whether there is a teacher at all."""
+        """Whether there is anything at all."""
         return self.model is not None or bool(self.files)
 
     @property
@@ -81,6 +82,49 @@ class Teacher(Settings):
         """The files that are given, by kind."""
         kinds = {"lists": self.lists, "scores": self.scores, "vectors": self.vectors, "bundle": self.bundle}
         return {kind: path for kind, path in kinds.items() if path is not None}
+
+
+class Combine(Settings):
+    """[teacher.combine]: how several members are one teacher."""
+
+    by: Literal["ranks", "scores"] = "ranks"
+    """What is averaged."""
+    worth: Literal["power", "exponential", "reciprocal"] = "reciprocal"
+    """By ranks, what rank r is worth: r^-rate, e^(-r / rate), or 1 / (rate + r)."""
+    rate: float = Field(default=60.0, gt=0)
+    """Of `worth`."""
+    normalise: Literal["minmax", "zscore", "none"] = "zscore"
+    """By scores, what makes those of a member comparable: to [0, 1] over its list, to mean 0 and deviation 1, nothing."""
+    depth: int = Field(default=500, ge=1)
+    """Of the members' lists."""
+
+
+class Member(Source):
+    """[[teacher.members]]: one of several teachers."""
+
+    weight: float = Field(default=1.0, ge=0)
+    """How much it counts; weights are made to sum to 1."""
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Member:
+        if (self.model is None) == (not self.files):
+            msg = 'a member is either a model to train (model = "mf") or files (lists, scores, vectors, bundle)'
+            raise ValueError(msg)
+        return self
+
+
+class Teacher(Source):
+    """[teacher]: a model to train, files that hold what a teacher elsewhere knows, or several of either."""
+
+    members: tuple[Member, ...] = ()
+    """[[teacher.members]]: several teachers that are one, each a model to train or files."""
+    combine: Combine = Combine()
+    """[teacher.combine]: how."""
+
+    @property
+    def given(self) -> bool:
+        """Whether there is a teacher at all."""
+        return super().given or bool(self.members)
 
 
 class Student(Settings):
@@ -147,8 +191,15 @@ class RunSettings(Settings):
     @field_validator("teacher")
     @classmethod
     def _one_kind(cls, teacher: Teacher) -> Teacher:
-        if (teacher.model is None) == (not teacher.files) and teacher != Teacher():
-            msg = 'a teacher is either a model to train (model = "mf") or files (lists, scores, vectors, bundle)'
+        kinds = [teacher.model is not None, bool(teacher.files), bool(teacher.members)]
+        if sum(kinds) != 1 and teacher != Teacher():
+            msg = (
+                'a teacher is either a model to train (model = "mf"), files (lists, scores, vectors, bundle), or '
+                "members ([[teacher.members]])"
+            )
+            raise ValueError(msg)
+        if teacher.combine != Combine() and not teacher.members:
+            msg = "[teacher.combine] says how members are one teacher, and there are none: add [[teacher.members]]"
             raise ValueError(msg)
         return teacher
 
@@ -168,7 +219,7 @@ class Plan:
     """What belongs to models, methods and the trainer, read by their own settings."""
 
     teacher: Settings | None
-    """The teacher model's; None when the teacher comes from files, or there is none."""
+    """The teacher model's; None when the teacher comes from files or members, or there is none."""
     student: Settings
     """The student model's."""
     method: Settings
@@ -177,6 +228,8 @@ class Plan:
     """The student's training."""
     teacher_train: TrainSettings
     """The teacher's: [train], and [teacher.train] over it."""
+    members: tuple[tuple[Settings | None, TrainSettings], ...] = ()
+    """Of each member its model's settings, None where it comes from files, and how it is trained."""
 
 
 def read(path: Path, assign: Sequence[str] = ()) -> RunSettings:
@@ -211,17 +264,31 @@ def resolve(run: RunSettings) -> Plan:
     for metric in run.evaluate.metrics:
         parse_metric(metric)
     teacher = run.teacher
-    if teacher.model is None and (keys := sorted(teacher.model_extra or {})):
-        what = f"A teacher from files is not trained, so [teacher] has no {' and no '.join(keys)}"
-        raise SettingsError(problem(what, remedy="Remove the key, or name a model to train"))
+    for where, source in (("teacher", teacher), *(("teacher.members", each) for each in teacher.members)):
+        if source.model is None and (keys := sorted(source.model_extra or {})):
+            who = "An ensemble" if source is teacher and teacher.members else "A teacher from files"
+            what = f"{who} is not trained, so [{where}] has no {' and no '.join(keys)}"
+            raise SettingsError(problem(what, remedy="Remove the key, or name a model to train"))
     plan = Plan(
         teacher=None if teacher.model is None else _inline(MODELS[teacher.model].settings, teacher, at="teacher"),
         student=_inline(MODELS[run.student.model].settings, run.student, at="student"),
         method=_inline(METHODS[run.method.name].settings, run.method, at="method"),
         train=_inline(TrainSettings, run.train, at="train"),
         teacher_train=parse(TrainSettings, {**(run.train.model_extra or {}), **teacher.train}, at="teacher.train"),
+        members=tuple(
+            (
+                None if each.model is None else _inline(MODELS[each.model].settings, each, at=f"teacher.members.{at}"),
+                parse(TrainSettings, {**(run.train.model_extra or {}), **each.train}, at=f"teacher.members.{at}.train"),
+            )
+            for at, each in enumerate(teacher.members)
+        ),
     )
-    for training in (plan.train, plan.teacher_train):  # before a long log is read, not after
+    _check_kinds(run, METHODS[run.method.name].asks(plan.method))
+    for training in (
+        plan.train,
+        plan.teacher_train,
+        *(training for _, training in plan.members),
+    ):  # before a long log is read, not after
         for metric in training.metrics:
             parse_metric(metric)
         FromInteractions(training.loss)
@@ -229,6 +296,30 @@ def resolve(run: RunSettings) -> Plan:
             raise UnknownName("optimiser", training.optimiser, OPTIMISERS)
         Runtime.of(training.device)
     return plan
+
+
+def _check_kinds(run: RunSettings, asks: frozenset[Kind]) -> None:
+    """Refuse what files of such kinds never hold, before a long log is read; what they do hold is seen when they are."""
+    from recdistill.knowledge.view import GIVES, Kind  # noqa: PLC0415
+    from recdistill.methods.base import served_by  # noqa: PLC0415
+
+    teacher = run.teacher
+    if teacher.model is not None or not teacher.given:
+        return
+    can = {Kind.RANKS, Kind.SCORES}  # lists may have a column of scores
+    if not teacher.members and {"vectors", "bundle"} & teacher.files.keys():
+        can.add(Kind.VECTORS)
+    if lacking := sorted(asks - can):
+        what = "The members of an ensemble together" if teacher.members else f"[teacher] {' and '.join(teacher.files)}"
+        allowed = "; ".join(f"{kind} come from {GIVES[kind]}" for kind in lacking)
+        remedy = f"Or choose a method that such a teacher can serve: {', '.join(served_by(frozenset(can)))}"
+        raise SettingsError(
+            problem(
+                f"{what} cannot give {' and '.join(lacking)}, which the method {run.method.name!r} asks for",
+                allowed=allowed,
+                remedy=remedy,
+            )
+        )
 
 
 def _inline(model: type[S], table: Settings, *, at: str) -> S:
@@ -256,6 +347,7 @@ split = "leave-last-out"        # given | leave-last-out | leave-random-out | ra
 model = "mf"                    # or: lists = "top100.parquet", vectors = "teacher.npz", bundle = "runs/big"
 dim = 200
 # train = { epochs = 500 }      # keys of [train] that differ for the teacher
+# Several teachers as one: a table [[teacher.members]] for each, see docs/teachers.md.
 
 [student]
 model = "mf"                    # mf | neumf | lightgcn | sasrec | nextitnet | bert4rec | gru4rec, and their settings
@@ -263,7 +355,7 @@ dim = 20
 # baseline = true               # also train it without a teacher, to see what distillation is worth
 
 [method]
-name = "de-rrd"                 # plain | de | rrd | de-rrd; the method's settings stand here too, such as
+name = "de-rrd"                 # docs/methods.md has all; the method's settings stand here too, such as
 # rrd = { near = 40, far = 40 }
 
 [train]

@@ -79,7 +79,7 @@ class SearchRun(Settings):
 
     @model_validator(mode="after")
     def _trained_here(self) -> SearchRun:
-        if self.teacher.model is None or self.teacher.files:
+        if self.teacher.model is None or self.teacher.files or self.teacher.members:
             msg = 'a search asks for the layers of its teacher, a sequential model trained here: model = "sasrec"'
             raise ValueError(msg)
         return self
@@ -99,6 +99,8 @@ class SearchPlan:
     """Its settings."""
     search: SearchSettings
     retrain: RetrainSettings
+    members: tuple[tuple[Settings | None, TrainSettings], ...] = ()
+    """A search has one teacher, a model."""
 
 
 def read(path: Path, assign: Sequence[str] = ()) -> SearchRun:

@@ -31,13 +31,13 @@ from recdistill.knowledge.view import Knows, fingerprint_of
 from recdistill.methods import METHODS, Setting
 from recdistill.models import MODELS
 from recdistill.recipes.leaks import leaks
+from recdistill.recipes.teaching import Teacher, check_capable, known
 from recdistill.recipes.trained import Trained
 from recdistill.runtime import Runtime
 from recdistill.settings import Settings, parse
-from recdistill.teachers.ensemble import Ensemble, Members
-from recdistill.teachers.live import Live
+from recdistill.teachers.ensemble import Members
 from recdistill.teachers.stored import Files
-from recdistill.teachers.trajectory import Steps, Trajectory
+from recdistill.teachers.trajectory import Steps
 from recdistill.terms.base import FromInteractions, check_negatives
 from recdistill.training.optim import optimiser
 from recdistill.training.stop import Stop
@@ -55,8 +55,6 @@ __all__ = ["TrainSettings", "check_data", "distill", "fit", "known"]
 
 
 S = TypeVar("S", bound=Settings)
-Teacher = Trained | Files | Members | Steps | Knows
-"""What can be a teacher: a trained model, files, several of either, or anything that gives views."""
 _OF_MEMORY = re.compile(r"memory|alloc|Storage size|overflow", re.IGNORECASE)
 """What torch says of an allocation that fails."""
 
@@ -225,6 +223,7 @@ def distill(
         batches_of=batches_of,
     )
     passes = how.build(of_method, setting)
+    check_capable([each for one in passes for each in one.check(learner.provides)], knows)
 
     def validate() -> dict[str, float]:
         assert valid is not None  # noqa: S101 - only called then
@@ -260,39 +259,6 @@ def distill(
         keep=keep,
     )
     return Trained(learner, model, method, train, report, everything, stop, notes, teacher)
-
-
-def known(teacher: Teacher | None, train: Interactions) -> Knows | None:
-    """What a teacher is to terms: a trained model frozen, files matched to the log's rows, an ensemble of such.
-
-    Raises:
-        UsageError: a model trained on other users or items, or a path.
-    """
-    if isinstance(teacher, Trained):
-        remedy = "Split one log for both, or save the teacher and give rd.teacher(bundle=...), which is matched by ids"
-        same_tables("The teacher", teacher.train, "the training data", train, remedy=remedy)
-        return Live(teacher.model, seen=train.csr())
-    if isinstance(teacher, Members):
-        members = [_taught(member, train, "ensemble") for member in teacher.members]
-        return Ensemble(members, n_users=train.n_users, **teacher.settings)
-    if isinstance(teacher, Steps):
-        return Trajectory([_taught(step, train, "trajectory") for step in teacher.steps])
-    if isinstance(teacher, Files):
-        return teacher.matched(users=train.users, items=train.items, seen=train.csr())
-    if isinstance(teacher, str | Path):
-        remedy = f"Say what the file holds: rd.teacher(lists={str(teacher)!r}), or scores=, vectors=, bundle="
-        raise UsageError(problem("A path alone is no teacher", str(teacher), remedy=remedy))
-    if teacher is not None and not isinstance(teacher, Knows):  # pyright: ignore[reportUnnecessaryIsInstance]
-        allowed = "what `fit` returned, rd.teacher(lists=...), or anything with `provides` and `view`"
-        raise UsageError(problem("This is no teacher", type(teacher).__name__, allowed=allowed))
-    return teacher
-
-
-def _taught(member: Any, train: Interactions, of: str) -> Knows:  # noqa: ANN401 - whatever a user gave
-    knows = known(member, train)
-    if knows is None:
-        raise UsageError(problem(f"None is no member of an {of}" if of == "ensemble" else "None is no step", None))
-    return knows
 
 
 def _settings(model: type[S], given: Mapping[str, Any] | None, *, at: str) -> S:

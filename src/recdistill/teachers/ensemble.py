@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from typing_extensions import override
 
+from recdistill.data.draws import first_distinct
 from recdistill.errors import UsageError, problem
 from recdistill.knowledge.merging import NOBODY, best_of_merged, merged
 from recdistill.knowledge.view import Kind, View, fingerprint_of
@@ -195,8 +196,10 @@ class _EnsembleView(View):
     @override
     @torch.no_grad()
     def ranked(self, k: int) -> Tensor:
-        items, values = self._lists() if k <= self._of.depth else self._merged(k)[:2]
-        return best_of_merged(items, values, k)
+        listed = best_of_merged(*self._lists(), max(k, self._of.depth))
+        if k > self._of.depth:  # what stands deeper in the members' lists comes after
+            listed = first_distinct(torch.cat([listed, best_of_merged(*self._merged(k)[:2], k)], 1), k)
+        return listed[:, :k]
 
     @override
     @torch.no_grad()

@@ -73,7 +73,8 @@ class MutualLabels(Term):
         if min(steep, temperature) <= 0:
             given = f"steep={steep}, temperature={temperature}"
             raise UsageError(problem("BD needs its steepness and temperature > 0", given))
-        self._taken, self._form, self._steep, self._key = taken, form, steep, (seed, f"disagreement {purpose}")
+        self._form: Literal["tanh", "exp"] = form
+        self._taken, self._steep, self._key = taken, steep, (seed, f"disagreement {purpose}")
         self._candidates, self._drawn, self._temperature = min(candidates, taken.n_items), drawn, temperature
 
     @override

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from recdistill.clock import Clock
     from recdistill.knowledge.view import Layer, View
     from recdistill.losses.topology import Own, PairsOf
-    from recdistill.query import Batch
+    from recdistill.query import Batch, Side
     from recdistill.terms.expert_match import ExpertMatch
 
 __all__ = ["FullTopology", "GroupTopology"]
@@ -50,7 +50,8 @@ class FullTopology(Term):
         assert teacher is not None  # noqa: S101 - the loop has checked it
         ours: list[Tensor] = []
         theirs: list[Tensor] = []
-        for side, who in (("user", batch.users), ("item", batch.items)):
+        sides: tuple[Side, Side] = ("user", "item")
+        for side, who in zip(sides, (batch.users, batch.items), strict=True):
             there = teacher.has(side, who.ids)
             vectors = teacher.entities(side, who.ids, self._teacher_layer)
             theirs.append(vectors if there is None else vectors * there[:, None])
@@ -59,7 +60,7 @@ class FullTopology(Term):
 
 
 class GroupTopology(FullTopology):
-    """Pairs within a group, and each entity with the groups' prototypes; groups are those that DE's selections choose."""
+    """Pairs within a group, and each entity with the groups' prototypes; DE's selections choose the groups."""
 
     def __init__(
         self,
