@@ -1,4 +1,4 @@
-"""Seconds of an epoch on CiteULike: plain, RRD, DE at several temperatures, DE-RRD; and of the validation.
+"""Seconds of an epoch on CiteULike: plain, every method, DE at several temperatures; and of the validation.
 
     python benchmarks/epochs.py [--data ../shared/data] [--threads 2] [--repeat 3] [--json FILE]
                                 [--taus 1 .3 .1 .03] [--official COMMAND]
@@ -48,6 +48,23 @@ if TYPE_CHECKING:
 
 WANTED = {"rrd": "at most 2 plain epochs", "plain": "official 0.46 to 0.61 s", "de tau=1 float32": "official 34.3 s"}
 
+VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
+    "rd": {"": {"start": 0}},
+    "cd": {"": {}},
+    "ir-rrd": {"": {}, "items=positives": {"items": "positives"}, "most=2000": {"most": 2000}},
+    "dcd": {"": {}, "users alone": {"item_weight": 0.0}},
+    "fitnet": {"": {}},
+    "ftd": {"": {}},
+    "htd": {"": {}},
+    "unkd": {"": {}},
+    "bd": {"": {}},
+    "hetcomp": {"": {"base": 1.0}, "rest=sampled": {"base": 1.0, "rest": "sampled"}},
+    "rce-kd": {"": {}, "period=5": {"period": 5}},
+    "pckd": {"": {}},
+    "freqd": {"": {}},
+}
+"""Settings of the other methods, each with its defaults and with what makes it cheaper."""
+
 
 class Contender:
     """A method under way, one epoch at a time."""
@@ -87,6 +104,8 @@ def contenders(taus: list[float]) -> dict[str, tuple[str, dict[str, Any]]]:
             found[f"de tau={tau:g} {precision}"] = ("de", {**still, "precision": precision})
     still = {"tau_start": taus[0], "tau_end": taus[0], "precision": "bfloat16"}
     found[f"de-rrd tau={taus[0]:g} bfloat16"] = ("de-rrd", {"de": still})
+    for method, variants in VARIANTS.items():
+        found |= {f"{method} {name}".rstrip(): (method, settings) for name, settings in variants.items()}
     return found
 
 

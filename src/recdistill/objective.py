@@ -105,7 +105,7 @@ class Pass:
     begin: Callable[[Clock], None] | None = None
     """Called before each of its steps: a search samples an architecture."""
     learner: Recommender | None = None
-    """Who learns in its steps; None = the learner of the run. Of mutual distillation, the second pass's is the teacher."""
+    """Who learns in its steps; None = the run's. In mutual distillation the teacher learns in a pass of its own."""
 
     def check(self, student: frozenset[Kind]) -> list[MissingKnowledge]:
         """Everything its terms ask that the student or the teacher cannot give; empty when all is well."""

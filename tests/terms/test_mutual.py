@@ -44,7 +44,7 @@ def test_the_value_is_the_cross_entropy_with_the_others_softened_scores(world):
 
 
 def test_only_what_the_student_ranks_above_the_teacher_is_drawn_for_it(world):
-    batch, mine, theirs = views(world, [5])
+    _, mine, theirs = views(world, [5])
     items, _, there = make(world).draw(mine, theirs, torch.tensor([5]), Clock())
     left = np.setdiff1d(np.arange(world.items), world.taken.row(5).numpy())
     own, other = (v.scores(torch.from_numpy(left)[None])[0].detach().numpy() for v in (mine, theirs))

@@ -1,4 +1,4 @@
-"""The teacher's softmax over a few items against the student's. Hinton et al., 2015, arXiv:1503.02531, over chosen items.
+"""The teacher's softmax over chosen items against the student's. Hinton et al., 2015, arXiv:1503.02531.
 
 Letters: Q users, n items a user.
 """

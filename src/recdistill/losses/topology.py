@@ -79,7 +79,9 @@ def within_groups(teacher: Tensor, student: Tensor, group: Tensor, *, pairs: Pai
 
 
 def to_prototypes(teacher: Tensor, student: Tensor, group: Tensor, *, groups: int, own: Own = "kept") -> Tensor:
-    """`sum_k (cos(P_k, t_i) - cos(P'_k, x_i))^2` for each i, with the mean vectors of the groups, which have no gradient.
+    """`sum_k (cos(P_k, t_i) - cos(P'_k, x_i))^2` for each i, with the groups' mean vectors.
+
+    The means have no gradient.
 
     Args:
         teacher: (n, t); a row of zeros is related to nobody and in no mean.

@@ -1,9 +1,9 @@
 """BD: teacher and student learn together, each from the other. Kweon et al., Bidirectional Distillation, WWW 2021.
 
-Two passes over the same batches: the student's, with the teacher as it is, and the teacher's, with the student as it is;
-neither asks the other for a gradient. The teacher that learns is a copy, so that what was given stays as it was. The
-paper starts both from trained models, refreshes ranks over all items every tenth epoch, and takes the item that is drawn
-as the negative of the base loss too; here the student starts as it is built, ranks are those of the step among
+Two passes over the same batches: the student's, with the teacher as it is, and the teacher's, with the student as it
+is; neither asks the other for a gradient. The teacher that learns is a copy, so that what was given stays as it was.
+The paper starts both from trained models, refreshes ranks over all items every tenth epoch, and takes the item that is
+drawn as the negative of the base loss too; here the student starts as it is built, ranks are those of the step among
 `candidates`, so that a run which is killed goes on with equal draws, and the base loss has its own negatives.
 """
 

@@ -1,4 +1,4 @@
-"""FTD: how all entities of a batch lie to each other. Kang et al., Topology Distillation, KDD 2021, arXiv:2106.08700."""
+"""FTD: how all entities of a batch lie to each other. Kang et al., KDD 2021, arXiv:2106.08700."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from recdistill.settings import Settings
 from recdistill.terms.topology import FullTopology
 
 if TYPE_CHECKING:
-    from recdistill.knowledge.view import Layer
+    from recdistill.knowledge.view import Knows, Layer
+    from recdistill.models.base import Recommender
 
 __all__ = ["FTD", "TOPOLOGY", "check_one_width", "ftd"]
 
@@ -46,7 +47,11 @@ def check_one_width(s: Setting, layer: Layer, teacher_layer: Layer) -> None:
         UsageError: those of the student's two sides are not, or those of the teacher's; or there is no such layer.
     """
     wrong: list[str] = []
-    for who, of, which in (("student", s.student, layer), ("teacher", s.need_teacher("ftd"), teacher_layer)):
+    sides: list[tuple[str, Recommender | Knows, Layer]] = [
+        ("student", s.student, layer),
+        ("teacher", s.need_teacher("ftd"), teacher_layer),
+    ]
+    for who, of, which in sides:
         user, item = width(s, of, "user", which), width(s, of, "item", which)
         if user != item:
             wrong.append(f"the {who} has users of {user} and items of {item} dims")

@@ -1,8 +1,8 @@
-"""PCKD: experts that keep what the student prefers. Zhu & Zhang, Preference-Consistent Knowledge Distillation, TKDE 2025.
+"""PCKD: experts that keep what the student prefers. Zhu & Zhang, TKDE 2025, arXiv:2311.04549.
 
 `L = L_base + w (L_DE + a R)`: DE, and a regulariser for its experts alone: of a few items, the inner products of
-projected vectors must order as those of the vectors themselves. Every distinct user of a batch counts once; the official
-code counts a user once for each of its interactions.
+projected vectors must order as those of the vectors themselves. Every distinct user of a batch counts once; the
+official code counts a user once for each of its interactions.
 """
 
 from __future__ import annotations

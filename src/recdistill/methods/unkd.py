@@ -2,8 +2,8 @@
 
 A teacher's scores favour what is popular, and so does a student that learns them; within a group of like popularity
 there is nothing of that to learn. Groups are cut at equal shares of the total popularity; a published port fills them
-one by one, which differs by an item at each cut. It draws both items of a pair until all pairs differ; here each pair is
-drawn again by itself.
+one by one, which differs by an item at each cut. It draws both items of a pair until all pairs differ; here each pair
+is drawn again by itself.
 """
 
 from __future__ import annotations

@@ -134,10 +134,6 @@ class Bench:
     # what a teacher is
 
     @cached_property
-    def _files(self) -> Stored | Joined:
-        return from_files(self.run.teacher.files, self.split, who="the teacher", say=self.listener.say)
-
-    @cached_property
     def _trained_teacher(self) -> Trained:
         assert self.run.teacher.model is not None  # noqa: S101 - asked only then
         assert self.plan.teacher is not None  # noqa: S101
@@ -153,15 +149,12 @@ class Bench:
     def _knows(self) -> Trained | Knows:
         return self._foreign if self.plan.teacher is None else self._trained_teacher
 
-    @property
-    def _foreign(self) -> Stored | Joined | Ensemble:
-        return self._ensemble if self.run.teacher.members else self._files
-
     @cached_property
-    def _ensemble(self) -> Ensemble:
-        return joined_members(
-            self.run.teacher, self.plan.members, self.split, say=self.listener.say, learn=self._member
-        )
+    def _foreign(self) -> Stored | Joined | Ensemble:
+        teacher, say = self.run.teacher, self.listener.say
+        if teacher.members:
+            return joined_members(teacher, self.plan.members, self.split, say=say, learn=self._member)
+        return from_files(teacher.files, self.split, who="the teacher", say=say)
 
     def _member(self, name: str, model: str, settings: Settings, training: TrainSettings) -> Trained:
         shown = settings.model_dump(mode="json")

@@ -94,7 +94,7 @@ class Combine(Settings):
     rate: float = Field(default=60.0, gt=0)
     """Of `worth`."""
     normalise: Literal["minmax", "zscore", "none"] = "zscore"
-    """By scores, what makes those of a member comparable: to [0, 1] over its list, to mean 0 and deviation 1, nothing."""
+    """By scores, what makes those of members comparable: [0, 1] over a list, mean 0 and deviation 1, or nothing."""
     depth: int = Field(default=500, ge=1)
     """Of the members' lists."""
 
@@ -299,7 +299,7 @@ def resolve(run: RunSettings) -> Plan:
 
 
 def _check_kinds(run: RunSettings, asks: frozenset[Kind]) -> None:
-    """Refuse what files of such kinds never hold, before a long log is read; what they do hold is seen when they are."""
+    """Refuse, before a long log is read, what files of such kinds never hold."""
     from recdistill.knowledge.view import GIVES, Kind  # noqa: PLC0415
     from recdistill.methods.base import served_by  # noqa: PLC0415
 

@@ -159,7 +159,7 @@ class Ensemble:
 
 
 class _Kept:
-    """What was found out of each user, once in a run: the combined list, and how each member's scores are normalised."""
+    """What was found out of each user, once in a run: the combined list, and how members' scores are normalised."""
 
     def __init__(self, n_users: int, members: int) -> None:
         self.met = torch.zeros(n_users, dtype=torch.bool)
@@ -265,7 +265,7 @@ class _EnsembleView(View):
         return out
 
     def _norm(self, view: View, listed: Tensor) -> Tensor:
-        """(Q, D) its list -> (Q, 3) what is subtracted, what divides, and what an item is given that it does not know."""
+        """(Q, D) its list -> (Q, 3) what is subtracted, what divides, and what it gives an item it does not know."""
         out = torch.tensor([0.0, 1.0, 0.0], device=listed.device).repeat(len(listed), 1)
         if self._of.by == "ranks":
             return out

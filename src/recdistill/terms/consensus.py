@@ -186,7 +186,7 @@ class Consensus(Term):
         return out
 
     def _observed(self, ids: Tensor, epoch: int) -> Tensor:
-        """(Q, P) of what each user has, one of each P-th part of it; all of it where there are fewer; -1 past the end."""
+        """(Q, P) of what each user has, one of each P-th part of it, or all where there are fewer; -1 = none."""
         start = self._taken.indptr[ids]
         count = (self._taken.indptr[ids + 1] - start)[:, None]
         slot = torch.arange(self._positives, device=ids.device)

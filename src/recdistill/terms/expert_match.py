@@ -120,7 +120,7 @@ class ExpertMatch(Term):
         return Rows(share * self._distance(target, rebuilt), of="users" if self._side == "user" else "items")
 
     def rebuilt(self, x: Tensor, target: Tensor, ids: Tensor, clock: Clock, *, scratch: Scratch) -> Tensor:
-        """(n, s) student vectors and (n, t) teacher vectors of the rows (n,) -> (n, t) what the experts make of the former."""
+        """(n, s) student and (n, t) teacher vectors of the rows (n,) -> (n, t) what the experts make of the former."""
         experts = Experts(self.w1, self.b1, self.w2, self.b2)
         weights = self.weights(target, ids, clock)
         return mixture(x, weights, experts, dropped=self._dropped, precision=self._precision, scratch=scratch)

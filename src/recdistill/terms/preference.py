@@ -30,7 +30,7 @@ __all__ = ["PreferenceConsistency"]
 
 
 class PreferenceConsistency(Term):
-    """Cross-entropy of the projected pairs' inner products with the unprojected ones', over items of the teacher's list.
+    """Cross-entropy of projected vectors' inner products with the unprojected ones', over items of the teacher's list.
 
     The student's vectors have no gradient: only the experts learn from it.
     """

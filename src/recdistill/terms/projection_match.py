@@ -1,4 +1,4 @@
-"""FitNet's term: a projection of the student's vectors against the teacher's. Romero et al., ICLR 2015, arXiv:1412.6550.
+"""FitNet's term: the student's vectors, projected, against the teacher's. Romero et al., ICLR 2015, arXiv:1412.6550.
 
 Letters: n entities of one side, s student width, t teacher width, h hidden width.
 """

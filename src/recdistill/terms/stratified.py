@@ -98,7 +98,7 @@ class StratifiedPairs(Term):
         return Rows(ordered_pairs(scores[:, :n], scores[:, n:], there), of="users")
 
     def pairs(self, users: Tensor, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
-        """(Q,) users that were met -> (Q, P) items, (Q, P) worse items of the same groups, (Q, P) which pairs there are."""
+        """(Q,) users that were met -> (Q, P) items, (Q, P) worse ones of the same groups, (Q, P) which pairs there are."""
         n, group = len(self._of_pair), self._of_pair
         count = self._count[users][:, group]  # (Q, P)
         words = rng.uniform(rng.key(self._seed, "pairs", epoch), users, 2 * _TRIES * n).view(-1, n, _TRIES, 2)
@@ -155,7 +155,7 @@ def popularity_groups(taken: Taken, groups: int) -> tuple[Tensor, Tensor]:
 
 
 def shared_out(popularity: Tensor, pairs: int, lean: float) -> Tensor:
-    """(G,) mean popularity -> (P,) the group of each pair: shares ~ (greatest + least - own)^lean, each at least one."""
+    """(G,) mean popularity -> (P,) each pair's group: shares ~ (greatest + least - own)^lean, each at least one."""
     share = (popularity.max() + popularity.min() - popularity).clamp(min=1e-6) ** lean
     end = (share.cumsum(0) / share.sum() * (pairs - len(popularity))).round().long()  # one each, then by share
     count = torch.diff(end, prepend=end.new_zeros(1)) + 1
