@@ -1,7 +1,7 @@
 """Seconds of an epoch on CiteULike: plain, every method, DE at several temperatures; and of the validation.
 
     python benchmarks/epochs.py [--data ../shared/data] [--threads 2] [--repeat 3] [--json FILE]
-                                [--taus 1 .3 .1 .03] [--official COMMAND]
+                                [--taus 1 .3 .1 .03] [--steps 12] [--official COMMAND]
 
 A student of 20 dims learns from a teacher of 200 as in `recdistill reproduce de-rrd`; the teacher is trained for a few
 epochs only, since no time depends on how good it is. The temperature of DE decides how many experts carry weight and so
@@ -21,6 +21,7 @@ import math
 import os
 import shlex
 import subprocess
+from itertools import islice
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -44,7 +45,11 @@ from recdistill.training.optim import optimiser
 from recdistill.training.trainer import fit as loop
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from recdistill.data.interactions import Split
+    from recdistill.objective import Batches
+    from recdistill.query import Batch
 
 WANTED = {"rrd": "at most 2 plain epochs", "plain": "official 0.46 to 0.61 s", "de tau=1 float32": "official 34.3 s"}
 
@@ -66,15 +71,30 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
 """Settings of the other methods, each with its defaults and with what makes it cheaper."""
 
 
+class Part:
+    """The first steps of every epoch."""
+
+    def __init__(self, whole: Batches, steps: int) -> None:
+        self.whole, self.steps = whole, steps
+
+    def __len__(self) -> int:
+        return min(self.steps, len(self.whole))
+
+    def epoch(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
+        """As the whole's, but shorter."""
+        return islice(self.whole.epoch(epoch, start=start), len(self) - start)
+
+
 class Contender:
     """A method under way, one epoch at a time."""
 
-    def __init__(self, parts: Split, teacher: Live, method: str, settings: dict[str, Any]) -> None:
+    def __init__(self, parts: Split, teacher: Live, method: str, settings: dict[str, Any], *, steps: int = 0) -> None:
         train = parts.train
         device = torch.device("cpu")
         self.student = MF(train.n_users, train.n_items, dim=20, seed=1)
         batches = InteractionBatches(train, size=1024, seed=1, device=device)
-        setting = Setting(self.student, batches, FromInteractions(), batches.taken, train.n_users, 1, teacher)
+        some = Part(batches, steps) if steps else batches
+        setting = Setting(self.student, some, FromInteractions(), batches.taken, train.n_users, 1, teacher)
         entry = METHODS[method]
         self.passes = entry.build(parse(entry.settings, settings), setting)
         self.runtime = Runtime(device)
@@ -118,6 +138,9 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--taus", type=float, nargs="+", default=[1.0, 0.3, 0.1, 0.03])
     parser.add_argument("--warm", type=int, default=20, help="epochs the teacher, and each student, is trained before")
+    parser.add_argument(
+        "--steps", type=int, default=0, help="time so many steps of an epoch, where a whole is too long"
+    )
     parser.add_argument("--only", nargs="+", help="contenders whose name begins so")
     parser.add_argument("--official")
     parser.add_argument("--json", type=Path)
@@ -127,7 +150,7 @@ def main() -> None:
     trained = fit("mf", parts.train, dim=200, training=TrainSettings(epochs=asked.warm, device="cpu"))
     teacher = Live(trained.model, seen=parts.train.csr())
     chosen = {
-        name: Contender(parts, teacher, *how)
+        name: Contender(parts, teacher, *how, steps=asked.steps)
         for name, how in contenders(asked.taus).items()
         if not asked.only or name == "plain" or name.startswith(tuple(asked.only))
     }

@@ -38,7 +38,7 @@ def merged(items: Tensor, worth: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def best_of_merged(items: Tensor, values: Tensor, k: int) -> Tensor:
-    """(Q, C) twice, as `merged` gives them -> (Q, k) int64 items of the greatest values, equal ones by item; -1 = none."""
+    """(Q, C) twice, from `merged` -> (Q, k) int64 items of the greatest values, equal ones by item; -1 = none."""
     order = values.masked_fill(items == NOBODY, -torch.inf).argsort(dim=1, descending=True, stable=True)[:, :k]
     best = items.gather(1, order).long()
     best = torch.where(best == NOBODY, -1, best)

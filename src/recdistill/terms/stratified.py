@@ -98,7 +98,7 @@ class StratifiedPairs(Term):
         return Rows(ordered_pairs(scores[:, :n], scores[:, n:], there), of="users")
 
     def pairs(self, users: Tensor, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
-        """(Q,) users that were met -> (Q, P) items, (Q, P) worse ones of the same groups, (Q, P) which pairs there are."""
+        """(Q,) users that were met -> (Q, P) items, (Q, P) worse ones of the same groups, (Q, P) which there are."""
         n, group = len(self._of_pair), self._of_pair
         count = self._count[users][:, group]  # (Q, P)
         words = rng.uniform(rng.key(self._seed, "pairs", epoch), users, 2 * _TRIES * n).view(-1, n, _TRIES, 2)
