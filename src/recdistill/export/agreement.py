@@ -82,16 +82,16 @@ class Agreement:
         """As a manifest holds it."""
         return {**asdict(self), "loss": self.loss}
 
-    def told(self) -> list[str]:
-        """A sentence each."""
+    def told(self, *, compact: bool) -> list[str]:
+        """A sentence each; `compact`: of tables that may lose something."""
         what = (
             f"{self.queries:,} queries: top-{self.k} overlap {self.overlap:.4f}, identical lists {self.identical:.1%}"
         )
         lines = [f"{what}, scores within {self.difference:.1e} of the greatest"]
         if self.before is not None and self.after is not None:
-            share = "" if self.loss is None else f" ({self.loss:+.2%} lost)"
+            share = "" if self.loss is None else f" ({abs(self.loss):.2%} {'gained' if self.loss < 0 else 'lost'})"
             lines.append(f"NDCG@{self.k} on {self.users:,} users: {self.before:.5f} -> {self.after:.5f}{share}")
-        else:
+        elif compact:
             lines.append("The bundle holds nothing that it was not trained on, so no loss of NDCG could be measured")
         return lines
 
@@ -128,8 +128,9 @@ def compared(
     there = one >= 0
     both = (one[:, :, None] == other[:, None, :]).any(2) & there
     overlap = both.sum() / max(there.sum(), 1)
-    greatest = np.abs(np.where(there, ours, 0)).max(axis=1, keepdims=True)
-    apart = np.where(there, np.abs(ours.astype(np.float64) - theirs), 0) / np.maximum(greatest, 1e-30)
+    mine, other_score = (np.where(there, each, 0).astype(np.float64) for each in (ours, theirs))
+    greatest = np.abs(mine).max(axis=1, keepdims=True)
+    apart = np.abs(mine - other_score) / np.maximum(greatest, 1e-30)
     worst = float(np.nan_to_num(apart, nan=np.inf).max(initial=0))
     same = float((one == other).all(axis=1).mean())
     return Agreement(len(one), one.shape[1], float(overlap), same, min(worst, float(np.finfo(np.float64).max)))

@@ -47,6 +47,8 @@ def index(exact: VectorRanker, rows: NDArray[np.int64], built_from: str, *, thre
         BundleError: no effort reaches the recall; exact search stays.
     """
     made: Any = library()
+    users = exact.vectors_of_users(rows)
+    rows = rows[users.any(axis=1)]  # to whom all items are equal, lists are found exactly
     if exact.n_items < 2 * K or not len(rows):
         remedy = "Exact search takes microseconds there"
         raise UsageError(problem("An index needs users and a catalogue", (len(rows), exact.n_items), remedy=remedy))
@@ -65,7 +67,7 @@ def index(exact: VectorRanker, rows: NDArray[np.int64], built_from: str, *, thre
     graph.add_items(item[order], ids=order, num_threads=threads)
     seconds = perf_counter() - began
     wanted = exact.top_k(rows, K)  # (Q, 10)
-    users = exact.vectors_of_users(rows)
+    users = exact.vectors_of_users(rows)  # (Q, d)
     recall, effort = 0.0, 0
     for effort in _EFFORTS:
         found, _ = graph.query(users, k=K, num_threads=1, query_ef=min(effort, exact.n_items))

@@ -58,7 +58,7 @@ class Exported:
         """A few lines for people."""
         before, after = self.bytes
         first = f"Wrote {self.format} to {self.path}: {after:,} bytes, the bundle has {before:,}"
-        told = [] if self.agreement is None else self.agreement.told()
+        told = [] if self.agreement is None else self.agreement.told(compact=self.format in ("float16", "int8"))
         return printable("\n".join([first, *(f"  {line}" for line in (*told, *self.notes))]))
 
 
