@@ -114,7 +114,7 @@ def searches(n: int, asked: argparse.Namespace) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for size in BATCHES:
         rows = np.arange(size)
-        jobs = {name: (lambda one=one: one.top_k(rows, 10)) for name, one in rankers.items()}
+        jobs = {name: (lambda one=one, rows=rows: one.top_k(rows, 10)) for name, one in rankers.items()}
         times = in_turns(jobs, asked.rounds)
         line = {name: round(ms / size, 4) for name, ms in times.items()}
         line["teacher / student"] = round(times["teacher 200, float32"] / times["student 20, float32"], 2)
@@ -128,10 +128,11 @@ def approximate(n: int, asked: argparse.Namespace) -> dict[str, Any]:
     exact = VectorRanker(user, item, threads=asked.threads)
     part = index(exact, np.arange(1000), "0" * 64)
     found = ApproximateRanker.over(exact, part)
+    rankers = {"exact": exact, "approximate": found}
     out: dict[str, Any] = {"recall@10": part.entry.recall, "ef": part.entry.effort, **part.entry.measured}
     for size in BATCHES:
         rows = np.arange(size)
-        jobs = {"exact": lambda: exact.top_k(rows, 10), "approximate": lambda: found.top_k(rows, 10)}
+        jobs = {name: (lambda one=one, rows=rows: one.top_k(rows, 10)) for name, one in rankers.items()}
         out[f"{size} together"] = {k: round(ms / size, 4) for k, ms in in_turns(jobs, asked.rounds).items()}
     return out
 

@@ -365,7 +365,7 @@ def test_a_pickle_is_never_loaded_whatever_its_name(broken: Broken, name: str, v
         indexed(broken, trap + b"\0" * 200)
         if verify == "headers":  # nothing of an index is read until a search asks for it
             bundle.open(broken.path)
-            with pytest.raises((BundleError, UsageError), match="no index of voyager|needs voyager"):
+            with pytest.raises((BundleError, UsageError), match=r"no index of voyager|needs voyager"):
                 Service.from_bundle(broken.path, search="approximate")
             assert not (broken.path.parent / "sprung").exists()
             return

@@ -25,14 +25,13 @@ def naive(user, item, k, gone, mask):
 
 @settings(max_examples=60, deadline=None)
 @given(
-    n=st.integers(1, 2500),
-    q=st.integers(1, 9),
-    k=st.integers(1, 40),
+    sizes=st.tuples(st.integers(1, 2500), st.integers(1, 9), st.integers(1, 40)),
     share=st.sampled_from([0.0, 0.02, 0.5, 1.0]),
     seed=st.integers(0, 99),
     integers=st.booleans(),
 )
-def test_lists_are_those_of_a_naive_twin(n, q, k, share, seed, integers):
+def test_lists_are_those_of_a_naive_twin(sizes, share, seed, integers):
+    n, q, k = sizes
     rng = np.random.default_rng(seed)
     user, item = rng.normal(size=(q, 3)).astype(np.float32), rng.normal(size=(n, 3)).astype(np.float32)
     if integers:  # many equal scores, and users to whom all are equal

@@ -20,24 +20,24 @@ from recdistill.export.agreement import Agreement, agreement, compared
 from recdistill.export.exporting import FORMATS, export_bundle
 from recdistill.ids import IdTable
 
-U, I, D = 60, 300, 6
+N_USERS, N_ITEMS, D = 60, 300, 6
 QUICK = rd.TrainSettings(epochs=1, batch=32, loss="cross-entropy", weight_decay=0, device="cpu")
 
 
 def made(path, kind="vectors", **changes):
     """Users 'u0'.., items 0.. as numbers; each has three items that were learned from, and one held out: their best."""
     rng = np.random.default_rng(0)
-    user, item = rng.normal(size=(U, D)).astype(np.float32), rng.normal(size=(I, D)).astype(np.float32)
-    best = VectorRanker(user, item).top_k(np.arange(U), 4)  # (U, 4)
-    rows = np.repeat(np.arange(U), 4)
+    user, item = rng.normal(size=(N_USERS, D)).astype(np.float32), rng.normal(size=(N_ITEMS, D)).astype(np.float32)
+    best = VectorRanker(user, item).top_k(np.arange(N_USERS), 4)  # (N_USERS, 4)
+    rows = np.repeat(np.arange(N_USERS), 4)
     arrays = {"user": user, "item": item}
     given = {
         "kind": kind,
         "arrays": arrays,
-        "users": IdTable.from_ids([f"u{i}" for i in range(U)]),
-        "items": IdTable.from_ids(np.arange(1000, 1000 + I)),
-        "seen": Csr.from_pairs(rows, best.ravel(), U, I),
-        "trained": Csr.from_pairs(rows, best[:, [0, 1, 3, 3]].ravel(), U, I),
+        "users": IdTable.from_ids([f"u{i}" for i in range(N_USERS)]),
+        "items": IdTable.from_ids(np.arange(1000, 1000 + N_ITEMS)),
+        "seen": Csr.from_pairs(rows, best.ravel(), N_USERS, N_ITEMS),
+        "trained": Csr.from_pairs(rows, best[:, [0, 1, 3, 3]].ravel(), N_USERS, N_ITEMS),
         "popular": np.arange(5),
         "model": "mf",
         "settings": {"dim": D},
@@ -78,7 +78,7 @@ def test_vectors_are_a_teacher_that_knows_all_ids(saved, tmp_path, name):
 def test_a_compact_bundle_is_smaller_answers_and_tells_its_loss(saved, tmp_path, precision, overlap):
     found = export_bundle(saved, tmp_path / "small", precision)
     assert found.agreement.overlap >= overlap
-    assert found.agreement.users == U
+    assert found.agreement.users == N_USERS
     assert abs(found.agreement.loss) < 0.02
     opened = bundle.open(tmp_path / "small", verify="full")
     told = opened.manifest.lineage["export"]
@@ -146,7 +146,9 @@ def test_a_compact_sequential_bundle_still_reads_histories(sequential, tmp_path,
 def wrong(monkeypatch):
     """Whatever is read back has other items."""
     monkeypatch.setattr(
-        exporting, "read_vectors", lambda _: VectorRanker(np.ones((U, D), np.float32), np.ones((I, D), np.float32))
+        exporting,
+        "read_vectors",
+        lambda _: VectorRanker(np.ones((N_USERS, D), np.float32), np.ones((N_ITEMS, D), np.float32)),
     )
 
 
@@ -170,7 +172,7 @@ def test_a_failed_export_leaves_what_was_there(saved, tmp_path, monkeypatch):
 
 def test_a_compact_bundle_that_loses_too_much_is_not_written(tmp_path):
     rng = np.random.default_rng(0)
-    user, item = rng.normal(size=(U, D)).astype(np.float32), rng.normal(size=(I, D)).astype(np.float32)
+    user, item = rng.normal(size=(N_USERS, D)).astype(np.float32), rng.normal(size=(N_ITEMS, D)).astype(np.float32)
     user[:, 0], item[:, 0] = 0, 1000  # one great column takes all of int8's steps
     user[:, 1:] *= 10
     path = made(tmp_path / "b", arrays={"user": user, "item": item}, trained=None)
@@ -183,13 +185,13 @@ def test_a_compact_bundle_that_loses_too_much_is_not_written(tmp_path):
 def test_nothing_is_written_over_without_being_asked(saved, tmp_path):
     for name, form in (("v.npz", "vectors"), ("g", "onnx"), ("small", "int8")):
         export_bundle(saved, tmp_path / name, form)
-        with pytest.raises(UsageError, match="there already|is a bundle at"):
+        with pytest.raises(UsageError, match=r"there already|is a bundle at"):
             export_bundle(saved, tmp_path / name, form)
         export_bundle(saved, tmp_path / name, form, overwrite=True)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").write_text("mine")
     for form in ("vectors", "onnx", "int8"):
-        with pytest.raises(UsageError, match="something else|no bundle"):
+        with pytest.raises(UsageError, match=r"something else|no bundle"):
             export_bundle(saved, tmp_path / "other", form, overwrite=True)
     assert (tmp_path / "other" / "thesis.txt").read_text() == "mine"
 
@@ -207,7 +209,13 @@ def test_wrong_arguments_are_answered(saved, tmp_path):
 
 def test_a_network_of_pairs_has_no_such_form(tmp_path):
     rng = np.random.default_rng(0)
-    shapes = {"user_mf": (U, 2), "item_mf": (I, 2), "user_mlp": (U, 2), "item_mlp": (I, 2), "hidden.0.weight": (2, 4)}
+    shapes = {
+        "user_mf": (N_USERS, 2),
+        "item_mf": (N_ITEMS, 2),
+        "user_mlp": (N_USERS, 2),
+        "item_mlp": (N_ITEMS, 2),
+        "hidden.0.weight": (2, 4),
+    }
     shapes |= {"hidden.0.bias": (2,), "out.weight": (1, 4), "out.bias": (1,)}
     arrays = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
     path = made(tmp_path / "b", kind="neumf", arrays=arrays)
