@@ -101,7 +101,8 @@ class Study:
     def about(self, row: str) -> dict[str, Any]:
         """Of one row."""
         scene = self.scene
-        teacher = {"model": {**ADAREC, "length": 50, "every": True, **scene.teacher}, "training": self._training}
+        training = {**self._training, "precision": "bfloat16"}
+        teacher = {"model": {**ADAREC, "length": 50, "every": True, **scene.teacher}, "training": training}
         common = {"data": scene.folder, "split": scene.split, "seed": self.seed, "teacher": teacher}
         if row == "teacher":
             return common
@@ -188,7 +189,7 @@ class Study:
             valid=self.parts.valid,
             seed=self.seed,
             settings=about["teacher"]["model"],
-            training=TrainSettings.model_validate(self._training),
+            training=TrainSettings.model_validate(about["teacher"]["training"]),
             checkpoint=self.places.work / self.places.cells.path(label, about, ".safetensors").name,
             watch=[*self.places.watch(label), JsonLines(self.places.work / f"{label}.jsonl")],
         )
