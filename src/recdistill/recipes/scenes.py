@@ -214,6 +214,8 @@ class Study:
         return {
             "designs": {name: each.model_dump(mode="json") for name, each in beside.items()},
             "inherited": {name: found.score(each)["ndcg@10"] for name, each in (beside | always).items()},
+            "derived": {"inherited": found.score(found.derived)["ndcg@10"], "cells": found.derived.operators[0]},
+            "tried": len(found.tried),
             "cost": found.cost,
             "unit": found.costs.unit,
             "history": [{"losses": each.losses, "metrics": each.metrics} for each in found.report.history],
