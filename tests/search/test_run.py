@@ -105,7 +105,7 @@ def test_shares_say_how_little_a_term_is():
 
 def test_what_is_scored_is_the_derived_student_with_its_norms_estimated_anew(found, parts):
     best = found.report.best["ndcg@10"]
-    assert round(found.score()["ndcg@10"], 4) == best.value
+    assert round(found.score(found.derived)["ndcg@10"], 4) == best.value
     # by hand: the norms of whole training batches, one after the other, into a plain average
     design = named("all-cau_cnn_3_d1", SPACES["causal"], width=8, depth=2)
     student = found.student(design)
