@@ -17,7 +17,7 @@ DATA = Path(os.environ.get("RECDISTILL_DATA", Path(__file__).parents[2] / "share
 def the_same_draws():
     """Every test begins with the same generators, whichever ran before it."""
     random.seed(0)
-    np.random.seed(0)  # noqa: NPY002 - a test that forgot its own generator shall not depend on the others
+    np.random.seed(0)  # for a test that forgot a generator of its own
     if (torch := sys.modules.get("torch")) is not None:
         torch.manual_seed(0)
 
