@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from recdistill.errors import RecdistillError
     from recdistill.evaluation.card import Card
     from recdistill.evaluation.evaluate import Evaluation
+    from recdistill.export.exporting import export_bundle
     from recdistill.recipes.cite import cite
     from recdistill.recipes.compare import Comparison, compare
     from recdistill.recipes.measure import evaluate
@@ -52,6 +53,7 @@ __all__ = [
     "distill",
     "ensemble",
     "evaluate",
+    "export_bundle",
     "fit",
     "read",
     "split",
@@ -78,6 +80,7 @@ _HOMES = {
     "distill": "recipes.train",
     "ensemble": "teachers.ensemble",
     "evaluate": "recipes.measure",
+    "export_bundle": "export.exporting",
     "fit": "recipes.train",
     "read": "data.sources",
     "split": "data.split",

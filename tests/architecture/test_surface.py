@@ -34,6 +34,7 @@ def test_the_public_names_are_these_in_order():
         "distill",
         "ensemble",
         "evaluate",
+        "export_bundle",
         "fit",
         "read",
         "split",
