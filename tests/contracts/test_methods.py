@@ -17,9 +17,11 @@ from recdistill.knowledge.view import Kind
 from recdistill.methods import METHODS, Setting
 from recdistill.models import MODELS
 from recdistill.query import Batch, Query
+from recdistill.runtime import Runtime
 from recdistill.recipes.train import TrainSettings, distill, fit
 from recdistill.serve.service import Service
 from recdistill.settings import parse
+from recdistill.teachers.live import Live
 from recdistill.terms.base import FromInteractions
 
 ONE = TrainSettings(epochs=1, batch=32, device="cpu")
@@ -233,6 +235,48 @@ def test_a_row_does_not_know_what_else_is_in_its_batch(method, log, teachers, bu
             torch.testing.assert_close(part[name].value, value.value[:2])  # users 2 and 7 of 2, 7, 11, 20
         else:
             torch.testing.assert_close(turned[name].value, value.value)
+
+
+STOPPED = {  # a gradient is stopped on purpose: their own tests compare it with what is left
+    "htd": "tests/losses/test_topology.py: prototypes are held still",
+    "pckd": "tests/terms/test_preference.py: only experts learn from the regulariser",
+}
+
+
+@pytest.mark.parametrize("model", ["mf", "lightgcn", "neumf"])
+@pytest.mark.parametrize("method", sorted(set(METHODS) - SEQUENTIAL - set(STOPPED)))
+def test_gradients_are_those_of_finite_differences(method, model, log, built):
+    """Of the whole objective in float64, along a random direction of all the student's parameters.
+
+    What is drawn by the student's own ranks changes in jumps, and not at all over so small a step.
+    """
+    student = built(model).double().train()
+    teacher = Live(built("mf", seed=11, dim=8).double(), seen=log.csr())
+    made, batches = passes(method, log, teacher, student)
+    batch, clock, runtime = next(batches.epoch(0)), Clock(3, 0), Runtime(torch.device("cpu"))
+    each = made[0]
+    each.objective.double()
+
+    def value():
+        with torch.no_grad():
+            view = None if each.teacher is None else each.teacher.view(batch.query)
+        return each.objective(student.view(batch.query), view, batch, clock, runtime)[0]
+
+    parameters = list(student.parameters())
+    gradients = torch.autograd.grad(value(), parameters)
+    generator = torch.Generator().manual_seed(1)
+    way = [torch.randn(p.shape, generator=generator, dtype=p.dtype) for p in parameters]
+    slope = sum((g * v).sum() for g, v in zip(gradients, way, strict=True))
+    found = []
+    for sign in (1, -1):
+        with torch.no_grad():
+            for p, v in zip(parameters, way, strict=True):
+                p.add_(v, alpha=sign * 1e-6)
+            found.append(value())
+            for p, v in zip(parameters, way, strict=True):
+                p.add_(v, alpha=-sign * 1e-6)
+    assert abs(slope) > 1e-3
+    torch.testing.assert_close((found[0] - found[1]) / 2e-6, slope, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -111,11 +111,10 @@ class Consensus(Term):
     @override
     def forward(self, student: View, teacher: View | None, batch: Batch, clock: Clock) -> Rows:
         users, mine = batch.users, student.select(batch.users.first)
-        with torch.no_grad():
-            if clock.epoch >= self._period and clock.epoch % self._period == 0:
-                self._climb(mine, batch, clock.epoch)
-            items = self.targets(batch)  # (Q, K)
-            observed = self._observed(users.ids, clock.epoch)  # (Q, P)
+        if clock.epoch >= self._period and clock.epoch % self._period == 0:
+            self._climb(mine, batch, clock.epoch)
+        items = self.targets(batch)  # (Q, K)
+        observed = self._observed(users.ids, clock.epoch)  # (Q, P)
         if self._stage is None:
             self._stage = self._is_settled()
         scores = mine.scores(torch.cat([observed, items], 1))

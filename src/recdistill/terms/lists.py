@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["TeacherLists", "best_users", "own_best"]
 
-_SCORES = 1 << 23
-"""Scores that exist at a time (32 MiB)."""
+_SCORES = 1 << 22
+"""Scores that exist at a time (16 MiB)."""
 
 
 class TeacherLists:
@@ -106,7 +106,7 @@ def own_best(student: View, taken: Taken, ids: Tensor, k: int) -> Tensor:
     everything = torch.arange(taken.n_items, device=ids.device)
     parts: list[Tensor] = []
     for part in torch.arange(len(ids), device=ids.device).split(max(1, _SCORES // max(taken.n_items, 1))):
-        scores = student.select(part).scores_among(everything)
+        scores = student.select(part).scores_among(everything).detach()  # what views keep stays in the graph
         row, item, _ = taken.pairs(ids[part])
         scores[row, item] = -torch.inf
         best = scores.topk(k, 1)

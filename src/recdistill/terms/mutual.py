@@ -82,8 +82,7 @@ class MutualLabels(Term):
         assert teacher is not None  # noqa: S101 - the loop has checked it
         users = batch.users
         mine, theirs = student.select(users.first), teacher.select(users.first)
-        with torch.no_grad():
-            items, labels, there = self.draw(mine, theirs, users.ids, clock)
+        items, labels, there = self.draw(mine, theirs, users.ids, clock)
         scores = torch.where(there, mine.scores(items), 0)
         return Rows((soft_bce(scores, labels) * there).sum(1), of="users")
 
@@ -91,7 +90,7 @@ class MutualLabels(Term):
         """(Q, k) items of the users (Q,), (Q, k) labels in [0, 1], and (Q, k) which there are."""
         key = rng.key(*self._key, clock.epoch, clock.step)
         pool = outside(key, ids, self._candidates, self._taken, distinct=True)  # (Q, n)
-        own, other = mine.scores(pool), theirs.scores(pool)
+        own, other = mine.scores(pool).detach(), theirs.scores(pool).detach()  # what views keep stays in the graph
         steep = self._steep * self._taken.n_items / self._candidates
         weight = log_disagreement(places(own).to(own.dtype), places(other).to(own.dtype), steep=steep, form=self._form)
         noise = rng.gumbel(rng.key(*self._key, clock.epoch, clock.step, 1), ids, pool.shape[1])

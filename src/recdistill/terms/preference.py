@@ -93,12 +93,11 @@ class PreferenceConsistency(Term):
         items = listed.gather(1, words.topk(min(self._drawn, len(ranks)), 1).indices)  # (Q, n)
         there = items >= 0
         some, place = items.clamp(min=0).unique(return_inverse=True)
-        with torch.no_grad():
-            user = student.entities("user", ids, self._layer).detach()
-            item = student.entities("item", some, self._layer).detach()
-            of_user = teacher.entities("user", ids, self._teacher_layer)
-            of_item = teacher.entities("item", some, self._teacher_layer)
-            before = (user[:, None] * item[place]).sum(2)  # (Q, n)
+        user = student.entities("user", ids, self._layer).detach()  # what views keep stays in the graph
+        item = student.entities("item", some, self._layer).detach()
+        of_user = teacher.entities("user", ids, self._teacher_layer)
+        of_item = teacher.entities("item", some, self._teacher_layer)
+        before = (user[:, None] * item[place]).sum(2)  # (Q, n)
         left, right = self._experts
         user = left.rebuilt(user, of_user, ids, clock, scratch=self._scratch[0])  # (Q, t)
         item = right.rebuilt(item, of_item, some, clock, scratch=self._scratch[1])

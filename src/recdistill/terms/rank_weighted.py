@@ -85,12 +85,12 @@ class RankWeighted(Term):
         scores = mine.scores(items)
         weights = there * position_weights(self._near, self._sharpness, like=scores)
         if clock.epoch >= self._start:
-            with torch.no_grad():
-                key = rng.key(self._seed, "rank samples", clock.epoch)
-                drawn = outside(key, users.ids, self._sampled, self._taken, distinct=True)  # (Q, D)
-                weights = weights * discrepancy(
-                    scores.detach(), mine.scores(drawn), n_items=self._taken.n_items, steep=self._steep
-                )
-                if self._normalise == "one":
-                    weights = weights / weights.sum(1, keepdim=True).clamp(min=1e-12)
+            key = rng.key(self._seed, "rank samples", clock.epoch)
+            drawn = outside(key, users.ids, self._sampled, self._taken, distinct=True)  # (Q, D)
+            others = mine.scores(drawn).detach()  # what views keep stays in the graph
+            weights = weights * discrepancy(
+                scores.detach(), others, n_items=self._taken.n_items, steep=self._steep
+            )
+            if self._normalise == "one":
+                weights = weights / weights.sum(1, keepdim=True).clamp(min=1e-12)
         return Rows(weighted_rank(scores, weights), of="users")

@@ -91,8 +91,8 @@ class Rejuvenated(Term):
         assert teacher is not None  # noqa: S101 - the loop has checked it
         users = batch.users
         mine, theirs = student.select(users.first), teacher.select(users.first)
+        own, drawn = self._looks(mine, users.ids, clock.epoch)  # (Q, K), (Q, L)
         with torch.no_grad():
-            own, drawn = self._looks(mine, users.ids, clock.epoch)  # (Q, K), (Q, L)
             wanted = self._lists.of(theirs, users.ids)  # (Q, K)
             in_drawn, in_own = _inside(wanted, drawn), _inside(wanted, own)
             weight = torch.exp(-self._beta * in_drawn.float().mean(1))  # (Q,)

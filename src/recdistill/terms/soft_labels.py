@@ -83,8 +83,7 @@ class SoftLabels(Term):
         assert teacher is not None  # noqa: S101 - the loop has checked it
         users = batch.users
         mine, theirs = student.select(users.first), teacher.select(users.first)
-        with torch.no_grad():
-            items, labels, there = self.draw(mine, theirs, users.ids, clock)
+        items, labels, there = self.draw(mine, theirs, users.ids, clock)
         scores = torch.where(there, mine.scores(items), 0)
         return Rows((soft_bce(scores, labels) * there).sum(1), of="users")
 
@@ -93,7 +92,7 @@ class SoftLabels(Term):
         key = rng.key(self._seed, "candidates", clock.epoch, clock.step)
         pool = outside(key, ids, self._candidates, self._taken, distinct=True)  # (Q, n)
         by_teacher = self._guide == "teacher"
-        guided = (teacher if by_teacher else student).scores(pool)
+        guided = (teacher if by_teacher else student).scores(pool).detach()  # what views keep stays in the graph
         place = guided.argsort(dim=1, descending=True, stable=True)  # (Q, n) what is not there last
         pool = pool.gather(1, place)
         j = torch.arange(1, pool.shape[1] + 1, device=pool.device)
@@ -104,7 +103,7 @@ class SoftLabels(Term):
             missing = missing | (guided.gather(1, place) == -torch.inf)
         best = words.masked_fill(missing, -torch.inf).topk(min(self._drawn, pool.shape[1]), 1)
         items = pool.gather(1, best.indices)
-        target = teacher.scores(items)
+        target = teacher.scores(items).detach()
         there = (best.values > -torch.inf) & (target > -torch.inf) & teacher.known()[:, None]
         labels = torch.sigmoid((torch.where(there, target, 0) + self._shift) / self._temperature)
         return items.clamp(min=0), labels.to(guided.dtype), there
