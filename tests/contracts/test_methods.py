@@ -17,8 +17,8 @@ from recdistill.knowledge.view import Kind
 from recdistill.methods import METHODS, Setting
 from recdistill.models import MODELS
 from recdistill.query import Batch, Query
-from recdistill.runtime import Runtime
 from recdistill.recipes.train import TrainSettings, distill, fit
+from recdistill.runtime import Runtime
 from recdistill.serve.service import Service
 from recdistill.settings import parse
 from recdistill.teachers.live import Live

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-import torch
 from typing_extensions import override
 
 from recdistill import rng
@@ -88,9 +87,7 @@ class RankWeighted(Term):
             key = rng.key(self._seed, "rank samples", clock.epoch)
             drawn = outside(key, users.ids, self._sampled, self._taken, distinct=True)  # (Q, D)
             others = mine.scores(drawn).detach()  # what views keep stays in the graph
-            weights = weights * discrepancy(
-                scores.detach(), others, n_items=self._taken.n_items, steep=self._steep
-            )
+            weights = weights * discrepancy(scores.detach(), others, n_items=self._taken.n_items, steep=self._steep)
             if self._normalise == "one":
                 weights = weights / weights.sum(1, keepdim=True).clamp(min=1e-12)
         return Rows(weighted_rank(scores, weights), of="users")
