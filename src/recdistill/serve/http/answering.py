@@ -59,9 +59,9 @@ def _groups(version: Version, queries: Sequence[Query], known: Sequence[bool]) -
     times: dict[str | int, itertools.count[int]] = defaultdict(itertools.count)
     for place, query in enumerate(queries):
         how = _how(version, query, known=known[place])
-        # a user twice in a batch is two calls where lists are told apart by their user
+        # what is left out goes by user: a user twice in a batch is then two calls
         apart = how == "user-history" or (how == "user" and bool(_left_out(query, how)))
-        again = next(times[str(query.user)]) if apart else 0
+        again = next(times[str(query.user)]) if apart else -1
         length = next(bound for bound in _LENGTHS if query.k <= bound)
         groups[how, length, query.filter_seen, _only(version, query), again].append(place)
     return groups

@@ -5,6 +5,10 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import signal
+import socket
+import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -15,13 +19,15 @@ from recdistill.errors import UsageError, problem
 from recdistill.serve.http.app import Options, create_app
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from fastapi import FastAPI
 
     from recdistill.serve.http.limits import Limits
     from recdistill.serve.http.sources import Source
     from recdistill.serve.http.version import Version
 
-__all__ = ["LOOPBACK", "is_loopback", "run"]
+__all__ = ["LOOPBACK", "is_loopback", "run", "server_of"]
 
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 """What a client on this machine may call it."""
@@ -60,25 +66,37 @@ def run(source: Source, options: Options, *, first: Version | None, host: str, p
             "Give one by --token-file, or say --no-token where something before the server lets in only whom it should"
         )
         raise UsageError(problem("A server that other machines can reach needs a token", host, remedy=remedy))
-    logging.getLogger("uvicorn").disabled = True
+    with _bound(host, port) as place:
+        server_of(create_app(source, options, first=first), options).run([place])
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host.strip("[]"), port), family=family, backlog=2048)
+    except OSError as error:
+        what = f"The server cannot listen at {host}:{port}: {(error.strerror or str(error)).lower()}"
+        raise UsageError(problem(what, remedy="Give another --port or --host")) from None
+
+
+def server_of(app: FastAPI, options: Options) -> uvicorn.Server:
+    """An app behind the guard of this file; `run` of it serves a bound socket, setting `should_exit` drains it."""
     limits = options.limits
-    app = create_app(source, options, first=first)
     config = uvicorn.Config(
         app,
-        host=host,
-        port=port,
         loop="uvloop",
         http=_guarded(limits),
         ws="none",
         lifespan="on",
         log_config=None,
+        log_level=logging.CRITICAL,
         access_log=False,
         proxy_headers=False,
         server_header=False,
         timeout_keep_alive=max(1, round(limits.idle)),
         timeout_graceful_shutdown=max(1, round(limits.drain)),
     )
-    _Server(config, app, options).run()
+    return _Server(config, app, options)
 
 
 class _Server(uvicorn.Server):
@@ -89,18 +107,31 @@ class _Server(uvicorn.Server):
         self._app, self._options = app, options
 
     @override
-    async def startup(self, sockets: list[object] | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        await super().startup(None)
-        for server in getattr(self, "servers", ()):
-            for one in server.sockets:
-                host, port = one.getsockname()[:2]
-                self._options.log.info("listening", host=host, port=port, token=self._options.token is not None)
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for one in sockets or ():
+            host, port = one.getsockname()[:2]
+            self._options.log.info("listening", host=host, port=port, token=self._options.token is not None)
 
     @override
-    async def shutdown(self, sockets: list[object] | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._app.state.routes.draining = True
         self._options.log.info("draining")
-        await super().shutdown(None)
+        await super().shutdown(sockets)
+
+    @override
+    @contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """As uvicorn does, but a server that drained as it was told to ends well: the signal is not raised again."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {one: signal.signal(one, self.handle_exit) for one in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for one, handler in before.items():
+                signal.signal(one, handler)
 
 
 def _guarded(limits: Limits) -> type[HttpToolsProtocol]:
