@@ -4,7 +4,7 @@
 
 Users are drawn evenly from "u0", "u1", ... Prints JSON: requests, failures, answers a second, milliseconds, and how
 many answers were mixed: items of more than one version, or a version whose items do not begin as they did before.
-`--save` keeps the start and the length of every request, in seconds of the monotonic clock.
+SIGUSR1 ends it early. `--save` keeps the start and the length of every request, in seconds of the monotonic clock.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import json
 import random
+import signal
 import time
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -120,6 +121,7 @@ def main() -> None:
     place = urlsplit(asked.url)
     begun = time.monotonic()
     counts = Counts(begun + asked.seconds, asked.users, asked.k)
+    signal.signal(signal.SIGUSR1, lambda *_: setattr(counts, "until", 0.0))
     uvloop.run(run(place.hostname or "127.0.0.1", place.port or 80, asked.connections, counts))
     seconds = time.monotonic() - begun
     took = np.array(counts.took) * 1e3

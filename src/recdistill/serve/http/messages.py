@@ -23,6 +23,7 @@ __all__ = [
     "Id",
     "Listed",
     "Live",
+    "Made",
     "Query",
     "Ready",
     "Received",
@@ -209,6 +210,15 @@ class Ready(Struct, frozen=True):
     status: Literal["ready", "starting", "draining"]
 
 
+class Made(Struct, frozen=True):
+    """What a version is made of."""
+
+    version: str
+    model: str
+    parameters: int
+    bytes: int
+
+
 class About(Struct, frozen=True):
     """What the server serves: for the page at `/`."""
 
@@ -220,7 +230,7 @@ class About(Struct, frozen=True):
     bytes: int
     reads: Literal["history", "folded-in"] | None
     """How a history becomes a vector; null where the model takes none."""
-    teacher: VersionTold | None
+    teacher: Made | None
     examples: list[str | int]
     """A few users that the version knows."""
     events: bool

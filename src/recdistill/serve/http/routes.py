@@ -217,7 +217,7 @@ class Routes:
             parameters=version.parameters,
             bytes=version.bytes,
             reads=version.reads,
-            teacher=None if self.teacher is None else messages.VersionTold(self.teacher.version.name),
+            teacher=None if self.teacher is None else _made(self.teacher.version),
             examples=some,
             events=self.writer is not None,
         )
@@ -261,6 +261,10 @@ class Routes:
         found, started, ended = await loop.run_in_executor(self.shelf.worker, work)
         timing = Timing(_ms(started - begun), _ms(ended - started), 1)
         return Answer(found.items, found.scores, found.why, loaded.version.name, timing, found.notes)
+
+
+def _made(version: Version) -> messages.Made:
+    return messages.Made(version.name, version.model, version.parameters, version.bytes)
 
 
 def _ms(seconds: float) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +85,7 @@ def document(limits: Limits, *, version: str, token: bool) -> Schema:
     kinds = sorted({*structs, messages.Failure}, key=lambda kind: kind.__name__)
     _, schemas = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
     _bounded(schemas, limits)
+    _described(schemas)
     paths: Schema = {}
     for route in routes:
         method = "get" if route.body is None else "post"
@@ -194,3 +197,16 @@ def _bounded(schemas: Schema, limits: Limits) -> None:
     schemas["Query"]["anyOf"] = [{"required": ["user"]}, {"required": ["history"]}]
     schemas["BatchQuery"]["properties"]["requests"]["maxItems"] = limits.batch
     schemas["Events"]["properties"]["events"]["maxItems"] = limits.events
+
+
+def _described(schemas: Schema) -> None:
+    """The text under each field of a struct becomes its description."""
+    for node in ast.parse(inspect.getsource(messages)).body:
+        if not isinstance(node, ast.ClassDef) or node.name not in schemas:
+            continue
+        for one, text in zip(node.body, node.body[1:], strict=False):
+            if not (isinstance(one, ast.AnnAssign) and isinstance(one.target, ast.Name) and isinstance(text, ast.Expr)):
+                continue
+            if isinstance(text.value, ast.Constant) and isinstance(text.value.value, str):
+                said = inspect.cleandoc(text.value.value).replace("\n", " ")
+                schemas[node.name]["properties"][one.target.id]["description"] = said
