@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from recdistill.ledger import Ledger
+    from recdistill.serve.service import Search
 
 __all__ = ["serve"]
 
@@ -34,6 +35,9 @@ def serve(
         list[str] | None, typer.Option(help="A name that clients use for this server, without port; may be repeated.")
     ] = None,
     teacher: Annotated[Path | None, typer.Option(help="A bundle to show beside the student, on the page at /.")] = None,
+    search: Annotated[
+        str, typer.Option(help="exact, approximate (by the bundle's index), or auto: the index where there is one.")
+    ] = "auto",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of a batch.")] = 1,
     wait_ms: Annotated[float, typer.Option(min=0, max=1000, help="What a request waits for others.")] = 1.0,
     batch: Annotated[int, typer.Option(min=1, max=4096, help="The most lists computed together.")] = 64,
@@ -61,18 +65,21 @@ def serve(
     from recdistill.settings import overlay, parse
 
     limits = parse(Limits, overlay({}, assign or ()), at="limit")
+    if search not in ("auto", "exact", "approximate"):
+        raise UsageError(problem("--search must be known", search, allowed=["auto", "exact", "approximate"]))
+    how: Search = search
     streams = (source / "stream.toml").is_file()
     place = StreamSource(source) if streams else BundleSource(source)
     seen = place.look()
     if seen is None and not streams:
         raise BundleError(problem(f"There is no bundle at {source}", remedy="Give the folder that holds manifest.json"))
-    first = None if seen is None else load(seen, threads=threads)
+    first = None if seen is None else load(seen, threads=threads, search=how)
     shown = None
     if teacher is not None:
         found = BundleSource(teacher).look()
         if found is None:
             raise BundleError(problem(f"There is no bundle at {teacher}", remedy="Give the folder of the teacher"))
-        shown = load(found, threads=threads)
+        shown = load(found, threads=threads, search=how)
     token = _token(token_file)
     hosts = list(allow_host or ())
     options = Options(
@@ -85,6 +92,7 @@ def serve(
         wait=wait_ms / 1e3,
         batch=batch,
         threads=threads,
+        search=how,
         every=poll,
         log_requests=log_requests,
     )

@@ -54,7 +54,7 @@ class Browser:
 
         command = [found(), *FLAGS, f"--user-data-dir={self._folder.name}", "about:blank"]
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "stdin": subprocess.DEVNULL}
-        self._process = subprocess.Popen(command, preexec_fn=pipes, pass_fds=(3, 4), **quiet)
+        self._process = subprocess.Popen(command, preexec_fn=pipes, pass_fds=(3, 4), **quiet)  # noqa: PLW1509
         for end in (theirs, back, *low):
             os.close(end)
         self._read = b""
@@ -63,9 +63,7 @@ class Browser:
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.call(f"{domain}.enable")
         width, height = self._size
-        self.call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1.5, mobile=False
-        )
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1.5, mobile=False)
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -117,7 +117,7 @@ def test_the_page_of_the_api_lists_every_route_and_sends_a_request(tiny, app_of,
         names = page.run("[...document.querySelectorAll('summary code')].map(e => e.textContent).join(' ')").split()
         assert set(names) == set(client.get("/openapi.json").json()["paths"])
         page.run("document.getElementById('recommend').open = true")
-        page.run("document.querySelector('#recommend textarea').value = '{\"user\": \"a\", \"k\": 2}'")
+        page.run('document.querySelector(\'#recommend textarea\').value = \'{"user": "a", "k": 2}\'')
         page.run("document.querySelector('#recommend button').click()")
         page.until("document.querySelector('#recommend pre.told').textContent.includes('\"i4\"')")
     assert page.errors == []

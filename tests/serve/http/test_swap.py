@@ -30,7 +30,7 @@ def unchecked(monkeypatch):
     """Versions are opened without a process that checks them: faster, where the check is not what is tested."""
     from recdistill.serve.http import watching
 
-    monkeypatch.setattr(watching, "load", lambda seen, threads: shelves.load(seen, threads=threads, check=False))
+    monkeypatch.setattr(watching, "load", lambda seen, **how: shelves.load(seen, **how, check=False))
 
 
 def prefix_of(client):
@@ -146,7 +146,7 @@ def test_a_broken_bundle_is_refused_with_its_reason_and_the_old_one_serves_on(ti
         item[3] = np.nan
         save(tiny, arrays={"user": np.ones((3, 1), np.float32), "item": item}, overwrite=True)
         refused = until(lambda: client.get("/readyz").json()["refused"])
-        assert "The array 'item' holds numbers that are not finite" in refused["reason"]
+        assert "the array 'item' holds a number that is not finite" in refused["reason"]
         assert client.get("/readyz").status_code == 200
         assert prefix_of(client) == before
         assert "recdistill_versions_refused_total 1.0" in client.get("/metrics").text
@@ -232,7 +232,7 @@ def test_a_bundle_that_is_replaced_while_it_is_checked_is_not_served(tiny, save,
 
     verdict = inspected(tiny)
     save(tiny, prefix="other", overwrite=True)
-    monkeypatch.setattr(shelf, "inspected", lambda path: verdict)
+    monkeypatch.setattr(shelf, "inspected", lambda path, search: verdict)
     with pytest.raises(BundleError, match="replaced while it was checked"):
         load(BundleSource(tiny).look())
 
@@ -241,7 +241,9 @@ def test_a_version_that_answers_otherwise_than_when_it_was_checked_is_not_served
     from recdistill.serve.http import shelf
 
     verdict = inspected(tiny)
-    monkeypatch.setattr(shelf, "inspected", lambda path: type(verdict)(**{**vars(verdict), "lists": ((0,),) * 3}))
+    monkeypatch.setattr(
+        shelf, "inspected", lambda path, search: type(verdict)(**{**vars(verdict), "lists": ((0,),) * 3})
+    )
     with pytest.raises(BundleError, match="does not answer as it did when it was checked"):
         load(BundleSource(tiny).look())
 

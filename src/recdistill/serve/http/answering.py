@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from recdistill.serve.http.messages import Id, Query, Why
     from recdistill.serve.http.version import Version
     from recdistill.serve.recommendations import Recommendations
+    from recdistill.serve.service import Service
 
 __all__ = ["Lists", "answer"]
 
@@ -29,7 +30,7 @@ _NOBODY = "?" * (ID_LENGTH + 1)
 """An id that no request can ask for."""
 
 _How = Literal["user", "user-history", "history"]
-_Key = tuple[_How, int, bool, "tuple[Id, ...] | None", int]
+_Key = tuple[_How, int, bool, "tuple[Id, ...] | None", "tuple[Id, ...] | None", int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,11 @@ def answer(version: Version, queries: Sequence[Query]) -> list[Lists]:
     notes = _notes(version, queries)
     found: dict[int, Lists] = {}
     for key, places in _groups(version, queries, known).items():
-        told = _asked(version, key, [queries[place] for place in places])
+        service = version.service if key[4] is None else version.among(key[4])
+        if service is None:  # nothing that may be shown
+            found.update((place, Lists([], None, "popular", notes[place])) for place in places)
+            continue
+        told = _asked(service, key, [queries[place] for place in places])
         _cut(told, version, key[0], queries, known=known, notes=notes, places=places, out=found)
     return [found[place] for place in range(len(queries))]
 
@@ -63,7 +68,9 @@ def _groups(version: Version, queries: Sequence[Query], known: Sequence[bool]) -
         apart = how == "user-history" or (how == "user" and bool(_left_out(query, how)))
         again = next(times[str(query.user)]) if apart else -1
         length = next(bound for bound in _LENGTHS if query.k <= bound)
-        groups[how, length, query.filter_seen, _only(version, query), again].append(place)
+        candidates = None if query.candidates is UNSET else tuple(query.candidates)
+        available = None if query.available is UNSET else tuple(query.available)
+        groups[how, length, query.filter_seen, candidates, available, again].append(place)
     return groups
 
 
@@ -75,18 +82,6 @@ def _how(version: Version, query: Query, *, known: bool) -> _How:
     return "user-history" if known else "history"
 
 
-def _only(version: Version, query: Query) -> tuple[Id, ...] | None:
-    """What may be ranked: the candidates, the availability of the request and that of the version, all at once."""
-    lists = [one for one in (query.candidates, query.available) if one is not UNSET]
-    if not lists:
-        return version.available
-    only = dict.fromkeys(lists[0])
-    for other in (*lists[1:], *(() if version.available is None else (version.available,))):
-        kept = set(map(str, other))
-        only = {one: None for one in only if str(one) in kept}
-    return tuple(only)
-
-
 def _left_out(query: Query, how: _How) -> list[Id]:
     """What leaves one list: `exclude`, and a history that the model itself does not read."""
     if how == "user" and query.filter_seen and query.history is not UNSET:
@@ -94,10 +89,10 @@ def _left_out(query: Query, how: _How) -> list[Id]:
     return query.exclude
 
 
-def _asked(version: Version, key: _Key, group: Sequence[Query]) -> Recommendations:
+def _asked(service: Service, key: _Key, group: Sequence[Query]) -> Recommendations:
     """(g,) queries that agree -> one call."""
-    how, _, filter_seen, only, _ = key
-    service, k = version.service, max(query.k for query in group)
+    how, _, filter_seen, only, _, _ = key
+    k = max(query.k for query in group)
     users = [_NOBODY if query.user is UNSET else query.user for query in group]
     names: Sequence[str | int] = range(len(group)) if how == "history" else users
     own = {name: left for name, query in zip(names, group, strict=True) if (left := _left_out(query, how))}

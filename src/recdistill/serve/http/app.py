@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from recdistill.ledger import Ledger
     from recdistill.serve.http.sources import Source
     from recdistill.serve.http.version import Version
+    from recdistill.serve.service import Search
 
 __all__ = ["Options", "create_app"]
 
@@ -59,6 +60,8 @@ class Options:
     """The most queries of a batch."""
     threads: int = 1
     """Of a batch."""
+    search: Search = "auto"
+    """How lists are found, as in `Service.from_bundle`."""
     every: float = 0.5
     """Seconds between two looks for a new version."""
     log_requests: bool = False
@@ -75,7 +78,9 @@ def create_app(source: Source, options: Options, *, first: Version | None = None
     """
     metrics = Metrics()
     shelf = Shelf(wait=options.wait, size=options.batch, watch=metrics.batch)
-    watcher = Watcher(source, shelf, metrics, options.log, every=options.every, threads=options.threads)
+    watcher = Watcher(
+        source, shelf, metrics, options.log, every=options.every, threads=options.threads, search=options.search
+    )
     writer = None
     if options.ledger is not None:
         writer = Writer(options.ledger, waiting=options.limits.waiting_events, metrics=metrics, log=options.log)

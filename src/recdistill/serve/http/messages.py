@@ -228,6 +228,8 @@ class About(Struct, frozen=True):
     items: int
     parameters: int
     bytes: int
+    search: str
+    """How lists are found: "exact", or "approximate: ..." with the recall that was measured."""
     reads: Literal["history", "folded-in"] | None
     """How a history becomes a vector; null where the model takes none."""
     teacher: Made | None

@@ -152,7 +152,10 @@ class Routes:
         """`POST /v1/availability`."""
         asked = await call.message(_AVAILABLE, self.limits.availability_body, limit="availability_body")
         loaded = self._current()
-        version = await asyncio.to_thread(loaded.version.showing, asked.items)
+        try:
+            version = await asyncio.to_thread(loaded.version.showing, asked.items)
+        except RecdistillError as error:
+            raise Refusal(409, "none-known", str(error)) from None
         if not self.shelf.show(loaded, version):
             raise Refusal(409, "swapped", "Another version was swapped in meanwhile; send the list again.")
         shown = None if version.available is None else len(version.available)
@@ -216,6 +219,7 @@ class Routes:
             items=len(service.items),
             parameters=version.parameters,
             bytes=version.bytes,
+            search=service.search,
             reads=version.reads,
             teacher=None if self.teacher is None else _made(self.teacher.version),
             examples=some,

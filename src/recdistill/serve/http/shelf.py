@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from recdistill.serve.http.answering import Lists
     from recdistill.serve.http.sources import Seen
+    from recdistill.serve.service import Search
 
 __all__ = ["Loaded", "Shelf", "load"]
 
@@ -94,21 +95,22 @@ class Shelf:
         return self.current
 
 
-def load(seen: Seen, *, threads: int = 1, check: bool = True) -> Version:
+def load(seen: Seen, *, threads: int = 1, search: Search = "auto", check: bool = True) -> Version:
     """Check, open and warm what stands at a source; blocks for as long as that takes.
 
     Args:
         seen: what was found there.
         threads: of a batch.
+        search: how lists are found, as in `Service.from_bundle`.
         check: read every byte in a process of its own first; off where that has just been done.
 
     Raises:
         BundleError: it is not to be served; the message says why.
     """
-    verdict = inspected(seen.path) if check else None
+    verdict = inspected(seen.path, search) if check else None
     if verdict is not None and verdict.reason is not None:
         raise BundleError(verdict.reason)
-    version = opened(seen.path, seen.name, threads=threads)
+    version = opened(seen.path, seen.name, threads=threads, search=search)
     if verdict is not None:
         if version.digest != verdict.digest:
             raise BundleError(

@@ -11,18 +11,18 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from recdistill.evaluation.blocks import Shown
 from recdistill.evaluation.ranking import VectorRanker
 from recdistill.serve.http.refusal import Refusal
 
 if TYPE_CHECKING:
     from recdistill.serve.http.messages import Id
     from recdistill.serve.http.version import Version
-    from recdistill.serve.service import Service
 
 __all__ = ["similar"]
 
 _LOCK = Lock()
-_MADE: WeakKeyDictionary[Service, VectorRanker] = WeakKeyDictionary()
+_MADE: WeakKeyDictionary[VectorRanker, VectorRanker] = WeakKeyDictionary()
 
 
 def similar(version: Version, item: Id, k: int) -> tuple[list[str | int], list[float]]:
@@ -37,23 +37,22 @@ def similar(version: Version, item: Id, k: int) -> tuple[list[str | int], list[f
         raise Refusal(404, "unknown-item", "The version that is served does not have this item.")
     if not isinstance(service.ranker, VectorRanker):
         raise Refusal(422, "no-vectors", "The model that is served ranks pairs; it has no item vectors.")
-    ranker = _ranker(service, service.ranker)
-    more = min(k + 1, len(service.items))
-    found = ranker.top_k(np.array([row]), more)[0]
-    found = found[(found >= 0) & (found != row)][:k]
+    ranker, asked = _ranker(service.ranker), np.array([row])
+    shown = None
     if version.available is not None:
-        shown = service.items.rows(list(version.available))
-        found = np.array([one for one in ranker.top_k(np.array([row]), len(service.items))[0] if one != row])
-        found = found[np.isin(found, shown)][:k]
-    cosine = ranker.scores_of(np.array([row]), found[None, :])[0]
+        shown = Shown(np.isin(np.arange(len(service.items)), version.available))
+    found = ranker.top_k(asked, min(k + 1, len(service.items)), shown=shown)[0]
+    found = found[(found >= 0) & (found != row)][:k]
+    cosine = ranker.scores_of(asked, found[None, :])[0]
     return service.items.external(found).tolist(), np.clip(cosine, -1.0, 1.0).tolist()
 
 
-def _ranker(service: Service, ranker: VectorRanker) -> VectorRanker:
+def _ranker(ranker: VectorRanker) -> VectorRanker:
     with _LOCK:
-        made = _MADE.get(service)
+        made = _MADE.get(ranker)
         if made is None:
-            length = np.linalg.norm(ranker.item, axis=1, keepdims=True)  # (I, 1)
-            unit = (ranker.item / np.where(length > 0, length, 1.0)).astype(np.float32, copy=False)
-            made = _MADE[service] = VectorRanker(unit, unit, threads=ranker.threads)
+            unit = ranker.vectors_of_items(np.arange(ranker.n_items))  # (I, d)
+            length = np.linalg.norm(unit, axis=1, keepdims=True)
+            unit /= np.where(length > 0, length, np.float32(1.0))
+            made = _MADE[ranker] = VectorRanker(unit, unit, threads=ranker.threads)
         return made

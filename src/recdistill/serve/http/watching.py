@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from recdistill.serve.http.shelf import Shelf
     from recdistill.serve.http.sources import Seen, Source
     from recdistill.serve.http.version import Version
+    from recdistill.serve.service import Search
 
 __all__ = ["Watcher"]
 
@@ -31,13 +32,23 @@ class Watcher:
         log: is told of both.
         every: seconds between two looks.
         threads: of a batch.
+        search: how lists are found.
     """
 
     def __init__(
-        self, source: Source, shelf: Shelf, metrics: Metrics, log: Log, *, every: float = 0.5, threads: int = 1
+        self,
+        source: Source,
+        shelf: Shelf,
+        metrics: Metrics,
+        log: Log,
+        *,
+        every: float = 0.5,
+        threads: int = 1,
+        search: Search = "auto",
     ) -> None:
         self._source, self._shelf, self._metrics, self._log = source, shelf, metrics, log
         self._every, self._threads = every, threads
+        self._search: Search = search
         self._last: Seen | None = None
         self._loader = ThreadPoolExecutor(1, "loader")
         self._lock = asyncio.Lock()
@@ -48,7 +59,7 @@ class Watcher:
         if self._last is not None and self._last.path != version.path:
             self._last = None  # moved on meanwhile: the first look loads it
         self._shelf.swap(version)
-        self._told(version.name, perf_counter())
+        self._told(version, perf_counter())
 
     async def run(self) -> None:
         """Look for ever."""
@@ -68,7 +79,7 @@ class Watcher:
             kept = self._shelf.previous
             if kept is not None and kept.version.path == seen.path and kept.version.name == seen.name:
                 self._shelf.back()  # a rollback by the pointer: it is there already
-                self._told(kept.version.name, begun)
+                self._told(kept.version, begun)
                 return
             try:
                 version = await loop.run_in_executor(self._loader, self._load, seen)
@@ -76,14 +87,14 @@ class Watcher:
                 self._refuse(seen, error)
                 return
             self._shelf.swap(version)
-            self._told(version.name, begun)
+            self._told(version, begun)
 
     def close(self) -> None:
         """Let go of the loader's thread; a check that is under way is left to end."""
         self._loader.shutdown(wait=False, cancel_futures=True)
 
     def _load(self, seen: Seen) -> Version:
-        return load(seen, threads=self._threads)
+        return load(seen, threads=self._threads, search=self._search)
 
     def _refuse(self, seen: Seen, error: Exception) -> None:
         name = seen.path.name if seen.name is None else seen.name
@@ -92,6 +103,7 @@ class Watcher:
         self._metrics.refused.inc()
         self._log.warning("version-refused", version=name, reason=reason)
 
-    def _told(self, name: str, begun: float) -> None:
-        self._metrics.served(name)
-        self._log.info("version-served", version=name, seconds=round(perf_counter() - begun, 3))
+    def _told(self, version: Version, begun: float) -> None:
+        self._metrics.served(version.name)
+        seconds, search = round(perf_counter() - begun, 3), version.service.search
+        self._log.info("version-served", version=version.name, search=search, seconds=seconds)
