@@ -84,7 +84,7 @@ def server_of(app: FastAPI, options: Options) -> uvicorn.Server:
     limits = options.limits
     config = uvicorn.Config(
         app,
-        loop="uvloop",
+        loop="auto",  # uvloop where it is installed
         http=_guarded(limits),
         ws="none",
         lifespan="on",
