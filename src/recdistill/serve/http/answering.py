@@ -45,8 +45,7 @@ class Lists:
 
 def answer(version: Version, queries: Sequence[Query]) -> list[Lists]:
     """(Q,) queries -> (Q,) lists, each what it would be if it had been asked alone."""
-    users = [_NOBODY if query.user is UNSET else query.user for query in queries]
-    known: list[bool] = (version.service.users.rows(users) >= 0).tolist()
+    known = _Known(version, queries)
     notes = _notes(version, queries)
     found: dict[int, Lists] = {}
     for key, places in _groups(version, queries, known).items():
@@ -59,11 +58,26 @@ def answer(version: Version, queries: Sequence[Query]) -> list[Lists]:
     return [found[place] for place in range(len(queries))]
 
 
-def _groups(version: Version, queries: Sequence[Query], known: Sequence[bool]) -> dict[_Key, list[int]]:
+class _Known:
+    """Whether the version knows the user of each query; looked up when it is first asked, which is seldom."""
+
+    def __init__(self, version: Version, queries: Sequence[Query]) -> None:
+        self._version, self._queries = version, queries
+        self._found: list[bool] | None = None
+
+    def __getitem__(self, place: int) -> bool:
+        found = self._found
+        if found is None:
+            users = [_NOBODY if query.user is UNSET else query.user for query in self._queries]
+            found = self._found = list(map(bool, self._version.service.users.rows(users) >= 0))
+        return found[place]
+
+
+def _groups(version: Version, queries: Sequence[Query], known: _Known) -> dict[_Key, list[int]]:
     groups: dict[_Key, list[int]] = defaultdict(list)
     times: dict[str | int, itertools.count[int]] = defaultdict(itertools.count)
     for place, query in enumerate(queries):
-        how = _how(version, query, known=known[place])
+        how = _how(version, query, known, place)
         # what is left out goes by user: a user twice in a batch is then two calls
         apart = how == "user-history" or (how == "user" and bool(_left_out(query, how)))
         again = next(times[str(query.user)]) if apart else -1
@@ -74,12 +88,13 @@ def _groups(version: Version, queries: Sequence[Query], known: Sequence[bool]) -
     return groups
 
 
-def _how(version: Version, query: Query, *, known: bool) -> _How:
+def _how(version: Version, query: Query, known: _Known, place: int) -> _How:
     if query.history is UNSET or not query.history or version.reads is None:
         return "user"
-    if version.reads == "folded-in" and known:
-        return "user"  # the user's own vector knows more than a fold-in of what came since
-    return "user-history" if known else "history"
+    if not known[place]:
+        return "history"
+    # where histories are folded in, the user's own vector knows more than a fold-in of what came since
+    return "user" if version.reads == "folded-in" else "user-history"
 
 
 def _left_out(query: Query, how: _How) -> list[Id]:
@@ -110,7 +125,7 @@ def _cut(
     how: _How,
     queries: Sequence[Query],
     *,
-    known: Sequence[bool],
+    known: _Known,
     notes: Sequence[list[str]],
     places: Sequence[int],
     out: dict[int, Lists],

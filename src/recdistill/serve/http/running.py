@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import ipaddress
 import logging
 import signal
 import socket
+import sys
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -31,6 +33,8 @@ __all__ = ["LOOPBACK", "is_loopback", "run", "server_of"]
 
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 """What a client on this machine may call it."""
+_SWITCH = 0.001
+"""Seconds that the worker may keep the interpreter from the event loop."""
 _TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: application/json\r\nconnection: close\r\n"
     b"content-length: %d\r\n\r\n%b"
@@ -66,6 +70,9 @@ def run(source: Source, options: Options, *, first: Version | None, host: str, p
             "Give one by --token-file, or say --no-token where something before the server lets in only whom it should"
         )
         raise UsageError(problem("A server that other machines can reach needs a token", host, remedy=remedy))
+    gc.collect()
+    gc.freeze()  # what is loaded now stays: collections need not walk it, which would hold up requests
+    sys.setswitchinterval(_SWITCH)
     with _bound(host, port) as place:
         server_of(create_app(source, options, first=first), options).run([place])
 
