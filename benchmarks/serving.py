@@ -81,10 +81,10 @@ def swaps(asked: argparse.Namespace) -> dict:
     link, save = asked.folder / "link", asked.folder / "load.npz"
     link.unlink(missing_ok=True)
     link.symlink_to(bundles[0])
-    windows, seconds, quiet = [], [], 3.0
+    windows, seconds, quiet = [], [], 1.5
     with Server(link, "--poll", "0.1", *asked.words) as server:
         asking = subprocess.Popen(loading(server, 3600, asked.users, save=str(save)), stdout=subprocess.PIPE, text=True)
-        time.sleep(5)
+        time.sleep(4)
         for place in bundles[1:]:
             before = server.get("/readyz")["version"]
             begun = time.monotonic()
