@@ -86,6 +86,10 @@ class VectorRanker(BlockRanker):
         """(m,) item rows -> (m, d)."""
         return taken(self.item, self.item_scale, items)
 
+    def vectors_of_users(self, users: NDArray[np.int64]) -> NDArray[np.float32]:
+        """(m,) user rows -> (m, d)."""
+        return self._rows(users)
+
     def _check(self, queries: NDArray[np.int64]) -> None:
         self._check_items()
         longest(self.user, self.user_scale, "user", queries)
