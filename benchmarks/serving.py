@@ -1,7 +1,8 @@
 """The server under load: rate, hot swaps, kill -9, hostile requests, a soak, a student beside its teacher.
 
     python benchmarks/serving.py rate|swaps|events|fuzz|soak|pair [--items 100000] [--dim 20] [--users 100000]
-        [--seconds 10] [--rounds 5] [--swaps 50] [--cases 10000] [--folder DIR] [--json FILE] [-- words for serve ...]
+        [--seconds 10] [--rounds 5] [--swaps 50] [--cases 10000] [--folder DIR] [--json FILE]
+        [--words='for recdistill serve']
 
 The server runs in one process, what asks it in another (`load.py`: 64 kept connections, one user a request, k = 10).
 Bundles are drawn at random: text ids, 20 items seen by each user. `--folder` keeps them for the next call.
@@ -23,6 +24,7 @@ import argparse
 import http.client
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -56,7 +58,7 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=10_000)
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("words", nargs="*", help="for recdistill serve, after --")
+    parser.add_argument("--words", type=shlex.split, default=[], help="for recdistill serve: --words='--batch 32'")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         asked.folder = asked.folder or Path(folder)
