@@ -188,6 +188,7 @@ def fuzz(asked: argparse.Namespace) -> dict:
     from hypothesis.errors import Unsatisfiable
     from schemathesis import GenerationMode
     from schemathesis.checks import not_a_server_error
+    from schemathesis.core.failures import FailureGroup
     from schemathesis.specs.openapi.checks import (
         content_type_conformance,
         response_schema_conformance,
@@ -207,6 +208,7 @@ def fuzz(asked: argparse.Namespace) -> dict:
     place = asked.folder / "token"
     place.write_text(token)
     statuses: Counter[int] = Counter()
+    otherwise: list[str] = []
     with Server(folder, "--token-file", str(place)) as server:
         schema = schemathesis.openapi.from_url(f"http://127.0.0.1:{server.port}/openapi.json")
         operations = [found.ok() for found in schema.get_all_operations()]
@@ -221,7 +223,10 @@ def fuzz(asked: argparse.Namespace) -> dict:
                     def ask(case: schemathesis.Case) -> None:
                         answer = case.call(headers={"authorization": f"Bearer {token}"})
                         statuses[answer.status_code] += 1
-                        case.validate_response(answer, checks=checks)
+                        try:
+                            case.validate_response(answer, checks=checks)
+                        except FailureGroup as failure:
+                            otherwise.append(str(failure)[:500])
 
                     try:
                         ask()
@@ -234,6 +239,8 @@ def fuzz(asked: argparse.Namespace) -> dict:
         "cases": sum(statuses.values()),
         "statuses": dict(sorted(statuses.items())),
         "server_errors": faults,
+        "not_as_documented": len(otherwise),
+        "examples": otherwise[:3],
         "alive": alive,
     }
 

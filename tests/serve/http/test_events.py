@@ -252,3 +252,6 @@ def test_a_stream_is_rolled_back_by_its_pointer(stream, save, serving, tmp_path)
     wrong = server.client.post("/v1/rollback", json={"to": "000009-x"}, headers=bearer)
     assert (wrong.status_code, wrong.json()["error"]["code"]) == (409, "no-version")
     assert json.loads(wrong.text)["error"]["message"].startswith("There is no such version")
+    for name in ("../versions/000001-aaaaaaaa", "..", ".hidden", "/tmp", "x" * 101, "é"):  # noqa: S108
+        assert server.client.post("/v1/rollback", json={"to": name}, headers=bearer).status_code == 422
+    assert (stream / "serving").readlink().name == "000001-aaaaaaaa"

@@ -180,7 +180,7 @@ class Listed(Struct, frozen=True):
 class Rollback(Struct, frozen=True, forbid_unknown_fields=True):
     """Goes back to an earlier version."""
 
-    to: Annotated[str, Meta(min_length=1, max_length=ID_LENGTH)] | UnsetType = UNSET
+    to: Annotated[str, Meta(max_length=100, pattern=r"^[0-9A-Za-z][0-9A-Za-z._-]*$")] | UnsetType = UNSET
     """A version of the stream; the one that was served before where it is left out."""
 
 
