@@ -43,7 +43,7 @@ class Browser:
         self._size, self._number, self._session = (width, height), 0, None
 
     def __enter__(self) -> Browser:
-        self._folder = tempfile.TemporaryDirectory()
+        self._folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)  # its children end a moment later
         low = [os.open(os.devnull, os.O_RDONLY) for _ in range(5)]  # so that no end of a pipe is 3 or 4
         theirs, self._out = os.pipe()
         self._in, back = os.pipe()
