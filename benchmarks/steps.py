@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 
 import torch
-from epochs import VARIANTS, Contender
 
+from epochs import VARIANTS, Contender
 from recdistill.data.sources import read
 from recdistill.data.split import split
 from recdistill.models.mf import MF
