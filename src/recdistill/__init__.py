@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from recdistill.recipes.trained import Trained
     from recdistill.serve.recommendations import Recommendations
     from recdistill.serve.service import Service
-    from recdistill.teachers.stored import teacher
+    from recdistill.teachers.importers import teacher
 
 __all__ = [
     "Card",
@@ -76,7 +76,7 @@ _HOMES = {
     "fit": "recipes.train",
     "read": "data.sources",
     "split": "data.split",
-    "teacher": "teachers.stored",
+    "teacher": "teachers.importers",
 }
 
 

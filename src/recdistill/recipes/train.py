@@ -34,8 +34,9 @@ from recdistill.recipes.leaks import leaks
 from recdistill.recipes.trained import Trained
 from recdistill.runtime import Precision, Runtime
 from recdistill.settings import Settings, parse
+from recdistill.teachers.joined import Joined
 from recdistill.teachers.live import Live
-from recdistill.teachers.stored import Files
+from recdistill.teachers.stored import Elsewhere, Files, Stored
 from recdistill.terms.base import FromInteractions, check_negatives
 from recdistill.training.optim import optimiser
 from recdistill.training.stop import Stop
@@ -147,7 +148,7 @@ def fit(
 
 
 def distill(
-    teacher: Trained | Files | Knows | None,
+    teacher: Trained | Elsewhere | Knows | None,
     model: str,
     train: Interactions,
     *,
@@ -203,6 +204,8 @@ def distill(
         "seed": seed,
     }
     knows = known(teacher, train)
+    if echo is not None and isinstance(knows, Stored | Joined):
+        echo(str(knows.coverage))
     runtime = Runtime.of(training.device)
     with allocating(model, of_model.get("dim"), train):
         learner = entry.build(built_with, train.n_users, train.n_items, rng.key(seed, "weights"), train)
@@ -261,7 +264,7 @@ def distill(
     return Trained(learner, model, method, train, report, everything, stop, notes, teacher)
 
 
-def known(teacher: Trained | Files | Knows | None, train: Interactions) -> Knows | None:
+def known(teacher: Trained | Elsewhere | Knows | None, train: Interactions) -> Knows | None:
     """What a teacher is to terms: a trained model frozen, files matched to the log's rows.
 
     Raises:
@@ -271,7 +274,7 @@ def known(teacher: Trained | Files | Knows | None, train: Interactions) -> Knows
         remedy = "Split one log for both, or save the teacher and give rd.teacher(bundle=...), which is matched by ids"
         same_tables("The teacher", teacher.train, "the training data", train, remedy=remedy)
         return Live(teacher.model, seen=train.csr())
-    if isinstance(teacher, Files):
+    if isinstance(teacher, Elsewhere):
         return teacher.matched(users=train.users, items=train.items, seen=train.csr())
     if isinstance(teacher, str | Path):
         remedy = f"Say what the file holds: rd.teacher(lists={str(teacher)!r}), or scores=, vectors=, bundle="
@@ -293,7 +296,7 @@ def _settings(model: type[S], given: Mapping[str, Any] | None, *, at: str) -> S:
 def _notes(
     train: Interactions,
     training: TrainSettings,
-    teacher: Trained | Files | Knows | None,
+    teacher: Trained | Elsewhere | Knows | None,
     knows: Knows | None,
     valid: HeldOut | None,
 ) -> Iterator[str]:

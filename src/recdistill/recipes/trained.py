@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from recdistill.models.base import Recommender
     from recdistill.serve.arguments import Ids
     from recdistill.serve.recommendations import Recommendations
-    from recdistill.teachers.stored import Files
+    from recdistill.teachers.stored import Elsewhere
     from recdistill.training.stop import Stop
     from recdistill.training.watch import Report
 
@@ -61,7 +61,7 @@ class Trained:
     stop: Stop = field(repr=False)
     notes: tuple[str, ...] = ()
     """What was worth knowing before training, one sentence each."""
-    teacher: Trained | Files | Knows | None = field(default=None, repr=False)
+    teacher: Trained | Elsewhere | Knows | None = field(default=None, repr=False)
     """Who taught it: asked what it had seen of held-out data, never saved."""
 
     def ranker(self) -> Ranker:
