@@ -1,4 +1,4 @@
-"""What everything that can be a teacher promises: live models, files of lists, scores and vectors, bundles, callables, joins."""
+"""What all that can be a teacher promises: live models, files of lists, scores, vectors, bundles, callables, joins."""
 
 from __future__ import annotations
 
