@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from recdistill.serve.recommendations import Recommendations
     from recdistill.serve.service import Service
     from recdistill.teachers.ensemble import ensemble
-    from recdistill.teachers.stored import teacher
+    from recdistill.teachers.importers import teacher
     from recdistill.teachers.trajectory import trajectory
 
 __all__ = [
@@ -84,7 +84,7 @@ _HOMES = {
     "fit": "recipes.train",
     "read": "data.sources",
     "split": "data.split",
-    "teacher": "teachers.stored",
+    "teacher": "teachers.importers",
     "trajectory": "teachers.trajectory",
 }
 

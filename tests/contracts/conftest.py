@@ -12,6 +12,7 @@ from recdistill.data.interactions import Interactions
 from recdistill.ids import IdTable
 from recdistill.models import MODELS
 from recdistill.settings import parse
+from recdistill.teachers.importers import teacher
 from recdistill.teachers.joined import joined
 from recdistill.teachers.live import Live
 from recdistill.teachers.stored import stored
@@ -119,5 +120,8 @@ def teachers(log, built, saved, tmp_path_factory):
     found["scores"] = stored(scores=folder / "scores.parquet", **common)
     found["vectors"] = stored(vectors=folder / "vectors.npz", **common)
     found["bundle"] = stored(bundle=folder / "bundle", **common)
+    names = [f"i{i}" for i in items]
+    called = teacher(callable=lambda asked: user[[int(u[1:]) for u in asked]] @ item[items].T, items=names)
+    found["callable"] = called.matched(**common)
     found["joined"] = joined(found["lists"], found["vectors"])
     return found

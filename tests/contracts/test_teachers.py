@@ -1,4 +1,4 @@
-"""What everything that can be a teacher promises: live models, files of lists, scores and vectors, bundles, joins."""
+"""What all that can be a teacher promises: live models, files of lists, scores, vectors, bundles, callables, joins."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ NAMES = [
     "scores",
     "vectors",
     "bundle",
+    "callable",
     "joined",
 ]
 ROWS = torch.tensor([4, 0, 23, 5])
@@ -105,7 +106,7 @@ def test_nobody_is_unknown_and_has_no_list(teacher):
 
 
 def test_the_user_a_file_lacks_is_unknown(name, teacher):
-    if name in {"bundle"} or name.startswith("live"):
+    if name in {"bundle", "callable"} or name.startswith("live"):
         pytest.skip("knows everybody")
     view = teacher.view(Query(torch.tensor([1, 2])))
     assert view.known().tolist() == [False, True]

@@ -48,7 +48,7 @@ def test_every_commented_key_of_the_template_is_a_setting(tmp_path):
 
 def test_the_commented_defaults_are_the_defaults(run_toml, tmp_path):
     file = tmp_path / "defaults.toml"
-    examples = {"columns", "min_rating", "k_core", "dedup", "train", "rrd"}
+    examples = {"columns", "min_rating", "k_core", "dedup", "like", "train", "rrd"}
     text = re.sub(r"^# (\w+)( = )", lambda m: m[0] if m[1] in examples else m[1] + m[2], TEMPLATE, flags=re.M)
     file.write_text(text, encoding="utf-8")
     given, default = read(file), read(run_toml)

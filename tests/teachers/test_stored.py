@@ -20,8 +20,9 @@ from recdistill.errors import DataError, MissingKnowledge, UsageError
 from recdistill.ids import IdTable
 from recdistill.knowledge.view import Kind
 from recdistill.query import Query
+from recdistill.teachers.importers import teacher
 from recdistill.teachers.kept import StoredLists, StoredRanker, StoredVectors
-from recdistill.teachers.stored import Files, stored, teacher
+from recdistill.teachers.stored import Files, stored
 
 # Ours: users a b c, items w x y z. a has seen x in training.
 USERS = IdTable.from_ids(["a", "b", "c"])
@@ -252,7 +253,7 @@ def test_scores_need_a_score(tmp_path: Path):
 def test_formats_that_are_not_read_say_so(tmp_path: Path, scored: Path):
     with pytest.raises(DataError, match=r"There is no file .*score.parquet. Did you mean 'scores.parquet'"):
         stored(lists=scored.with_name("score.parquet"), **OURS)
-    with pytest.raises(DataError, match=r"Allowed: .parquet, .npz, .safetensors. Pickles are never read"):
+    with pytest.raises(DataError, match=r"Allowed: .parquet, .csv, .tsv, .npz, .safetensors. Pickles are never read"):
         stored(lists=tmp_path / "model.pkl", **OURS)
     (tmp_path / "x.parquet").write_bytes(b"not parquet at all")
     with pytest.raises(DataError, match="cannot be read as Parquet"):

@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from recdistill.recipes.distill import Outcome
 
-__all__ = ["OnBadRows", "compare", "demo", "distill", "init", "search"]
+__all__ = ["Like", "OnBadRows", "compare", "demo", "distill", "init", "search"]
 
 Assign = Annotated[
     list[str] | None,
@@ -19,6 +19,13 @@ Assign = Annotated[
 OnBadRows = Annotated[
     str | None,
     typer.Option("--on-bad-rows", metavar="error|skip", help="Rows that cannot be read: stop, or count and show ten."),
+]
+Like = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LIBRARY",
+        help="Another library's metrics: recbole, replay, rectools, recommenders, implicit, lenskit, kds, de-rrd.",
+    ),
 ]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace the results of a run with other settings in the same folder.")
@@ -124,6 +131,7 @@ def compare(
     *,
     methods: Annotated[str, typer.Option(help="Methods by name, with commas between.")] = "plain,de,rrd,de-rrd",
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from train.seed upwards.")] = 1,
+    like: Like = None,
     assign: Assign = None,
     on_bad_rows: OnBadRows = None,
     overwrite: Overwrite = False,
@@ -132,7 +140,8 @@ def compare(
     from recdistill.cli.screen import Screen, console
     from recdistill.recipes.runfile import read
 
-    settings = read(run, _assigned(assign, on_bad_rows))
+    convention = [] if like is None else [f'evaluate.like="{like}"']
+    settings = read(run, [*_assigned(assign, on_bad_rows), *convention])
     from recdistill.recipes.seeds import over_seeds
 
     found = over_seeds(settings, methods=_words(methods), seeds=seeds, overwrite=overwrite, listener=Screen())

@@ -7,7 +7,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from recdistill.cli.train import OnBadRows
+from recdistill.cli.train import Like, OnBadRows
 
 __all__ = ["evaluate", "export", "recommend"]
 
@@ -24,6 +24,7 @@ def evaluate(
     part: Annotated[str, typer.Option(help="test or valid.")] = "test",
     metrics: Annotated[str, typer.Option(help="With commas between.")] = "recall@10,ndcg@10",
     protocol: Annotated[str, typer.Option(help="full, or sampled(499).")] = "full",
+    like: Like = None,
     seed: Annotated[int, typer.Option(min=0, help="Of a random split and of sampled items.")] = 0,
     on_bad_rows: OnBadRows = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON with the values of every user.")] = False,
@@ -40,6 +41,7 @@ def evaluate(
         part=part,
         metrics=names,
         protocol=protocol,
+        like=like,
         seed=seed,
         on_bad_rows=cast("Any", on_bad_rows or "error"),  # checked where the log is read
         listener=Screen(),

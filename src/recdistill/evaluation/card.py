@@ -51,6 +51,8 @@ class Measured(_Frozen):
     """How many users with a target got no answer."""
     fingerprint: str
     """Equal where two evaluations may be compared."""
+    like: str | None = None
+    """Whose convention of metrics; None for ours."""
     values: dict[str, Interval]
     """Metric -> mean, bounds of the 95 % interval, users."""
 
@@ -64,6 +66,7 @@ class Measured(_Frozen):
             users=len(evaluation.queries),
             unserved=evaluation.unserved,
             fingerprint=evaluation.fingerprint,
+            like=evaluation.like,
             values=evaluation.metrics,
         )
 

@@ -9,17 +9,15 @@ Letters: m users with a target, n candidates, K list.
 from __future__ import annotations
 
 import hashlib
-import json
-from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from recdistill.errors import DataError, UsageError, nearest, problem
-from recdistill.evaluation.compare import Interval, PairedTest, bootstrap_interval, paired_test, retention
-from recdistill.evaluation.metrics import Metric, from_rank, parse, per_user
+from recdistill.errors import DataError, UsageError, problem
+from recdistill.evaluation.conventions import Convention, convention, settled
+from recdistill.evaluation.evaluation import Evaluation
+from recdistill.evaluation.metrics import OURS, Metric, from_rank, parse, per_user
 from recdistill.evaluation.protocol import sampled
 from recdistill.evaluation.ranking import EncodedRanker, Told, following
 
@@ -29,13 +27,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from recdistill.data.csr import Csr
+    from recdistill.evaluation.metrics import Rules
     from recdistill.evaluation.ranking import Ranker
 
 __all__ = ["Cold", "Evaluation", "Held", "Negatives", "evaluate", "evaluate_parts"]
 
 Cold = Literal["zero", "drop"]
 _LISTED = 1 << 22  # items of lists held at a time
-_FORMAT = 1
 
 
 class Held(Told, Protocol):
@@ -81,123 +79,6 @@ class Negatives(Protocol):
         ...
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Evaluation:
-    """What was measured, user by user."""
-
-    name: str
-    """"valid" or "test"."""
-    protocol: str
-    """"full" or "sampled(n)"."""
-    cold: str
-    """What users without an answer count: "zero" or "drop"."""
-    queries: NDArray[np.int64]
-    """(m,) user rows the means run over."""
-    per_user: dict[str, NDArray[np.float64]]
-    """Metric -> (m,) values in [0, 1], in the order of `queries`."""
-    unserved: int
-    """How many users with a target got no answer, counted as 0 or dropped."""
-    fingerprint: str
-    """Of the held-out data, the protocol and its candidates: equal where two evaluations may be compared."""
-    notes: tuple[str, ...] = ()
-    """What has to be known to read the figures, one sentence each."""
-
-    @property
-    def means(self) -> dict[str, float]:
-        """Metric -> mean over the users; what a training loop reads (no resampling)."""
-        return {name: float(values.mean()) for name, values in self.per_user.items()}
-
-    @cached_property
-    def metrics(self) -> dict[str, Interval]:
-        """Metric -> mean with its 95 % bootstrap interval and the number of users; computed at first use."""
-        return {name: bootstrap_interval(values) for name, values in self.per_user.items()}
-
-    def __getitem__(self, metric: str) -> Interval:
-        """`evaluation["ndcg@10"]`."""
-        return bootstrap_interval(self._values(metric))
-
-    def versus(self, other: Evaluation, metric: str, *, seed: int = 0) -> PairedTest:
-        """Whether this and `other` differ on `metric`, user by user.
-
-        Raises:
-            UsageError: the two were measured on different data, or `metric` was not measured.
-        """
-        self._comparable(other)
-        return paired_test(self._values(metric), other._values(metric), seed=seed)
-
-    def retention(self, teacher: Evaluation, metric: str, *, seed: int = 0) -> Interval:
-        """How much of `teacher`'s quality is kept, in per cent, with its interval.
-
-        Raises:
-            UsageError: the two were measured on different data, or the teacher's mean is 0.
-        """
-        self._comparable(teacher)
-        return retention(self._values(metric), teacher._values(metric), seed=seed)
-
-    def to_json(self) -> str:
-        """All of it, values per user included, as JSON; floats keep every bit."""
-        content = {
-            "format": _FORMAT,
-            "name": self.name,
-            "protocol": self.protocol,
-            "cold": self.cold,
-            "unserved": self.unserved,
-            "fingerprint": self.fingerprint,
-            "notes": list(self.notes),
-            "means": self.means,
-            "queries": self.queries.tolist(),
-            "per_user": {name: values.tolist() for name, values in self.per_user.items()},
-        }
-        return json.dumps(content, allow_nan=False)
-
-    @classmethod
-    def from_json(cls, text: str) -> Evaluation:
-        """Read what `to_json` wrote.
-
-        Raises:
-            DataError: not an evaluation, of a later format, or inconsistent.
-        """
-        remedy = "Evaluate again"
-        try:
-            content: Any = json.loads(text)
-            if content["format"] != _FORMAT:
-                allowed = str(_FORMAT)
-                raise DataError(problem("The evaluation is of another format", content["format"], allowed=allowed))
-            found = cls(
-                name=str(content["name"]),
-                protocol=str(content["protocol"]),
-                cold=str(content["cold"]),
-                queries=np.array(content["queries"], np.int64),
-                per_user={str(k): np.array(v, np.float64) for k, v in content["per_user"].items()},
-                unserved=int(content["unserved"]),
-                fingerprint=str(content["fingerprint"]),
-                notes=tuple(str(note) for note in content.get("notes", ())),
-            )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise DataError(problem(f"This is not an evaluation ({error})", remedy=remedy)) from None
-        if any(values.shape != found.queries.shape for values in found.per_user.values()):
-            raise DataError(problem("The evaluation does not have one value a user", remedy=remedy))
-        return found
-
-    def __repr__(self) -> str:
-        means = ", ".join(f"{name} {mean:.4f}" for name, mean in self.means.items())
-        notes = "".join(f"; {note}" for note in self.notes)
-        return f"Evaluation({self.name}, {self.protocol}, {len(self.queries):,} users: {means}{notes})"
-
-    def _values(self, metric: str) -> NDArray[np.float64]:
-        name = str(parse(metric))
-        if name not in self.per_user:
-            near = nearest(name, self.per_user)
-            raise UsageError(problem(f"{name!r} was not measured", allowed=sorted(self.per_user), near=near))
-        return self.per_user[name]
-
-    def _comparable(self, other: Evaluation) -> None:
-        if self.fingerprint != other.fingerprint or not np.array_equal(self.queries, other.queries):
-            both = [f"{e.name} {e.protocol} {e.fingerprint}" for e in (self, other)]
-            remedy = "Evaluate both on the same held-out data with the same protocol, candidates and cold rule"
-            raise UsageError(problem("These evaluations were not made on the same users and data", both, remedy=remedy))
-
-
 def evaluate(
     ranker: Ranker,
     held: Held,
@@ -206,6 +87,7 @@ def evaluate(
     protocol: str = "full",
     candidates: Negatives | None = None,
     cold: Cold = "zero",
+    like: str | Convention | None = None,
 ) -> Evaluation:
     """Measure `ranker` on held-out data.
 
@@ -216,13 +98,17 @@ def evaluate(
         protocol: "full" ranks all items outside `held.seen`; "sampled(499)" ranks the one target among 499 candidates.
         candidates: of the sampled protocol, one row a user; the other held-out item is not among them.
         cold: users the ranker cannot serve count 0 ("zero"), or are left out ("drop").
+        like: another library's convention, "rectools", "lenskit", ... (docs/metrics.md); it says who is counted, so
+            `cold` is not given beside it. None for ours.
 
     Raises:
-        UnknownName: a metric that does not exist.
-        UsageError: a protocol that does not exist or does not fit the candidates or the targets.
+        UnknownName: a metric or convention that does not exist.
+        UsageError: a protocol that does not exist or does not fit the candidates, the targets or the convention; a
+            metric that the convention does not have.
         DataError: nothing to measure: no user has a target (or none is served, with `cold="drop"`).
     """
-    return evaluate_parts(ranker, (held,), metrics, protocol=protocol, candidates=candidates, cold=cold)[0]
+    parts = (held,)
+    return evaluate_parts(ranker, parts, metrics, protocol=protocol, candidates=candidates, cold=cold, like=like)[0]
 
 
 def evaluate_parts(
@@ -233,6 +119,7 @@ def evaluate_parts(
     protocol: str = "full",
     candidates: Negatives | None = None,
     cold: Cold = "zero",
+    like: str | Convention | None = None,
 ) -> list[Evaluation]:
     """`evaluate` for several parts at once, valid and test: a sampled protocol scores their common candidates once.
 
@@ -245,9 +132,18 @@ def evaluate_parts(
     if cold not in ("zero", "drop"):
         raise UsageError(problem("Unknown rule for users without an answer", cold, allowed=["zero", "drop"]))
     negatives = _negatives(protocol, candidates)
+    found = None if like is None else convention(like)
+    if found is not None:
+        found.check(wanted, protocol)
+        if cold != "zero":
+            what = f"The convention of {found.library} says which users are counted"
+            raise UsageError(problem(what, f"cold={cold!r}", remedy="Leave `cold` out, or `like`"))
+    rules = OURS if found is None else found.rules
     asked = [_asked(ranker, held) for held in parts]
     if negatives is None:
-        measured = [_full(following(ranker, held), held, rows, wanted) for held, rows in zip(parts, asked, strict=True)]
+        measured = [
+            _full(following(ranker, held), held, rows, wanted, rules) for held, rows in zip(parts, asked, strict=True)
+        ]
     else:
         alike = all(np.array_equal(held.queries, parts[0].queries) for held in parts)
         alike = alike and not isinstance(ranker, EncodedRanker)  # a user stands elsewhere at each part
@@ -258,8 +154,8 @@ def evaluate_parts(
             for group, rows in zip(groups, asked, strict=False)
             for rank in _sampled(following(ranker, group[0]), group, rows, negatives)
         ]
-        measured = [(np.isfinite(rank), [from_rank(metric, rank) for metric in wanted]) for rank in ranks]
-    return [_evaluation(held, wanted, m, negatives, cold) for held, m in zip(parts, measured, strict=True)]
+        measured = [(np.isfinite(rank), [from_rank(metric, rank, rules=rules) for metric in wanted]) for rank in ranks]
+    return [_evaluation(held, wanted, m, negatives, found or cold) for held, m in zip(parts, measured, strict=True)]
 
 
 # helpers
@@ -293,10 +189,10 @@ def _negatives(protocol: str, candidates: Negatives | None) -> Negatives | None:
     return candidates
 
 
-def _full(ranker: Ranker, held: Held, asked: NDArray[np.int64], metrics: list[Metric]) -> _Measured:
+def _full(ranker: Ranker, held: Held, asked: NDArray[np.int64], metrics: list[Metric], rules: Rules) -> _Measured:
     queries = np.asarray(held.queries, np.int64)
     k = max(metric.k for metric in metrics)
-    n_targets = held.targets.degrees
+    n_targets = held.targets.degrees[queries]  # (m,)
     served = np.zeros(len(queries), np.bool_)
     values = [np.empty(len(queries)) for _ in metrics]
     step = max(1024, _LISTED // k)
@@ -306,8 +202,9 @@ def _full(ranker: Ranker, held: Held, asked: NDArray[np.int64], metrics: list[Me
         users = queries[at]
         hits = (lists >= 0) & held.targets.contains(users[:, None], np.maximum(lists, 0))
         served[at] = lists[:, 0] >= 0
+        listed = (lists >= 0).sum(axis=1)
         for metric, value in zip(metrics, values, strict=True):
-            value[at] = per_user(metric, hits, n_targets[users])
+            value[at] = per_user(metric, hits, n_targets[at], rules=rules, listed=listed, everyone=n_targets)
     return served, values
 
 
@@ -338,23 +235,52 @@ def _evaluation(
     metrics: list[Metric],
     measured: _Measured,
     negatives: Negatives | None,
-    cold: Cold,
+    rule: Cold | Convention,
 ) -> Evaluation:
     served, values = measured
+    like, cold = (rule, "zero") if isinstance(rule, Convention) else (None, rule)
+    queries = np.asarray(held.queries, np.int64)
     kept = served if cold == "drop" else np.ones_like(served)
-    if not kept.any():
+    notes: tuple[str, ...] = () if negatives is None else _too_few(held, negatives)
+    if like is None:
+        queries, values = queries[kept], [value[kept] for value in values]
+    else:
+        queries, values = _settled(held, like, metrics, served, values)
+        notes = (like.words(metrics), *notes)
+    if not len(queries):
         remedy = "Use cold='zero', or a ranker that knows these users"
         raise DataError(problem(f"No user of the {held.name} part can be served", remedy=remedy))
     return Evaluation(
         name=held.name,
         protocol="full" if negatives is None else f"sampled({negatives.n})",
         cold=cold,
-        queries=np.asarray(held.queries, np.int64)[kept],
-        per_user={str(metric): value[kept] for metric, value in zip(metrics, values, strict=True)},
+        queries=queries,
+        per_user={str(metric): value for metric, value in zip(metrics, values, strict=True)},
         unserved=int((~served).sum()),
-        fingerprint=_fingerprint(held, negatives, cold),
-        notes=() if negatives is None else _too_few(held, negatives),
+        fingerprint=_fingerprint(held, negatives, cold if like is None else f"{cold} {like.name}"),
+        notes=notes,
+        like=None if like is None else like.name,
     )
+
+
+def _settled(
+    held: Held,
+    like: Convention,
+    metrics: list[Metric],
+    served: NDArray[np.bool_],
+    values: list[NDArray[np.float64]],
+) -> tuple[NDArray[np.int64], list[NDArray[np.float64]]]:
+    """Values of the users with a target -> the users a library counts, and their values."""
+    rows = np.arange(held.targets.n_rows)
+    targeted, listed = np.zeros(len(rows), np.bool_), np.zeros(len(rows), np.bool_)
+    targeted[held.queries], listed[held.queries] = True, served
+    whole: list[NDArray[np.float64]] = []
+    for value in values:
+        of_all = np.zeros(len(rows))
+        of_all[held.queries] = value
+        whole.append(of_all)
+    kept, settled_values = settled(like, metrics, whole, targeted=targeted, listed=listed)
+    return rows[kept], settled_values
 
 
 def _too_few(held: Held, negatives: Negatives) -> tuple[str, ...]:

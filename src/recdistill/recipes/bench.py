@@ -29,6 +29,7 @@ from recdistill.knowledge.view import Kind
 from recdistill.recipes.cells import Cells, digest
 from recdistill.recipes.compare import System, card
 from recdistill.recipes.known import KnownRanker
+from recdistill.recipes.measure import as_seen_by
 from recdistill.recipes.members import from_files, joined_members
 from recdistill.recipes.train import distill, fit
 from recdistill.report.page import Curve
@@ -303,7 +304,7 @@ class Bench:
         return {
             "run": about,
             "teacher": teacher,
-            "evaluate": self.run.evaluate.model_dump(mode="json"),
+            "evaluate": self.run.evaluate.model_dump(mode="json", exclude_none=True),
             "candidates": None if candidates is None else candidates.digest,
         }
 
@@ -312,7 +313,8 @@ class Bench:
 
         def on(held: HeldOut) -> Evaluation:
             candidates = self._candidates(asked.protocol)
-            return evaluate(system.ranker, held, asked.metrics, protocol=asked.protocol, candidates=candidates)
+            part, how = as_seen_by(asked.like, held, self.split.valid), asked.protocol
+            return evaluate(system.ranker, part, asked.metrics, protocol=how, candidates=candidates, like=asked.like)
 
         test = on(self.split.test)
         return (on(self.split.valid) if len(self.split.valid.queries) else test), test

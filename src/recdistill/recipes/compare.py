@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from recdistill.data.candidates import Candidates
     from recdistill.data.interactions import HeldOut
     from recdistill.evaluation.compare import PairedTest
+    from recdistill.evaluation.conventions import Convention
     from recdistill.evaluation.ranking import Ranker
     from recdistill.recipes.trained import Trained
 
@@ -152,6 +153,7 @@ def compare(
     metrics: str | Sequence[str] = METRICS,
     protocol: str = "full",
     candidates: Candidates | None = None,
+    like: str | Convention | None = None,
     teacher: str | None = None,
     baseline: str | None = None,
     latency: bool = True,
@@ -165,6 +167,7 @@ def compare(
         metrics: names with a cut-off.
         protocol: "full" or "sampled(n)".
         candidates: of the sampled protocol.
+        like: another library's convention of metrics, "rectools", "lenskit", ... (docs/metrics.md); None for ours.
         teacher: whose quality the others are held against; the system of that very name when None.
         baseline: what the paired tests are against; the system named "plain" when None.
         latency: whether to time single answers and tables.
@@ -173,7 +176,7 @@ def compare(
     Raises:
         UsageError: no systems, a teacher or baseline that is not among them, training data given to be measured on, or
             a system that was trained on other users or items.
-        UnknownName: no such metric.
+        UnknownName: no such metric or convention.
     """
     if not systems:
         raise UsageError(problem("There is nothing to compare", remedy="Give at least one system by name"))
@@ -185,7 +188,7 @@ def compare(
         if system.trained is not None:
             fits(f"The system {name!r}", system.trained, held)
     found = {
-        name: evaluate(system.ranker, held, metrics, protocol=protocol, candidates=candidates)
+        name: evaluate(system.ranker, held, metrics, protocol=protocol, candidates=candidates, like=like)
         for name, system in known.items()
     }
     cards = {

@@ -18,12 +18,14 @@ from recdistill.data.split import split as divide
 from recdistill.errors import DataError, UnknownName, UsageError, problem
 from recdistill.evaluation.blocks import default_threads
 from recdistill.evaluation.card import bytes_on_disk
+from recdistill.evaluation.conventions import convention
 from recdistill.evaluation.metrics import parse
 from recdistill.evaluation.protocol import sampled
 from recdistill.evaluation.ranking import ranker
 from recdistill.recipes.compare import Comparison, System, compare, label
 from recdistill.recipes.leaks import rows_in, trained_on
 from recdistill.recipes.listener import Silent
+from recdistill.recipes.measure import as_seen_by
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -112,6 +114,7 @@ def evaluate_bundle(
     part: str = "test",
     metrics: Sequence[str] = ("recall@10", "ndcg@10"),
     protocol: str = "full",
+    like: str | None = None,
     seed: int = 0,
     on_bad_rows: OnBadRows = "error",
     latency: bool = True,
@@ -126,6 +129,7 @@ def evaluate_bundle(
         part: "test" or "valid".
         metrics: names with a cut-off.
         protocol: "full" or "sampled(n)".
+        like: another library's convention of metrics, "rectools", "lenskit", ... (docs/metrics.md); None for ours.
         seed: of a random split and of sampled items.
         on_bad_rows: "error", or "skip" to count them and show the first ten.
         latency: whether to time it.
@@ -133,14 +137,16 @@ def evaluate_bundle(
 
     Raises:
         BundleError: the bundle is broken.
-        UnknownName: no such metric, split or part.
+        UnknownName: no such metric, convention, split or part.
         DataError: the log cannot be read, or has no user or item in common with the bundle.
     """
     listener = listener if listener is not None else Silent()
     if part not in ("test", "valid"):
         raise UnknownName("part", part, ["test", "valid"])
-    for metric in metrics:  # before a long log is read, not after
-        parse(metric)
+    asked = [parse(metric) for metric in metrics]  # before a long log is read, not after
+    found = None if like is None else convention(like)
+    if found is not None:
+        found.check(asked, protocol)
     if not metrics:
         raise UsageError(problem("Nothing to measure: no metric was named", remedy="For example ndcg@10"))
     n = sampled(protocol)
@@ -150,7 +156,7 @@ def evaluate_bundle(
     listener.begin(f"Reading {data}")
     log = read(data, on_bad_rows=on_bad_rows, echo=None)
     parts = divide(log, split, seed=seed)
-    held = parts.test if part == "test" else parts.valid
+    held = as_seen_by(found, parts.test if part == "test" else parts.valid, parts.valid)
     for note in (*log.notes, *parts.notes):
         listener.say(note)
     inner = ranker(opened.manifest.kind, opened.arrays)
@@ -180,8 +186,9 @@ def evaluate_bundle(
         bytes=bytes_on_disk(bundle),
         citations=tuple(opened.manifest.citations),
     )
+    systems = {bundle.name: system}
     return compare(
-        {bundle.name: system}, held, metrics=metrics, protocol=protocol, candidates=candidates, latency=latency
+        systems, held, metrics=metrics, protocol=protocol, candidates=candidates, like=found, latency=latency
     )
 
 

@@ -45,7 +45,7 @@ def leaks(what: str, system: object, held: HeldOut) -> Iterator[str]:
     from recdistill.teachers.ensemble import Members  # noqa: PLC0415 - needs torch
     from recdistill.teachers.joined import Joined  # noqa: PLC0415
     from recdistill.teachers.kept import StoredLists  # noqa: PLC0415
-    from recdistill.teachers.stored import Files  # noqa: PLC0415
+    from recdistill.teachers.stored import Elsewhere, Files  # noqa: PLC0415
     from recdistill.teachers.trajectory import Steps  # noqa: PLC0415
 
     match system:
@@ -65,6 +65,8 @@ def leaks(what: str, system: object, held: HeldOut) -> Iterator[str]:
             for kind, path in listed.items():
                 alone = Files({kind: path}).matched(users=held.users, items=held.items, seen=held.seen)
                 yield from leaks(what, alone, held)
+        case Elsewhere():
+            yield from leaks(what, system.matched(users=held.users, items=held.items, seen=held.seen), held)
         case Joined():
             for each in system.teachers:
                 yield from leaks(what, each, held)

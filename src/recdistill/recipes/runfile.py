@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from recdistill.errors import SettingsError, UnknownName, problem
+from recdistill.evaluation.conventions import convention
 from recdistill.evaluation.metrics import parse as parse_metric
 from recdistill.evaluation.protocol import ProtocolName
 from recdistill.settings import Settings, load, overlay, parse
@@ -163,10 +164,24 @@ class Evaluate(Settings):
     """ "recall@10", "ndcg@10", "precision@5", "map@10", "mrr@10", "hr@10"."""
     protocol: ProtocolName = "full"
     """ "full" ranks every item; "sampled(499)" ranks the target among 499 random ones."""
+    like: str | None = None
+    """Another library's meaning of the metrics: "recbole", "replay", "rectools", "recommenders", "implicit", "lenskit",
+    "kds", "de-rrd"."""
     seed: int = Field(default=0, ge=0)
     """Of the sampled items."""
     latency: bool = True
     """Measure how long one user's top-10 takes here."""
+
+    def check(self) -> None:
+        """Refuse metrics that do not exist, or not in the convention.
+
+        Raises:
+            UnknownName: no such metric or convention.
+            UsageError: a metric or protocol that the convention does not have.
+        """
+        metrics = [parse_metric(metric) for metric in self.metrics]
+        if self.like is not None:
+            convention(self.like).check(metrics, self.protocol)
 
 
 class Output(Settings):
@@ -261,8 +276,7 @@ def resolve(run: RunSettings) -> Plan:
     from recdistill.terms.base import FromInteractions  # noqa: PLC0415
     from recdistill.training.optim import OPTIMISERS  # noqa: PLC0415
 
-    for metric in run.evaluate.metrics:
-        parse_metric(metric)
+    run.evaluate.check()
     teacher = run.teacher
     for where, source in (("teacher", teacher), *(("teacher.members", each) for each in teacher.members)):
         if source.model is None and (keys := sorted(source.model_extra or {})):
@@ -376,6 +390,7 @@ device = "auto"                 # auto | cpu | cuda | cuda:1
 [evaluate]
 metrics = ["recall@10", "ndcg@10"]
 protocol = "full"               # or "sampled(499)"
+# like = "rectools"             # another library's meaning of the metrics
 # seed = 0                      # of the sampled items
 # latency = true                # measure one user's top-10 on this machine
 

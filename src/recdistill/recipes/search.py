@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from recdistill.knowledge.view import Knows
     from recdistill.recipes.trained import Trained
     from recdistill.search.derive import Design
-    from recdistill.teachers.stored import Files
+    from recdistill.teachers.stored import Elsewhere
     from recdistill.training.watch import Watch
 
 __all__ = ["Found", "fidelity", "inherited", "retrain", "retraining_of", "search", "settings_of", "training_of"]
@@ -85,7 +85,7 @@ def training_of(search: SearchSettings, how: RetrainSettings) -> TrainSettings:
 
 
 def search(
-    teacher: Trained | Files | Knows | None,
+    teacher: Trained | Elsewhere | Knows | None,
     train: Interactions,
     *,
     valid: HeldOut,
@@ -120,7 +120,7 @@ def search(
 
 def retrain(
     found: Found,
-    teacher: Trained | Files | Knows | None,
+    teacher: Trained | Elsewhere | Knows | None,
     train: Interactions,
     *,
     preset: str = "default",
@@ -187,7 +187,7 @@ def retrain(
 
 def fidelity(
     found: Found,
-    teacher: Trained | Files | Knows | None,
+    teacher: Trained | Elsewhere | Knows | None,
     train: Interactions,
     *,
     designs: Mapping[str, Design],

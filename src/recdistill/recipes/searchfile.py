@@ -126,8 +126,7 @@ def resolve(run: SearchRun) -> SearchPlan:
     from recdistill.search.derive import named  # noqa: PLC0415
     from recdistill.search.space import SPACES  # noqa: PLC0415
 
-    for metric in run.evaluate.metrics:
-        parse_metric(metric)
+    run.evaluate.check()
     assert run.teacher.model is not None  # noqa: S101 - the file's validator has seen to it
     train, own = run.train.model_extra or {}, run.search.model_extra or {}
     parse(TrainSettings, train, at="train", also=tuple(Train.model_fields))

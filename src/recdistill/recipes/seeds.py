@@ -147,7 +147,7 @@ def _over_seeds(
         {metric: _rows(by_name, baseline) for metric, by_name in stacked.items()},
         chosen,
         baseline,
-        run.evaluate.protocol,
+        run.evaluate.protocol if run.evaluate.like is None else f"{run.evaluate.protocol}, like {run.evaluate.like}",
         tuple(notes),
     )
     write_text(run.output.dir / "compare.json", whole.to_json() + "\n")

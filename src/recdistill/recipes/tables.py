@@ -35,7 +35,7 @@ def results(found: Comparison, *, width: int = _WIDE) -> Table:
         padding=(0, 2, 0, 0),
         pad_edge=False,
         header_style="bold",
-        title=Text(f"{some.name} · {some.protocol} · {len(some.queries):,} users", style="dim"),
+        title=Text(f"{some.name} · {some.how} · {len(some.queries):,} users", style="dim"),
         title_justify="left",
         caption=Text("below each mean its 95 % interval; bytes and latency on this machine", style="dim"),
         caption_justify="left",

@@ -12,7 +12,7 @@ from recdistill.methods.base import served_by
 from recdistill.recipes.trained import Trained
 from recdistill.teachers.ensemble import Ensemble, Members
 from recdistill.teachers.live import Live
-from recdistill.teachers.stored import Files
+from recdistill.teachers.stored import Elsewhere
 from recdistill.teachers.trajectory import Steps, Trajectory
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Teacher", "check_capable", "known"]
 
-Teacher = Trained | Files | Members | Steps | Knows
+Teacher = Trained | Elsewhere | Members | Steps | Knows
 """What can be a teacher: a trained model, files, several of either, or anything that gives views."""
 
 
@@ -41,7 +41,7 @@ def known(teacher: Teacher | None, train: Interactions) -> Knows | None:
         return Ensemble(members, n_users=train.n_users, **teacher.settings)
     if isinstance(teacher, Steps):
         return Trajectory([_taught(step, train, "trajectory") for step in teacher.steps])
-    if isinstance(teacher, Files):
+    if isinstance(teacher, Elsewhere):
         return teacher.matched(users=train.users, items=train.items, seen=train.csr())
     if isinstance(teacher, str | Path):
         remedy = f"Say what the file holds: rd.teacher(lists={str(teacher)!r}), or scores=, vectors=, bundle="

@@ -36,7 +36,8 @@ from recdistill.recipes.trained import Trained
 from recdistill.runtime import Precision, Runtime
 from recdistill.settings import Settings, parse
 from recdistill.teachers.ensemble import Members
-from recdistill.teachers.stored import Files
+from recdistill.teachers.joined import Joined
+from recdistill.teachers.stored import Files, Stored
 from recdistill.teachers.trajectory import Steps
 from recdistill.terms.base import FromInteractions, check_negatives
 from recdistill.training.optim import optimiser
@@ -206,6 +207,8 @@ def distill(
         "seed": seed,
     }
     knows = known(teacher, train)
+    if echo is not None and isinstance(knows, Stored | Joined):
+        echo(str(knows.coverage))
     runtime = Runtime.of(training.device)
     with allocating(model, of_model.get("dim"), train):
         learner = entry.build(built_with, train.n_users, train.n_items, rng.key(seed, "weights"), train)

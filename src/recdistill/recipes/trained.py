@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from recdistill.serve.arguments import Ids
     from recdistill.serve.recommendations import Recommendations
     from recdistill.teachers.ensemble import Members
-    from recdistill.teachers.stored import Files
+    from recdistill.teachers.stored import Elsewhere
     from recdistill.teachers.trajectory import Steps
     from recdistill.training.stop import Stop
     from recdistill.training.watch import Report
@@ -63,7 +63,7 @@ class Trained:
     stop: Stop = field(repr=False)
     notes: tuple[str, ...] = ()
     """What was worth knowing before training, one sentence each."""
-    teacher: Trained | Files | Members | Steps | Knows | None = field(default=None, repr=False)
+    teacher: Trained | Elsewhere | Members | Steps | Knows | None = field(default=None, repr=False)
     """Who taught it: asked what it had seen of held-out data, never saved."""
 
     def ranker(self) -> Ranker:

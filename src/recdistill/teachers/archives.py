@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["read_arrays", "suffix_of"]
+__all__ = ["read_arrays", "read_folder", "suffix_of"]
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
@@ -50,21 +50,41 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         raise DataError(problem(f"{path} cannot be read as npz", str(error))) from None
 
 
+def read_folder(folder: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of a folder of npy files, by the name of the file.
+
+    Raises:
+        DataError: one cannot be read, or holds Python objects.
+    """
+    found: dict[str, NDArray[Any]] = {}
+    for path in sorted(folder.glob("*.npy")):
+        try:
+            found[path.stem] = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (ValueError, EOFError, OSError) as error:
+            remedy = "Write ids as an array of str: np.array(ids, dtype=str)" if "Python obj" in str(error) else None
+            raise DataError(problem(f"{path} cannot be read as npy", str(error), remedy=remedy)) from None
+    return found
+
+
 def suffix_of(path: Path) -> str:
-    """The ending of a file: ".parquet", ".npz" or ".safetensors".
+    """The ending of a file: ".parquet", ".csv", ".tsv", ".npz" or ".safetensors".
 
     Raises:
         DataError: no such file, or another format.
     """
     suffix = path.suffix.lower()
-    if suffix not in (".parquet", ".npz", ".safetensors"):
+    if suffix not in (".parquet", ".csv", ".tsv", ".npz", ".safetensors"):
         remedy = None
-        if suffix in (".pt", ".pth", ".pkl", ".pickle", ".joblib", ".npy"):
-            remedy = "Pickles are never read; write the arrays as safetensors or npz"
+        if suffix in (".pt", ".pth", ".pkl", ".pickle", ".joblib"):
+            remedy = (
+                "Pickles are never read; write the arrays as safetensors or npz (RecBole's checkpoints: recbole=...)"
+            )
+        elif suffix == ".npy":
+            remedy = "Put users.npy, items.npy, user_vectors.npy and item_vectors.npy in a folder, and give the folder"
         raise DataError(
             problem(
                 f"{path} has a format that a teacher is not read from",
-                allowed=".parquet, .npz, .safetensors",
+                allowed=".parquet, .csv, .tsv, .npz, .safetensors",
                 remedy=remedy,
             )
         )

@@ -13,7 +13,7 @@ import numpy as np
 
 from recdistill.data.formats.roles import ALIASES, canonical
 from recdistill.errors import DataError, nearest, problem
-from recdistill.teachers.archives import read_arrays, suffix_of
+from recdistill.teachers.archives import read_arrays, read_folder, suffix_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,6 +35,7 @@ _TABLE_NAMES = {
     "user_vectors": ("user_vectors", "user_factors", "user_embeddings", "user"),
     "item_vectors": ("item_vectors", "item_factors", "item_embeddings", "item"),
 }
+_FRAMES = {".parquet": "Parquet", ".csv": "CSV", ".tsv": "TSV"}
 _ID_NAMES = (*ALIASES["user"], *ALIASES["item"], "id")
 _VECTOR_NAMES = ("vector", "embedding", "factors", "values")
 
@@ -71,27 +72,33 @@ class Tables:
 
 
 def read_pairs(path: Path) -> Pairs:
-    """A Parquet file of rows or of list columns, or an npz or safetensors file of `users`, `items` (U', R), `scores`.
+    """A Parquet, CSV or TSV file of rows, Parquet of list columns, or npz or safetensors of `users`, `items`, `scores`.
 
     Raises:
         DataError: no such file, a format, column, id, score or rank that cannot be used.
     """
-    if suffix_of(path) == ".parquet":
+    if suffix_of(path) in _FRAMES:
         return _pairs_of_frame(path)
     arrays = _named(path, read_arrays(path), {"users": _TABLE_NAMES["users"], "items": _TABLE_NAMES["items"]})
     return _pairs_of_arrays(path, arrays)
 
 
 def read_tables(path: Path) -> Tables:
-    """An npz or safetensors file, a folder of `users.parquet` and `items.parquet`, or a Parquet file with a `side`.
+    """An npz or safetensors file, a folder of npy files or of two Parquet files, or a table with a column `side`.
 
     Raises:
         DataError: no such file, a format, column, id or vector that cannot be used.
     """
-    if path.is_dir():
+    if path.is_dir() and (here := read_folder(path)):
+        arrays = _named(path, here, _TABLE_NAMES)
+        (users, items), (user, item) = (
+            (arrays["users"], arrays["items"]),
+            (arrays["user_vectors"], arrays["item_vectors"]),
+        )
+    elif path.is_dir():
         found = {side: _side_file(path, side) for side in ("users", "items")}
         (users, user), (items, item) = (_vectors_of_frame(found[s], _frame(found[s])) for s in ("users", "items"))
-    elif suffix_of(path) == ".parquet":
+    elif suffix_of(path) in _FRAMES:
         (users, user), (items, item) = _both_sides(path)
     else:
         arrays = _named(path, read_arrays(path), _TABLE_NAMES)
@@ -121,10 +128,14 @@ def read_tables(path: Path) -> Tables:
 def _frame(path: Path) -> pl.DataFrame:
     import polars as pl  # noqa: PLC0415 - imported where it is used
 
+    kind = suffix_of(path)
     try:
-        return pl.read_parquet(path)
+        if kind == ".parquet":
+            return pl.read_parquet(path)
+        return pl.read_csv(path, separator="," if kind == ".csv" else "\t", infer_schema_length=None)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
-        raise DataError(problem(f"{path} cannot be read as Parquet", str(error).splitlines()[0])) from None
+        what = f"{path} cannot be read as {_FRAMES[kind]}"
+        raise DataError(problem(what, (str(error).splitlines() or [type(error).__name__])[0])) from None
 
 
 def _pairs_of_frame(path: Path) -> Pairs:

@@ -8,11 +8,13 @@ Letters: U users, I items, U' users and I' items of a file, n rows of it, R list
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from typing_extensions import override
 
 from recdistill import bundle as bundles
 from recdistill.data.csr import Csr
@@ -24,13 +26,26 @@ from recdistill.teachers.kept import Stored, StoredLists, StoredRanker, StoredVe
 from recdistill.teachers.reading import Tables, read_pairs, read_tables
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from recdistill.ids import IdTable
     from recdistill.teachers.coverage import Coverage
     from recdistill.teachers.reading import Pairs
 
-__all__ = ["Files", "Stored", "StoredLists", "StoredRanker", "StoredVectors", "stored", "teacher"]
+__all__ = [
+    "Elsewhere",
+    "Files",
+    "Ours",
+    "Stored",
+    "StoredLists",
+    "StoredRanker",
+    "StoredVectors",
+    "of_pairs",
+    "of_tables",
+    "stored",
+]
 
 _CHUNK = 1 << 16
 
@@ -66,65 +81,88 @@ def stored(
         DataError: a file cannot be read or used, or shares no user or no item with the training data.
         BundleError: the bundle is broken.
     """
-    files = teacher(lists=lists, scores=scores, vectors=vectors, bundle=bundle)
+    files = Files.of({"lists": lists, "scores": scores, "vectors": vectors, "bundle": bundle})
     return files.matched(users=users, items=items, seen=seen)
 
 
-def teacher(
-    *,
-    lists: Path | str | None = None,
-    scores: Path | str | None = None,
-    vectors: Path | str | None = None,
-    bundle: Path | str | None = None,
-) -> Files:
-    """A teacher from files, still to be matched to a training log; arguments as in `stored`.
+class Elsewhere(ABC):
+    """A teacher that was not trained here, still to be matched to a training log."""
 
-    Raises:
-        UsageError: no file is given.
-    """
-    given = {"lists": lists, "scores": scores, "vectors": vectors, "bundle": bundle}
-    paths = {kind: Path(path) for kind, path in given.items() if path is not None}
-    if not paths:
-        raise UsageError(problem("A teacher from files needs at least one file", allowed=list(given)))
-    return Files(paths)
+    @abstractmethod
+    def matched(self, *, users: IdTable, items: IdTable, seen: Csr | None = None) -> Stored | Joined:
+        """The teacher of a training log.
+
+        Args:
+            users: external ids of the training users.
+            items: external ids of the training items.
+            seen: (U x I) the training items, which no list contains; None keeps them in.
+
+        Raises:
+            UsageError: `seen` is of another size.
+            DataError: the teacher cannot be used, or shares no user or no item with the training data.
+        """
 
 
 @dataclass(frozen=True, slots=True)
-class Files:
+class Files(Elsewhere):
     """Where a teacher's knowledge lies; `matched` makes it the teacher of a training log."""
 
     paths: dict[str, Path]
     """By kind: "lists", "scores", "vectors", "bundle"."""
 
+    @classmethod
+    def of(cls, given: Mapping[str, Path | str | None]) -> Files:
+        """Files by kind, without those that are None.
+
+        Raises:
+            UsageError: no file is given.
+        """
+        paths = {kind: Path(path) for kind, path in given.items() if path is not None}
+        if not paths:
+            raise UsageError(problem("A teacher from files needs at least one file", allowed=list(given)))
+        return cls(paths)
+
+    @override
     def matched(self, *, users: IdTable, items: IdTable, seen: Csr | None = None) -> Stored | Joined:
-        """The teacher of a training log; arguments and errors as in `stored`."""
-        ours = _Ours(users, items, seen if seen is not None else Csr.empty(len(users), len(items)))
-        sizes = (ours.seen.n_rows, ours.seen.n_columns)
-        if sizes != (len(users), len(items)):
-            what = "'seen' is of another size than the ids (users, items)"
-            raise UsageError(problem(what, sizes, allowed=f"{(len(users), len(items))}"))
+        ours = Ours.of(users, items, seen)
         parts = [_READERS[kind](path, f"the teacher {kind} {path.name!r}", ours) for kind, path in self.paths.items()]
         return parts[0] if len(parts) == 1 else joined(*parts)
 
 
 @dataclass(frozen=True, slots=True)
-class _Ours:
+class Ours:
     """The training tables."""
 
     users: IdTable
     items: IdTable
     seen: Csr
 
-    def matched(self, source: str, users: NDArray[Any], items: NDArray[Any]) -> _Match:
+    @classmethod
+    def of(cls, users: IdTable, items: IdTable, seen: Csr | None) -> Ours:
+        """With nothing seen where nobody says.
+
+        Raises:
+            UsageError: `seen` is of another size.
+        """
+        ours = cls(users, items, seen if seen is not None else Csr.empty(len(users), len(items)))
+        sizes = (ours.seen.n_rows, ours.seen.n_columns)
+        if sizes != (len(users), len(items)):
+            what = "'seen' is of another size than the ids (users, items)"
+            raise UsageError(problem(what, sizes, allowed=f"{(len(users), len(items))}"))
+        return ours
+
+    def matched(self, source: str, users: NDArray[Any], items: NDArray[Any]) -> Match:
         """Look up a teacher's distinct ids."""
         user, item = self.users.rows(users), self.items.rows(items)
-        return _Match(
+        return Match(
             user, item, measured(source, {"user": (user, self.users, users), "item": (item, self.items, items)})
         )
 
 
 @dataclass(frozen=True, slots=True)
-class _Match:
+class Match:
+    """Where a teacher's distinct ids stand here."""
+
     user: NDArray[np.int64]
     """(U',) our rows, -1 = not ours."""
     item: NDArray[np.int64]
@@ -132,20 +170,21 @@ class _Match:
     coverage: Coverage
 
 
-def _lists(path: Path, source: str, ours: _Ours) -> Stored:
-    return _of_pairs(read_pairs(path), source, ours)
+def _lists(path: Path, source: str, ours: Ours) -> Stored:
+    return of_pairs(read_pairs(path), source, ours)
 
 
-def _scores(path: Path, source: str, ours: _Ours) -> Stored:
+def _scores(path: Path, source: str, ours: Ours) -> Stored:
     pairs = read_pairs(path)
     if pairs.score is None:
         raise DataError(
             problem(f"{path} has no column of scores", remedy="Add one (score), or give the file as lists: lists=...")
         )
-    return _of_pairs(pairs, source, ours)
+    return of_pairs(pairs, source, ours)
 
 
-def _of_pairs(pairs: Pairs, source: str, ours: _Ours) -> Stored:
+def of_pairs(pairs: Pairs, source: str, ours: Ours) -> Stored:
+    """Lists in long form, matched."""
     match = ours.matched(source, pairs.users, pairs.items)
     user, item = match.user[pairs.user], match.item[pairs.item]  # (n,)
     kept = np.flatnonzero((user >= 0) & (item >= 0))
@@ -178,7 +217,7 @@ def _of_pairs(pairs: Pairs, source: str, ours: _Ours) -> Stored:
 
 
 def _noted(
-    coverage: Coverage, user: NDArray[np.int64], item: NDArray[np.int32], score: NDArray[np.float32] | None, ours: _Ours
+    coverage: Coverage, user: NDArray[np.int64], item: NDArray[np.int32], score: NDArray[np.float32] | None, ours: Ours
 ) -> Coverage:
     """What a user of lists should know beside the coverage."""
     notes: list[str] = []
@@ -193,11 +232,12 @@ def _noted(
     return coverage.noted(*notes)
 
 
-def _vectors(path: Path, source: str, ours: _Ours) -> Stored:
-    return _of_tables(read_tables(path), source, ours)
+def _vectors(path: Path, source: str, ours: Ours) -> Stored:
+    return of_tables(read_tables(path), source, ours)
 
 
-def _of_tables(tables: Tables, source: str, ours: _Ours) -> Stored:
+def of_tables(tables: Tables, source: str, ours: Ours) -> Stored:
+    """Vectors, matched."""
     match = ours.matched(source, tables.users, tables.items)
     user, users_known = _aligned(source, "user", match.user, tables.user, ours.users)
     item, items_known = _aligned(source, "item", match.item, tables.item, ours.items)
@@ -232,12 +272,12 @@ def _aligned(
     return aligned, times > 0
 
 
-def _bundle(path: Path, source: str, ours: _Ours) -> Stored:
+def _bundle(path: Path, source: str, ours: Ours) -> Stored:
     opened = bundles.open(path)
     users, items = (t.external(np.arange(len(t))) for t in (opened.users, opened.items))
     if opened.manifest.kind == "vectors":
         tables = Tables(users, items, opened.arrays["user"], opened.arrays["item"])
-        return _of_tables(tables, source, ours)
+        return of_tables(tables, source, ours)
     match = ours.matched(source, users, items)
     user, item = (np.full(len(t), -1, np.int64) for t in (ours.users, ours.items))
     for rows, found in ((user, match.user), (item, match.item)):
