@@ -112,6 +112,31 @@ def test_a_killed_run_ends_with_the_same_figures(data, small, tmp_path, monkeypa
     assert one == two
 
 
+def test_what_is_known_of_an_unfinished_row_is_printed_as_unfinished(data, small, tmp_path, monkeypatch):
+    where = places(tmp_path, data)
+    real = lineage.Lineage.after
+
+    def until_the_second_block(self, k):
+        if k == 2:
+            raise KeyboardInterrupt
+        return real(self, k)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lineage.Lineage, "after", until_the_second_block)
+        with pytest.raises(KeyboardInterrupt):
+            reproduce(**where, seeds=[1], only=["fine-tune"], say=lambda _: None)
+    found = reproduce(**where, seeds=[1], only=["popularity so far"], say=lambda _: None)
+    row = found["scenes"]["tiny"]["rows"]["fine-tune"]
+    assert (row["blocks"], row["of"]) == (2, 3)
+    assert len(row["mean"]["recall@20 with base"]) == 2
+    lines = (tmp_path / "a" / "ccd.md").read_text().splitlines()
+    assert any(line.startswith("| fine-tune (unfinished: after D1) | 1 |") for line in lines)
+    (curve,) = [line for line in lines if line.startswith("| fine-tune | 0.")]
+    assert curve.endswith(" |  |")
+    reproduce(**where, seeds=[1], only=["fine-tune"], say=lambda _: None)
+    assert "unfinished" not in (tmp_path / "a" / "ccd.md").read_text()
+
+
 @pytest.mark.slow
 def test_every_row_runs(data, small, tmp_path):
     found = reproduce(**places(tmp_path, data), seeds=[1], only=list(ROWS), say=lambda _: None)

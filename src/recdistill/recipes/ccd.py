@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -80,7 +81,7 @@ def _rows() -> tuple[Row, ...]:
         Row("popularity of the block", "popularity-now"),
         Row("full-batch", "full-batch", official_training),
         Row("fine-tune", "fine-tune", official_training),
-        Row("fine-tune, decay of touched rows", "fine-tune"),
+        Row("fine-tune: decay of touched rows", "fine-tune"),
         Row("spmf", "spmf"),
         Row("lwc-kd", "lwc-kd", {"teach": {"contrast": {"personal": False}}}),
         Row("lwc-kd with piw", "lwc-kd"),
@@ -88,24 +89,24 @@ def _rows() -> tuple[Row, ...]:
         Row("no update", "static"),
         Row("distil alone", "distil-only", taught=False),
         Row("ccd", "ccd"),
-        Row("ccd, settings of each block", "ccd", tuned=True),
+        Row("ccd: settings of each block", "ccd", tuned=True),
         Row("ccd as the official code", "ccd", {"preset": "compat"}),
-        Row("ccd, random newcomers", "ccd", {"update": {"initial": {"hops": "none"}}}),
-        Row("ccd, one hop", "ccd", {"update": {"initial": {"hops": "one"}}}),
+        Row("ccd: random newcomers", "ccd", {"update": {"initial": {"hops": "none"}}}),
+        Row("ccd: one hop", "ccd", {"update": {"initial": {"hops": "one"}}}),
         Row("ccd without replay", "ccd", {"update": {"replay": no_replay}}),
-        Row("ccd, slow proxy alone", "ccd", {"update": {"replay": {"plasticity": 0}}}),
-        Row("ccd, recent proxy alone", "ccd", {"update": {"replay": {"stability": 0}}}),
-        Row("ccd, teachers on their own", "ccd", taught=False),
+        Row("ccd: slow proxy alone", "ccd", {"update": {"replay": {"plasticity": 0}}}),
+        Row("ccd: recent proxy alone", "ccd", {"update": {"replay": {"stability": 0}}}),
+        Row("ccd: teachers on their own", "ccd", taught=False),
         Row("ccd without annealing", "ccd", {"update": {"replay": {"period": None}}}),
-        Row("ccd, warm start", "ccd", {"distil": {"start": "warm"}}),
-        Row("ccd, proxies of weights", "ccd", {"proxies": {"mode": "weights"}}),
-        Row("ccd, proxies aligned", "ccd", {"proxies": {"mode": "aligned"}}),
-        Row("ccd, reference distilled", "ccd", {"update": {"replay": {"reference": "distilled"}}}),
-        Row("ccd, hinge", "ccd", {"update": {"replay": {"loss": "hinge"}}}),
-        Row("ccd, nothing avoided", "ccd", {"update": {"avoid": 0}, "distil": {"avoid": 0}, "teach": {"avoid": 0}}),
-        Row("ccd, decay of all rows", "ccd", {"update": {"training": _CALIBRATION}}),
-        Row("ccd, lwc by the mean", "ccd", {"teach": {"contrast": {"how": "mean"}}}),
-        Row("ccd, four updates a block", "ccd", {"update": {"times": 4}}),
+        Row("ccd: warm start", "ccd", {"distil": {"start": "warm"}}),
+        Row("ccd: proxies of weights", "ccd", {"proxies": {"mode": "weights"}}),
+        Row("ccd: proxies aligned", "ccd", {"proxies": {"mode": "aligned"}}),
+        Row("ccd: reference distilled", "ccd", {"update": {"replay": {"reference": "distilled"}}}),
+        Row("ccd: hinge", "ccd", {"update": {"replay": {"loss": "hinge"}}}),
+        Row("ccd: nothing avoided", "ccd", {"update": {"avoid": 0}, "distil": {"avoid": 0}, "teach": {"avoid": 0}}),
+        Row("ccd: decay of all rows", "ccd", {"update": {"training": _CALIBRATION}}),
+        Row("ccd: lwc by the mean", "ccd", {"teach": {"contrast": {"how": "mean"}}}),
+        Row("ccd: four updates a block", "ccd", {"update": {"times": 4}}),
         Row("teachers", "teacher", student=False),
         Row("teachers on their own", "teacher", taught=False, student=False),
     )
@@ -123,6 +124,15 @@ def _members(n: int, name: str, dim: int) -> list[dict[str, Any]]:
 def _mf(student: int, teacher: int) -> dict[str, Any]:
     return {"student": {"dim": student}, "teachers": _members(5, "mf", teacher)}
 
+
+_SMALL: dict[str, Any] = {
+    "student": {"dim": 8},
+    "teachers": _members(2, "mf", 128),
+    # a user is in about ten batches of an epoch: once an epoch with ten times the weight, for a tenth of the time
+    "distil": {"passes": "epoch", "weight": 0.1, "training": {"epochs": 30}},
+    "teach": {"training": {"epochs": 30}, "contrast": {"anchors": 64}},
+}
+"""What two cores finish in an evening."""
 
 SCENES: dict[str, Scene] = {
     scene.name: scene
@@ -146,6 +156,7 @@ SCENES: dict[str, Scene] = {
             },
             published="gowalla",
         ),
+        Scene("yelp-mf-small", "Yelp, MF 8 from 2 MF 128, short stages", "ccd_yelp", _SMALL),
         Scene(
             "yelp-mf-clean",
             "Yelp without repeats that leak, MF 8 from 5 MF 128",
@@ -237,7 +248,7 @@ def _about(scene: Scene, row: Row, seed: int, blocks: int = 6) -> dict[str, Any]
 
 
 def _label(scene: Scene, row: Row, seed: int) -> str:
-    return f"{scene.name}-{row.name.replace(',', '').replace(' ', '-')}-seed{seed}"
+    return f"{scene.name}-{row.name.replace(':', '').replace(' ', '-')}-seed{seed}"
 
 
 def _cell(
@@ -256,14 +267,30 @@ def _cell(
         began = time.perf_counter()
         fixed = {k: _settings(scene, row, k) for k in range(len(stream))}
         line = Lineage(stream, row.how, fixed.__getitem__, seed=seed, keep=keep, taught=row.taught)
-        result: dict[str, Any] = {"about": about, **measured(stream, line.after)}
+        told = partial(cells.put, _so_far(label), about)
+        result: dict[str, Any] = {"about": about, **measured(stream, line.after, told=told)}
         result["seconds"] = round(time.perf_counter() - began, 1)
         cells.put(label, about, result)
+        cells.path(_so_far(label), about).unlink(missing_ok=True)
         return result
 
 
-def measured(stream: Sequence[Block], after: Callable[[int], Ranker]) -> dict[str, Any]:
+def _so_far(label: str) -> str:
+    return f"{label}-so-far"
+
+
+def measured(
+    stream: Sequence[Block],
+    after: Callable[[int], Ranker],
+    *,
+    told: Callable[[dict[str, Any]], object] = lambda _: None,
+) -> dict[str, Any]:
     """What answers after every block, on every block so far.
+
+    Args:
+        stream: the blocks.
+        after: the ranker after block k.
+        told: of what is known so far, after each block but the last.
 
     Returns:
         Metric -> (K + 1) lists of (K + 1) figures, None where a block is yet to come; "new" and "old" -> recall@20 of
@@ -289,6 +316,8 @@ def measured(stream: Sequence[Block], after: Callable[[int], Ranker]) -> dict[st
                 old.append(_mean(values[~came]) if k else None)
                 if k == size - 1:
                     dormant = _mean(values[np.isin(found.queries, away)])
+        if k < size - 1:
+            told({**tables, "new": new, "old": old, "dormant": None, "seconds": None})
     return {**tables, "new": new, "old": old, "dormant": dormant}
 
 
@@ -308,13 +337,21 @@ def _mean(values: NDArray[np.float64]) -> float | None:
 
 
 def collect(cells: Cells, seeds: Sequence[int] = range(101)) -> dict[str, Any]:
-    """Every finished cell under its scene and row: per seed, means, curves. What is not there is left out."""
+    """Every finished cell under its scene and row: per seed, means, curves. What is not there is left out.
+
+    Of a row without a finished cell, what is known of an unfinished one is told, with the number of its blocks.
+    """
     scenes: dict[str, Any] = {}
     for scene in SCENES.values():
         rows: dict[str, Any] = {}
         for row in ROWS.values():
             done = {s: cells.get(_label(scene, row, s), _about(scene, row, s)) for s in seeds}
             there = {s: each for s, each in done.items() if each is not None}
+            for s in () if there else seeds:
+                begun = cells.get(_so_far(_label(scene, row, s)), _about(scene, row, s))
+                if begun is not None:
+                    there = {s: begun}
+                    break
             if there:
                 rows[row.name] = {"student": row.student, **_summary(there)}
         scenes[scene.name] = {"title": scene.title, "published": scene.published, "rows": rows}
@@ -332,10 +369,13 @@ def _summary(done: dict[int, dict[str, Any]]) -> dict[str, Any]:
         one: dict[str, Any] = {name: each[name] for name in (*_METRICS, "new", "old", "dormant", "seconds")}
         for metric in _METRICS:
             for name, base in (("with base", True), ("without base", False)):
-                curve = continual(np.array(each[metric], np.float64), base=base, decimals=4)[0 if base else 1 :]
+                a = np.array(each[metric], np.float64)
+                blocks = int(np.isfinite(a[:, 0]).sum())  # those that were learned
+                curve = continual(a[:blocks, :blocks], base=base, decimals=4)[0 if base else 1 :]
                 one[f"{metric} {name}"] = [[c.la, c.ra, c.h] for c in curve]
         seeds[str(s)] = one
     keys = [f"{metric} {name}" for metric in _METRICS for name in ("with base", "without base")]
     mean = {key: np.mean([one[key] for one in seeds.values()], axis=0).tolist() for key in keys}
-    spread = {key: float(np.std([one[key][-1][2] for one in seeds.values()])) for key in keys}
-    return {"seeds": seeds, "mean": mean, "spread of H": spread}
+    spread = {key: float(np.std([one[key][-1][2] for one in seeds.values()])) if mean[key] else 0.0 for key in keys}
+    sizes = [[len(one["recall@20"]), len(one["recall@20 with base"])] for one in seeds.values()]
+    return {"seeds": seeds, "mean": mean, "spread of H": spread, "blocks": sizes[0][1], "of": sizes[0][0]}

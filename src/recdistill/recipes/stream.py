@@ -112,12 +112,13 @@ def table(found: Status) -> RenderableType:
         "gap",
         "replay",
         "gate",
+        "distilled",
         "time",
     ):
-        table.add_column(name, justify="left" if name == "gate" else "right")
+        table.add_column(name, justify="left" if name in ("gate", "distilled") else "right")
     for cycle in found.cycles[-_SHOWN:]:
         student, teacher = cycle.student or {}, cycle.teacher or {}
-        gate = "" if cycle.passed is None else "passed" if cycle.passed else "failed"
+        gates = ["" if one is None else "passed" if one else "failed" for one in (cycle.passed, cycle.distilled)]
         table.add_row(
             f"{cycle.cycle}{'' if cycle.done else ' …'}",
             f"{cycle.events:,}",
@@ -127,7 +128,7 @@ def table(found: Status) -> RenderableType:
             _figure(teacher.get("H")),
             "" if cycle.gap is None else f"{cycle.gap:+.4f}",
             "" if cycle.replay is None else f"{cycle.replay:.0%}",
-            Text(gate, style="red" if gate == "failed" else ""),
+            *(Text(gate, style="red" if gate == "failed" else "") for gate in gates),
             f"{sum(cycle.seconds.values()):,.1f} s",
         )
     ledger, batches, size = found.ledger, found.batches, sum(found.bytes.values())
