@@ -70,6 +70,9 @@ def test_the_table_is_written_and_a_second_call_repeats_nothing(data, small, tmp
     assert np.isnan(a[np.triu_indices(3, 1)]).all(), "no block is asked before it came"
     whole = continual(a, decimals=4)
     assert row["recall@20 with base"][-1] == [whole[-1].la, whole[-1].ra, whole[-1].h]
+    errors = np.array(row["error"], np.float64)
+    expected = [np.sqrt((np.diag(errors) ** 2).sum()) / 3, np.sqrt((errors[2] ** 2).sum()) / 3]
+    np.testing.assert_allclose(found["scenes"]["tiny"]["rows"]["ccd"]["errors"], expected)
     assert row["new"][0] is None
     assert row["new"][2] is not None
     text = (tmp_path / "a" / "ccd.md").read_text()
@@ -157,6 +160,7 @@ def test_popularity_is_measured_as_worked_by_hand(tmp_path):
     found = measured(stream, lineage.Lineage(stream, "popularity", lambda _: None, seed=0, keep=None).after)
     # four items, lists of twenty: everything that is not masked is found
     assert found["recall@20"] == [[1.0, None], [1.0, 1.0]]
+    assert found["error"] == [[0.0, None], [0.0, 0.0]]
     assert found["new"] == [None, None]
     assert found["old"] == [None, 1.0]
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tomllib
 from functools import partial
 
 import numpy as np
 import pytest
 
 from recdistill.errors import SettingsError
+from recdistill.recipes.stream import settings_text
 from recdistill.stream.ccd import CCD, CCDStreamSettings
 from recdistill.stream.stream import Stream
 from recdistill.training import trainer
@@ -180,3 +182,10 @@ def test_several_updates_inside_a_block_are_refused_because_a_stream_has_two_clo
     settings = CCDStreamSettings.model_validate({"update": {"times": 3}})
     with pytest.raises(SettingsError, match=r"update\.times must be 1 on a stream.*3.*teacher\.every"):
         CCD(settings)
+
+
+def test_the_template_of_another_method_brings_none_of_the_first_ones_keys():
+    text = settings_text(None, ["method.name=ccd", "method.student={ dim = 3 }", "blocks.base=9"])
+    assert tomllib.loads(text)["method"] == {"name": "ccd", "student": {"dim": 3}}
+    assert tomllib.loads(text)["blocks"]["base"] == 9
+    assert tomllib.loads(settings_text(None, ["method.dim=3"]))["method"]["members"] == 2

@@ -18,7 +18,8 @@ def markdown(found: dict[str, Any]) -> str:
         "",
         f"{found['paper']}. {found['protocol'][:1].upper()}{found['protocol'][1:]}. LA: each block right after it was "
         "learned; RA: every block by the last model; H: their harmonic mean. Each is given with the base block and "
-        "without it, because the paper does not say. Differences below .002 are noise. This page and `ccd.json` are "
+        "without it, because the paper does not say. ±: 95 % over users, of one trained model. "
+        "Differences below .002 are noise. This page and `ccd.json` are "
         f"printed by `{found['command']}`.",
         "",
     ]

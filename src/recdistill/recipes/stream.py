@@ -45,7 +45,7 @@ held_out = 0.1                  # of a user's pairs of a block, the last ones: f
 holdout_users = 20000           # at most so many users of a block
 
 [method]
-name = "finetune"               # its settings follow
+name = "finetune"               # or "ccd", with the settings of docs/ccd.md; its settings follow
 dim = 16                        # the student
 teacher_dim = 64
 members = 2                     # teachers
@@ -94,7 +94,13 @@ def settings_text(settings: Path | None, assign: Sequence[str]) -> str:
     if settings is not None:
         load(settings)  # for its errors
     text = TEMPLATE if settings is None else settings.read_text(encoding="utf-8")
-    return text if not assign else _toml(overlay(tomllib.loads(text), assign))
+    if not assign:
+        return text
+    below = tomllib.loads(text)
+    whole = overlay(below, assign)
+    if settings is None and whole["method"].get("name") != below["method"]["name"]:
+        whole = overlay({**below, "method": {}}, assign)  # the template's keys are of its own method
+    return _toml(whole)
 
 
 def table(found: Status) -> RenderableType:
