@@ -319,9 +319,13 @@ def test_status_tells_where_it_stands_as_a_table_as_json_and_as_a_page(stream, t
     assert found.cycles[1].student == pytest.approx({"LA": la, "RA": ra, "H": 2 * la * ra / (la + ra)})
     assert found.due[0].startswith("cycle 2: collect")
     assert json.loads(json.dumps(found.plain()))["serving"] == found.serving
-    said = Console(width=200, file=io.StringIO())
+    said = Console(width=80, file=io.StringIO())
     said.print(table(found))
-    assert "recall@20 on the holdouts" in said.file.getvalue()
+    lines = said.file.getvalue().splitlines()
+    assert any("recall@20 on holdouts" in line for line in lines)
+    (row,) = [line for line in lines if line.startswith("    1 ")]
+    assert row.rstrip().endswith("yes/yes"), "whole in 80 columns"
+    assert any(line.startswith("cycle 1 took ") for line in lines)
     page = StreamPage(found, settings="seed = 3 <&>").render()
     assert "<svg" in page
     assert "seed = 3 &lt;&amp;&gt;" in page

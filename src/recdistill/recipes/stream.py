@@ -133,9 +133,7 @@ def table(found: Status) -> RenderableType:
     due = [f"{'next' if n == 0 else 'then'}: {one}" for n, one in enumerate(found.due)]
     parts: list[RenderableType] = [Text(line) for line in lines]
     if found.cycles:
-        head = (
-            f"recall@{found.k} on holdouts; teacher: the ensemble's H; served: student/distilled"
-        )
+        head = f"recall@{found.k} on holdouts; teacher: the ensemble's H; served: student/distilled"
         parts += [Text(head, style="dim"), table, Text(_times(found.cycles[-1]))]
     return Group(*parts, *(Text(line, style="red") for line in below), *(Text(line) for line in due))
 

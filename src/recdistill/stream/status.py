@@ -174,7 +174,8 @@ def _due(stream: Stream, cycles: dict[int, dict[str, Told]], opened: dict[str, A
         done = cycles.get(block.number, {})
         left = [name for name in stage_names(block.number, members=0, every=every) if name not in done]
         if left:
-            out.append(f"cycle {block.number}: {left[0]} ({block.why}, {len(block):,} events)")
+            first = "teachers" if left[0] == "ensemble" else left[0]
+            out.append(f"cycle {block.number}: {first} ({block.why}, {len(block):,} events)")
     missing = opened["full"] - opened["events"]
     age = "" if opened["oldest"] is None else f" or {max(opened['oldest'] - opened['age'], 0):,.0f} s"
     out.append(f"block {opened['number']} closes after {missing:,} more events{age}")
