@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import os
+import random
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 DATA = Path(os.environ.get("RECDISTILL_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+@pytest.fixture(autouse=True)
+def the_same_draws():
+    """Every test begins with the same generators, whichever ran before it."""
+    random.seed(0)
+    np.random.seed(0)  # for a test that forgot a generator of its own
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.manual_seed(0)
 
 
 @pytest.fixture

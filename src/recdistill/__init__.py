@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from recdistill.errors import RecdistillError
     from recdistill.evaluation.card import Card
     from recdistill.evaluation.evaluate import Evaluation
+    from recdistill.export.exporting import export_bundle
     from recdistill.recipes.cite import cite
     from recdistill.recipes.compare import Comparison, compare
     from recdistill.recipes.measure import evaluate
@@ -49,6 +50,7 @@ __all__ = [
     "compare",
     "distill",
     "evaluate",
+    "export_bundle",
     "fit",
     "read",
     "split",
@@ -73,6 +75,7 @@ _HOMES = {
     "compare": "recipes.compare",
     "distill": "recipes.train",
     "evaluate": "recipes.measure",
+    "export_bundle": "export.exporting",
     "fit": "recipes.train",
     "read": "data.sources",
     "split": "data.split",

@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
     from recdistill.query import Rows
 
-__all__ = ["How", "Runtime", "drawing"]
+__all__ = ["How", "Precision", "Runtime", "drawing", "products"]
 
 How = Literal["mean", "sum"]
+Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,3 +70,8 @@ def drawing(key: int | None, device: torch.device) -> Generator[None]:
     with torch.random.fork_rng(devices=[] if device.type == "cpu" else [device]):
         torch.manual_seed(key)
         yield
+
+
+def products(precision: Precision, device: torch.device) -> torch.autocast:
+    """Compute the matrix products and convolutions inside in `precision`; "float32" leaves them as they are."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")

@@ -33,6 +33,7 @@ def test_the_public_names_are_these_in_order():
         "compare",
         "distill",
         "evaluate",
+        "export_bundle",
         "fit",
         "read",
         "split",

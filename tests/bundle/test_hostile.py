@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
 import pickle
 import struct
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from recdistill import bundle
-from recdistill.errors import BundleError
+from recdistill.errors import BundleError, UsageError
+from recdistill.serve.service import Service
 
 from .conftest import Broken, contents
 
@@ -115,6 +118,25 @@ def text(value: str) -> Change:
     return lambda b: b.file("manifest.json").write_text(value)
 
 
+def compact(scale: np.ndarray | None, user: str = "int8") -> Change:
+    """Users in int8, with these scales beside them."""
+
+    def change(b: Broken) -> None:
+        more = {} if scale is None else {"user.scale": scale}
+        b.arrays(T, user=np.zeros((4, 3), user), item=np.zeros((6, 3), "f"), **more)
+
+    return change
+
+
+def indexed(b: Broken, data: bytes = b"x" * 200, **entry: object) -> None:
+    """An approximate index that the manifest lists, of the size and hash it gives."""
+    whole = b.manifest()
+    b.file("index.voyager").write_bytes(data)
+    whole["files"]["index.voyager"] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), "tensors": {}}
+    made = {"built_from": whole["files"][T]["sha256"], "effort": 16, "recall": 1.0, "measured": {}}
+    b.sign(whole | {"index": made | entry})
+
+
 HOSTILE: dict[str, tuple[Change, str]] = {
     # the manifest
     "manifest missing": (lambda b: b.file("manifest.json").unlink(), "holds no manifest.json"),
@@ -149,6 +171,36 @@ HOSTILE: dict[str, tuple[Change, str]] = {
     "negative count": (fields(n_users=-4), "'n_users': Input should be greater than or equal to 0"),
     "count beyond any machine": (fields(n_items=2**60), "'n_items': Input should be less than"),
     "hash of another kind": (entry(T, sha256="0" * 32), r"'files.tensors.safetensors.sha256': String should match"),
+    # compact tables and indexes
+    "int8 without scales": (compact(None), r"'user' needs float32 scales of shape \[4\].*got 'absent'"),
+    "scales of another length": (compact(np.ones(5, "f")), r"'user' needs float32 scales of shape \[4\]"),
+    "scales of integers": (compact(np.ones(4, np.int32)), r"got 'int32 \[4\]'"),
+    "scales of floats": (compact(np.ones(4, "f"), "float32"), "'user' needs no scales, for it is not int8"),
+    "an index unlisted": (
+        lambda b: b.file("index.voyager").write_bytes(b"x"),
+        "holds what is not a bundle's: index.voy",
+    ),
+    "an index of other vectors": (lambda b: indexed(b, built_from="0" * 64), "was built from other vectors"),
+    "an index of low recall": (
+        lambda b: indexed(b, recall=0.5),
+        "'index.recall': Input should be greater than or equal",
+    ),
+    "an index of any effort": (
+        lambda b: indexed(b, effort=10**9),
+        "'index.effort': Input should be less than or equal",
+    ),
+    "an index cut short": (
+        lambda b: (indexed(b), b.file("index.voyager").write_bytes(b"x" * 9)),
+        "index.voyager has the wrong size: the manifest says 200 bytes, the file has 9",
+    ),
+    "an index elsewhere": (
+        lambda b: (
+            indexed(b),
+            b.file("index.voyager").rename(b.path.parent / "i"),
+            b.file("index.voyager").symlink_to(b.path.parent / "i"),
+        ),
+        "index.voyager is a symbolic link",
+    ),
     # names
     "path traversal": (renamed(T, "../tensors.safetensors"), "names a file outside the bundle's own"),
     "absolute path": (renamed(T, "/etc/passwd"), "names a file outside the bundle's own; got '/etc/passwd'"),
@@ -278,7 +330,64 @@ def test_a_hostile_bundle_is_refused_with_its_reason(broken: Broken, name: str):
         bundle.open(broken.path)
 
 
+def test_there_are_enough_of_them():
+    assert len(HOSTILE) + len(ON_FULL) >= 30
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_refusal_takes_little_memory(broken: Broken, name: str):
+    HOSTILE[name][0](broken)
+    tracemalloc.start()
+    try:
+        with pytest.raises(BundleError):
+            bundle.open(broken.path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 16 << 20  # the manifest may have 4 MiB; no size that a file claims is ever allocated
+
+
+class Trap:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.place),)
+
+
+@pytest.mark.parametrize("name", [T, "items.safetensors", "seen.safetensors", "popular.safetensors", "index.voyager"])
+@pytest.mark.parametrize("verify", ["headers", "full"])
+def test_a_pickle_is_never_loaded_whatever_its_name(broken: Broken, name: str, verify: str):
+    trap = pickle.dumps(Trap(broken.path.parent / "sprung"))
+    if name == "index.voyager":
+        indexed(broken, trap + b"\0" * 200)
+        if verify == "headers":  # nothing of an index is read until a search asks for it
+            bundle.open(broken.path)
+            with pytest.raises((BundleError, UsageError), match=r"no index of voyager|needs voyager"):
+                Service.from_bundle(broken.path, search="approximate")
+            assert not (broken.path.parent / "sprung").exists()
+            return
+    else:
+        broken.put(name, trap)
+    with pytest.raises(BundleError):
+        bundle.open(broken.path, verify=verify)
+    assert not (broken.path.parent / "sprung").exists()
+
+
 ON_FULL: dict[str, tuple[Change, str]] = {
+    "vectors that are not numbers": (
+        lambda b: b.arrays(T, user=np.full((4, 3), np.nan, "f"), item=np.zeros((6, 3), "f")),
+        "the array 'user' holds a number that is not finite",
+    ),
+    "vectors without end": (
+        lambda b: b.arrays(T, user=np.zeros((4, 3), "f"), item=np.full((6, 3), np.inf, "f")),
+        "the array 'item' holds a number that is not finite",
+    ),
+    "scales that are not numbers": (compact(np.full(4, np.nan, "f")), "'user.scale' holds a number that is not finite"),
+    "scales below zero": (compact(np.full(4, -1, "f")), "the scales 'user.scale' hold a negative number"),
+    "an index that is none": (indexed, "is refused, and was not given to the library: it has no index of voyager"),
     "a byte of a vector": (lambda b: flip(b.file(T), -3), "does not have the hash that the manifest gives it"),
     "seen that is no item": (
         lambda b: b.arrays("seen.safetensors", indptr=np.array([0, 1, 1, 1, 1]), indices=np.array([6], np.int32)),

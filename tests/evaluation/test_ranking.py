@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from recdistill.data.csr import Csr
 from recdistill.errors import DataError, UnknownName, UsageError
-from recdistill.evaluation import blocks
+from recdistill.evaluation import blocks, topk
 from recdistill.evaluation.ranking import PairNetRanker, VectorRanker, ranker
 
 KINDS = ("vectors", "neumf", "deep neumf")
@@ -148,7 +148,7 @@ def test_neither_batch_nor_block_nor_threads_change_an_answer(kind, monkeypatch)
         (2, 8, 2, 1, 31),
     ):
         monkeypatch.setattr(blocks, "_ROWS", (1, rows))
-        monkeypatch.setattr(blocks, "_DEPTH", depth)
+        monkeypatch.setattr(topk, "DEPTH", depth)
         monkeypatch.setattr(blocks, "_WORK", work)
         again = make(kind, threads=threads, **sizes)
         parts = [users[a : a + cut] for a in range(0, 90, cut)]

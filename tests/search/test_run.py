@@ -105,7 +105,7 @@ def test_shares_say_how_little_a_term_is():
 
 def test_what_is_scored_is_the_derived_student_with_its_norms_estimated_anew(found, parts):
     best = found.report.best["ndcg@10"]
-    assert round(found.score()["ndcg@10"], 4) == best.value
+    assert round(found.score(found.derived)["ndcg@10"], 4) == best.value
     # by hand: the norms of whole training batches, one after the other, into a plain average
     design = named("all-cau_cnn_3_d1", SPACES["causal"], width=8, depth=2)
     student = found.student(design)
@@ -484,3 +484,16 @@ def test_the_clock_of_a_sample_is_that_of_the_step(monkeypatch, parts, teacher):
     assert len(set(clocks)) == len(clocks)
     assert {paths for _, paths in clocks} == {1, 2}
     assert clocks[0][0] == Clock(0, 0)
+
+
+def test_what_is_found_is_the_best_of_what_was_tried(found):
+    scores = {each.design.operators: each.score for each in found.tried}
+    assert found.derived.operators in scores
+    assert scores[found.design.operators] == max(scores.values()) == found.score()["ndcg@10"]
+    assert found.cost == found.costs.of(found.design, SPACES["causal"])
+
+
+def test_without_refinement_the_derived_cells_are_found(parts, teacher):
+    plain = search(teacher, parts.train, valid=parts.valid, settings={**SMALL, "refine": {"designs": 0}})
+    assert plain.design == plain.derived
+    assert plain.tried == ()

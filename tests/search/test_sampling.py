@@ -76,7 +76,7 @@ def test_with_all_operators_the_gradient_is_the_soft_gumbel_softmax_formula(caus
     """d loss / d alpha by the chain rule: <g_e, output_eo> d softmax(z)_eo / d alpha, edge by edge, cell by cell."""
     states, real = x[0].double(), x[1]
     chain, one = Chain.supernet(causal, width=8, cells=1).double().eval(), architecture(causal, tau=tau, cells=1)
-    c = torch.randn(5, 9, 8, dtype=torch.float64)
+    c = torch.randn(5, 9, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
     choice = one.sample(Clock(), paths=10)
     (ours,) = torch.autograd.grad((chain(states, real, choice).output * c).sum(), one.alpha)
     # the same by hand: the gates as leaves give <g_e, output_eo> exactly, for the network is linear in each of them
@@ -96,7 +96,7 @@ def test_with_all_operators_the_gradient_is_the_soft_gumbel_softmax_formula(caus
 def test_with_two_operators_it_is_the_same_over_the_two_greatest(causal, x):
     states, real = x[0].double(), x[1]
     chain, one = Chain.supernet(causal, width=8, cells=1).double().eval(), architecture(causal, cells=1)
-    c = torch.randn(5, 9, 8, dtype=torch.float64)
+    c = torch.randn(5, 9, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
     both, full = one.sample(Clock(), paths=2), one.sample(Clock(), paths=10)
     assert [edge[:2] for edge in full.paths[0]] == list(both.paths[0])
     (ours,) = torch.autograd.grad((chain(states, real, both).output * c).sum(), one.alpha)
@@ -114,7 +114,8 @@ def test_with_two_operators_it_is_the_same_over_the_two_greatest(causal, x):
 
 def test_as_the_temperature_falls_two_operators_tell_what_all_tell(causal, x):
     states, real = x
-    chain, c = Chain.supernet(causal, width=8, cells=1).eval(), torch.randn(5, 9, 8)
+    chain = Chain.supernet(causal, width=8, cells=1).eval()
+    c = torch.randn(5, 9, 8, generator=torch.Generator().manual_seed(5))
 
     def apart(tau):
         one = architecture(causal, tau=tau, cells=1)

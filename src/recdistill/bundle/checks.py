@@ -5,10 +5,12 @@ Letters: U users, I items, n stored interactions, P popular items.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
+from recdistill.bundle.hnsw import checked
+from recdistill.bundle.mapped import release
 from recdistill.errors import BundleError, problem
 
 if TYPE_CHECKING:
@@ -17,12 +19,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from recdistill.bundle.ann import IndexPart
+    from recdistill.bundle.hnsw import Vectors
     from recdistill.bundle.manifest import EncoderEntry
     from recdistill.data.csr import Csr
     from recdistill.data.histories import Histories
     from recdistill.ids import IdTable
 
-__all__ = ["Spec", "contents", "histories", "ids", "rows", "shapes"]
+__all__ = ["Spec", "contents", "finite", "histories", "ids", "index", "rows", "shapes", "vectors_of"]
 
 _TABLES: dict[str, dict[str, Literal["users", "items"]]] = {
     "vectors": {"user": "users", "item": "items"},
@@ -73,7 +77,8 @@ def shapes(
     tensors = specs["tensors.safetensors"]
     for name, side in _TABLES.get(kind, {}).items():
         dtype, shape = tensors.get(name, (None, ()))
-        if dtype is None or dtype.kind != "f" or len(shape) != 2 or shape[0] != sizes[side]:
+        compact = kind == "vectors" and _compact(where, tensors, name)
+        if dtype is None or not (compact or dtype.kind == "f") or len(shape) != 2 or shape[0] != sizes[side]:
             raise BundleError(
                 problem(
                     f"{where}: the array {name!r} of kind {kind!r} must be floats of shape ({sizes[side]}, d)",
@@ -88,11 +93,25 @@ def shapes(
         _table(where, tensors, kind, encoder, sizes["items"])
 
 
+def _compact(where: str, tensors: Mapping[str, Spec], name: str) -> bool:
+    """Whether an array is int8; then its scales must stand beside it, else none may."""
+    dtype, shape = tensors.get(name, (None, ()))
+    compact, scales = dtype == np.dtype(np.int8), tensors.get(f"{name}.scale")
+    wanted = (np.dtype(np.float32), shape[:1]) if compact else None
+    if scales != wanted:
+        told = f"float32 scales of shape {list(shape[:1])}" if compact else "no scales, for it is not int8"
+        found = "absent" if scales is None else f"{scales[0]} {list(scales[1])}"
+        raise BundleError(problem(f"{where}: the array {name!r} needs {told}", found, remedy="Save the bundle again"))
+    return compact
+
+
 def _table(where: str, tensors: Mapping[str, Spec], kind: str, encoder: EncoderEntry, n_items: int) -> None:
     if kind != "vectors":
         raise BundleError(problem(f"{where}: an encoder goes with arrays of kind 'vectors'", kind))
     dtype, shape = tensors.get(encoder.table, (None, ()))
-    if dtype is None or dtype.kind != "f" or len(shape) != 2 or shape[0] != n_items or shape[1] < encoder.width:
+    compact = _compact(where, tensors, encoder.table)
+    floats = dtype is not None and (dtype.kind == "f" or compact)
+    if not floats or len(shape) != 2 or shape[0] != n_items or shape[1] < encoder.width:
         raise BundleError(
             problem(
                 f"{where}: the encoder reads {encoder.table!r}, floats of shape ({n_items}, {encoder.width} or more)",
@@ -176,6 +195,37 @@ def contents(where: str, seen: Csr, popular: NDArray[np.int64]) -> None:
             raise BundleError(problem(f"{where}: the items of a row of 'seen' are not ascending and distinct"))
     if len(np.unique(popular)) != len(popular):
         raise BundleError(problem(f"{where}: the popular list names an item twice"))
+
+
+def finite(where: str, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Every float of the model's arrays; scales are no less than 0 too. Reads all of them, a chunk at a time."""
+    for name, array in arrays.items():
+        flat = array.reshape(-1)
+        for at in range(0, len(flat) if array.dtype.kind == "f" else 0, _CHUNK * 16):
+            part = flat[at : at + _CHUNK * 16]
+            if not np.isfinite(part).all():
+                raise BundleError(
+                    problem(f"{where}: the array {name!r} holds a number that is not finite", remedy="Train again")
+                )
+            if name.endswith(".scale") and part.min() < 0:
+                raise BundleError(problem(f"{where}: the scales {name!r} hold a negative number"))
+            release(part)
+
+
+def index(path: Path, part: IndexPart, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Every byte of an approximate index: its hash, and what the library will follow."""
+    checked(str(path), part.data(), vectors_of(arrays, "item"), cast("tuple[int, int]", arrays["item"].shape))
+
+
+def vectors_of(arrays: Mapping[str, NDArray[Any]], name: str) -> Vectors:
+    """Rows -> (m, d) float32: the vectors of a table that may be int8 with scales."""
+    table, scale = arrays[name], arrays.get(f"{name}.scale")
+
+    def rows(wanted: NDArray[np.int64]) -> NDArray[np.float32]:
+        part = np.take(table, wanted, axis=0)
+        return np.asarray(part, np.float32) if scale is None else part * np.take(scale, wanted)[:, None]
+
+    return rows
 
 
 def ids(path: Path, ids: IdTable) -> None:

@@ -49,6 +49,8 @@ class EncoderPart:
     """(I, d or more) the input vectors."""
     histories: Histories
     """U rows: the last items of each user, which new ones follow."""
+    scale: NDArray[np.float32] | None = None
+    """(I,) of an int8 table: what the integers of each row are multiplied with."""
 
 
 class Encoder:
@@ -58,7 +60,14 @@ class Encoder:
     """
 
     def __init__(
-        self, graph: bytes, entry: EncoderEntry, table: NDArray[Any], *, threads: int = 1, where: str = "The encoder"
+        self,
+        graph: bytes,
+        entry: EncoderEntry,
+        table: NDArray[Any],
+        *,
+        scale: NDArray[np.float32] | None = None,
+        threads: int = 1,
+        where: str = "The encoder",
     ) -> None:
         """Nothing is loaded yet.
 
@@ -66,10 +75,12 @@ class Encoder:
             graph: an ONNX file that `bundle.graph` has looked through.
             entry: what it reads.
             table: (I, d or more) input vectors, may be memory-mapped.
+            scale: (I,) of an int8 table.
             threads: of one call.
             where: how errors call it.
         """
         self._graph, self.entry, self._table, self._threads, self._where = graph, entry, table, threads, where
+        self._scale = scale
         self._lock = Lock()
 
     def encode(self, histories: Histories, rows: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -114,6 +125,8 @@ class Encoder:
             raise UsageError(problem("A history holds a row that is no item", wrong, allowed="rows, -1 = padding"))
         real = history >= 0  # (Q, T)
         vectors = np.take(self._table, history, axis=0, mode="clip")[..., : self.entry.width]  # (Q, T, d)
+        if self._scale is not None:
+            vectors = vectors * np.take(self._scale, history, mode="clip")[..., None]
         vectors = np.where(real[..., None], vectors, 0).astype(np.float32, copy=False)
         session = self._session
         try:

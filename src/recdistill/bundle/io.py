@@ -1,4 +1,4 @@
-"""Save, open and verify a bundle: a folder of one manifest and five safetensors files, or seven files with an encoder.
+"""Save, open and verify a bundle: a folder of one manifest, five safetensors files, and what an encoder or index needs.
 
     manifest.json          schema version, kind, every file's size, sha256 and tensors, lineage, metrics, citations
     tensors.safetensors    the model's arrays
@@ -9,6 +9,7 @@
     popular.safetensors    item rows for users nobody knows, best first
     encoder.onnx           of a model that reads histories: what makes a vector of one (see `bundle.encoder`)
     histories.safetensors  beside it: the last items of each user, oldest first, which new ones follow
+    index.voyager          where lists are found by an approximate search (see `bundle.ann`)
 
 Nothing in it can run, and reading it needs numpy alone. Opening checks the manifest against itself and against the
 folder, then each header against the manifest, and only then maps the arrays; `verify="full"` also reads every byte.
@@ -28,14 +29,27 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from recdistill.bundle import checks
+from recdistill.bundle.ann import IndexPart
 from recdistill.bundle.encoder import EncoderPart
 from recdistill.bundle.folder import find, held_open, identity, replaced, write_whole
 from recdistill.bundle.graph import GRAPH_LIMIT, graph
 from recdistill.bundle.manifest import MANIFEST_LIMIT, FileEntry, Manifest, TensorEntry, plain
-from recdistill.bundle.tensors import DTYPES, Tensors, open_regular, read, write
+from recdistill.bundle.mapped import release
+from recdistill.bundle.naming import (
+    ENCODER_FILES,
+    FILES,
+    INDEX_FILE,
+    MANIFEST,
+    left_by_system,
+    refuse_to_replace,
+    same,
+    wanted,
+)
+from recdistill.bundle.parts import checked_tensors, id_table
+from recdistill.bundle.tensors import DTYPES, Tensors, open_regular, write
 from recdistill.data.csr import Csr
 from recdistill.data.histories import Histories
-from recdistill.errors import BundleError, DataError, UsageError, problem
+from recdistill.errors import BundleError, UsageError, problem
 from recdistill.ids import IdTable
 
 if TYPE_CHECKING:
@@ -43,21 +57,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["ENCODER_FILES", "FILES", "Bundle", "open", "save", "verify"]
+__all__ = ["ENCODER_FILES", "FILES", "INDEX_FILE", "Bundle", "open", "save", "verify"]
 
-FILES = (
-    "items.safetensors",
-    "popular.safetensors",
-    "seen.safetensors",
-    "tensors.safetensors",
-    "users.safetensors",
-)
-"""What stands in the folder beside `manifest.json`."""
-
-ENCODER_FILES = ("encoder.onnx", "histories.safetensors")
-"""What stands there too where new histories can be read: both or none."""
-
-_MANIFEST = "manifest.json"
+_CHUNK = 1 << 20
 _ATTEMPTS = 20
 """How often a bundle is opened again because it was replaced meanwhile."""
 
@@ -80,6 +82,8 @@ class Bundle:
     """What reads new histories, and those it continues."""
     flags: NDArray[np.uint8] | None = None
     """(n,) 1 where a pair of `seen` was trained on, in its order; None where nobody said."""
+    index: IndexPart | None = None
+    """What finds lists approximately."""
 
     @property
     def trained(self) -> Csr | None:
@@ -89,6 +93,20 @@ class Bundle:
         before = np.zeros(len(self.flags) + 1, np.int64)
         np.cumsum(self.flags, out=before[1:])
         return Csr(before[self.seen.indptr], self.seen.indices[self.flags > 0], self.seen.n_columns)
+
+    def untrained(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """(U,) users and (I,) items of whom nothing was trained on, none where nobody said; reads `seen` in chunks."""
+        users, items = np.zeros(len(self.users), np.bool_), np.zeros(len(self.items), np.bool_)
+        if self.flags is None:
+            return users, items
+        users[:], items[:] = True, True
+        for a in range(0, len(self.flags), _CHUNK):
+            places = a + np.flatnonzero(self.flags[a : a + _CHUNK])
+            items[np.take(self.seen.indices, places)] = False
+            users[np.searchsorted(self.seen.indptr, places, side="right") - 1] = False
+            release(self.seen.indices[a : a + _CHUNK])
+            release(self.flags[a : a + _CHUNK])
+        return users, items
 
 
 def save(
@@ -106,6 +124,7 @@ def save(
     metrics: Mapping[str, Any],
     citations: Sequence[str],
     encoder: EncoderPart | None = None,
+    index: IndexPart | None = None,
     trained: Csr | None = None,
     created: str | None = None,
     overwrite: bool = False,
@@ -114,7 +133,8 @@ def save(
 
     Args:
         path: the folder to make.
-        kind: how the arrays are ranked, "vectors" (`user` (U, d), `item` (I, d)) or "neumf".
+        kind: how the arrays are ranked, "vectors" (`user` (U, d), `item` (I, d), floats; or int8 with float32
+            `user.scale` (U,) and `item.scale` (I,)) or "neumf".
         arrays: the model's arrays by name, of the types in `tensors.DTYPES`.
         users: external ids of the U users.
         items: external ids of the I items.
@@ -126,6 +146,7 @@ def save(
         metrics: measured values by name, finite.
         citations: the papers behind the model and the method.
         encoder: what reads new histories, and the U that users have; `recdistill.export` makes it.
+        index: what finds lists approximately; `recdistill.export` makes it.
         trained: (U x I) what of `seen` the model was trained on. Users without any get the popular list, items without
             any are not recommended: their vectors are as they were initialised. None, for a model made elsewhere,
             takes every user and item as trained.
@@ -137,7 +158,7 @@ def save(
         BundleError: arrays, ids, seen, popular or encoder do not fit together.
     """
     path = Path(path)
-    _refuse_to_replace(path, overwrite=overwrite)
+    refuse_to_replace(path, overwrite=overwrite)
     contents: dict[str, dict[str, NDArray[Any]]] = {
         "items.safetensors": items.arrays(),
         "popular.safetensors": {"items": np.asarray(popular, np.int64)},
@@ -151,6 +172,8 @@ def save(
     if encoder is not None:
         graph("The encoder to save", encoder.graph)
         contents["tensors.safetensors"].setdefault(encoder.entry.table, encoder.table)
+        if encoder.scale is not None:
+            contents["tensors.safetensors"].setdefault(f"{encoder.entry.table}.scale", encoder.scale)
         contents["histories.safetensors"] = {
             "indptr": np.asarray(encoder.histories.indptr, np.int64),
             "items": np.asarray(encoder.histories.items, np.int32),
@@ -176,6 +199,10 @@ def save(
             write_whole(folder / "encoder.onnx", encoder.graph)
             digest = hashlib.sha256(encoder.graph).hexdigest()
             files["encoder.onnx"] = FileEntry(bytes=len(encoder.graph), sha256=digest, tensors={})
+        if index is not None:
+            data = index.data()
+            write_whole(folder / INDEX_FILE, data)
+            files[INDEX_FILE] = FileEntry(bytes=len(data), sha256=hashlib.sha256(data).hexdigest(), tensors={})
         manifest = Manifest.signed(
             {
                 "kind": kind,
@@ -187,13 +214,14 @@ def save(
                 "item_ids": items.kind,
                 "files": {name: files[name].model_dump() for name in sorted(files)},
                 **({} if entry is None else {"encoder": entry.model_dump()}),
+                **({} if index is None else {"index": index.entry.model_dump()}),
                 "lineage": plain(lineage, "lineage"),
                 "metrics": plain(metrics, "metrics"),
                 "citations": plain(citations, "citations"),
                 "created": created or time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             }
         )
-        write_whole(folder / _MANIFEST, manifest.to_json().encode())
+        write_whole(folder / MANIFEST, manifest.to_json().encode())
     return manifest
 
 
@@ -239,41 +267,19 @@ def verify(path: Path | str) -> Manifest:
     return open(path, verify="full").manifest
 
 
-def _refuse_to_replace(path: Path, *, overwrite: bool) -> None:
-    place = find(path)
-    if not place.exists() and not place.is_symlink():
-        return
-    inside = (
-        {entry.name for entry in place.iterdir() if not _left_by_system(entry.name)} if place.is_dir() else {place.name}
-    )
-    if place.is_symlink() or not place.is_dir() or (inside and _MANIFEST not in inside):
-        raise UsageError(problem(f"{path} is there and is no bundle; it is left alone", remedy="Give another path"))
-    if other := sorted(inside - {*FILES, *ENCODER_FILES, _MANIFEST}):
-        raise UsageError(
-            problem(
-                f"{path} holds files that are not a bundle's: {', '.join(other[:3])}",
-                remedy="Move them away, or give another path",
-            )
-        )
-    if inside and not overwrite:
-        raise UsageError(
-            problem(f"There is a bundle at {path} already", remedy="Pass overwrite=True to replace it in one step")
-        )
-
-
 def _opened(folder: Path, *, full: bool) -> Bundle:
-    where = f"{folder / _MANIFEST}"
-    names = {entry.name for entry in os.scandir(folder) if not _left_by_system(entry.name)}
-    if _MANIFEST not in names:
+    where = f"{folder / MANIFEST}"
+    names = {entry.name for entry in os.scandir(folder) if not left_by_system(entry.name)}
+    if MANIFEST not in names:
         raise BundleError(problem(f"{folder} holds no manifest.json", remedy="Give the folder that was saved"))
-    with open_regular(folder / _MANIFEST) as file:
+    with open_regular(folder / MANIFEST) as file:
         size = os.fstat(file.fileno()).st_size
         manifest = Manifest.from_json(file.read(min(size, MANIFEST_LIMIT) + 1), where)
-    wanted = {*FILES, *(() if manifest.encoder is None else ENCODER_FILES)}
-    _same_names(where, set(manifest.files), wanted, "lists")
-    _same_names(f"{folder}", names - {_MANIFEST}, wanted, "holds")
-    files = {name: entry for name, entry in manifest.files.items() if name != "encoder.onnx"}
-    opened = {name: _tensors(folder / name, entry) for name, entry in files.items()}
+    needed = wanted(manifest)
+    same(where, set(manifest.files), needed, "lists")
+    same(f"{folder}", names - {MANIFEST}, needed, "holds")
+    files = {name: entry for name, entry in manifest.files.items() if name.endswith(".safetensors")}
+    opened = {name: checked_tensors(folder / name, entry) for name, entry in files.items()}
     specs = {
         file: {name: (np.dtype(DTYPES[t.dtype]), t.shape) for name, t in tensors.header.items()}
         for file, tensors in opened.items()
@@ -289,16 +295,20 @@ def _opened(folder: Path, *, full: bool) -> Bundle:
         folder,
         manifest,
         opened["tensors.safetensors"].arrays(),
-        _ids(folder / "users.safetensors", manifest.user_ids, opened["users.safetensors"]),
-        _ids(folder / "items.safetensors", manifest.item_ids, opened["items.safetensors"]),
+        id_table(folder / "users.safetensors", manifest.user_ids, opened["users.safetensors"]),
+        id_table(folder / "items.safetensors", manifest.item_ids, opened["items.safetensors"]),
         seen,
         popular,
         _encoder(folder, manifest, opened, full=full),
         opened["seen.safetensors"]["trained"] if "trained" in opened["seen.safetensors"].header else None,
+        _index(folder, manifest),
     )
     checks.rows(f"{folder}", seen, popular, manifest.n_items)
     if full:
         checks.contents(f"{folder}", seen, popular)
+        checks.finite(f"{folder}", bundle.arrays)
+        if bundle.index is not None:
+            checks.index(folder / INDEX_FILE, bundle.index, bundle.arrays)
         if bundle.flags is not None and bundle.flags.max(initial=0) > 1:
             raise BundleError(problem(f"{folder}: 'trained' holds a number that is neither 0 nor 1"))
         checks.ids(folder / "users.safetensors", bundle.users)
@@ -329,7 +339,29 @@ def _encoder(folder: Path, manifest: Manifest, opened: dict[str, Tensors], *, fu
     stored = opened["histories.safetensors"]
     histories = Histories(stored["indptr"], stored["items"])
     checks.histories(f"{folder}", histories, manifest.n_items, whole=full)
-    return EncoderPart(data, manifest.encoder, table, histories)
+    scales = f"{manifest.encoder.table}.scale"
+    scale = opened["tensors.safetensors"][scales] if scales in opened["tensors.safetensors"].header else None
+    return EncoderPart(data, manifest.encoder, table, histories, scale)
+
+
+def _index(folder: Path, manifest: Manifest) -> IndexPart | None:
+    if manifest.index is None:
+        return None
+    path, entry = folder / INDEX_FILE, manifest.files[INDEX_FILE]
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+    if size != entry.bytes or entry.tensors:
+        raise BundleError(
+            problem(
+                f"{path} has the wrong size: the manifest says {entry.bytes:,} bytes, the file has {size:,}",
+                remedy="It was cut short or changed; install the bundle again",
+            )
+        )
+    if manifest.index.built_from != manifest.files["tensors.safetensors"].sha256 or manifest.kind != "vectors":
+        raise BundleError(
+            problem(f"{path} was built from other vectors than the bundle's", remedy="Build it again from this bundle")
+        )
+    return IndexPart(path, manifest.index, entry)
 
 
 def _same_hash(path: Path, sha256: str, entry: FileEntry) -> None:
@@ -349,50 +381,3 @@ def _flags(seen: Csr, trained: Csr) -> NDArray[np.uint8]:
     if int(flags.sum()) != len(trained):
         raise BundleError(problem("'trained' holds what 'seen' does not", remedy="Add it to 'seen'"))
     return flags.astype(np.uint8)
-
-
-def _left_by_system(name: str) -> bool:
-    """Whether a desktop put it there: ".DS_Store", "._tensors.safetensors", "Thumbs.db"."""
-    return name in (".DS_Store", "Thumbs.db", "desktop.ini", ".directory") or name.startswith("._")
-
-
-def _same_names(where: str, names: set[str], wanted: set[str], verb: str) -> None:
-    missing, extra = sorted(wanted - names), sorted(names - wanted)
-    if missing:
-        raise BundleError(
-            problem(f"{where} {verb} no {', '.join(missing)}", remedy="Part of the bundle is missing; install it again")
-        )
-    if extra:
-        raise BundleError(
-            problem(
-                f"{where} {verb} what is not a bundle's: {', '.join(name[:80] for name in extra[:3])}",
-                allowed=["manifest.json", *sorted(wanted)],
-                remedy="Remove it, or install the bundle again",
-            )
-        )
-
-
-def _tensors(path: Path, entry: FileEntry) -> Tensors:
-    tensors = read(path, size=entry.bytes)
-    found = {name: TensorEntry.of(tensor) for name, tensor in tensors.header.items()}
-    if found != entry.tensors:
-        wrong = sorted(n for n in found.keys() | entry.tensors.keys() if found.get(n) != entry.tensors.get(n))[0]
-        raise BundleError(
-            problem(
-                f"The tensor {wrong[:80]!r} of {path} is not what the manifest says: "
-                f"{_described(found.get(wrong))}, not {_described(entry.tensors.get(wrong))}",
-                remedy="The two belong to different bundles; install the bundle again",
-            )
-        )
-    return tensors
-
-
-def _described(entry: TensorEntry | None) -> str:
-    return f"{entry.dtype} {entry.shape}" if entry else "absent"
-
-
-def _ids(path: Path, kind: str, tensors: Tensors) -> IdTable:
-    try:
-        return IdTable.from_arrays(kind, tensors.arrays())
-    except DataError as error:
-        raise BundleError(problem(f"The id table {path} is broken: {error}")) from None

@@ -17,7 +17,16 @@ from recdistill.errors import BundleError, problem
 if TYPE_CHECKING:
     from recdistill.bundle.tensors import Tensor
 
-__all__ = ["MANIFEST_LIMIT", "SCHEMA_VERSION", "EncoderEntry", "FileEntry", "Manifest", "TensorEntry", "plain"]
+__all__ = [
+    "MANIFEST_LIMIT",
+    "SCHEMA_VERSION",
+    "EncoderEntry",
+    "FileEntry",
+    "IndexEntry",
+    "Manifest",
+    "TensorEntry",
+    "plain",
+]
 
 SCHEMA_VERSION = 1
 """The bundle format this release writes and reads."""
@@ -25,7 +34,7 @@ SCHEMA_VERSION = 1
 MANIFEST_LIMIT = 4 << 20
 """Bytes a manifest may have."""
 
-FILE_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}\.(safetensors|onnx)")
+FILE_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}\.(safetensors|onnx|voyager)")
 
 Count = Annotated[int, Field(ge=0, lt=2**48)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -77,6 +86,19 @@ class EncoderEntry(_Strict):
     """What was found when it was exported: the parity check, and what int8 costs."""
 
 
+class IndexEntry(_Strict):
+    """What `index.voyager` is, and how well it was found to search: inner products of all rows of `item`."""
+
+    built_from: Digest
+    """sha256 of the `tensors.safetensors` whose vectors it holds."""
+    effort: Annotated[int, Field(ge=1, le=65536)]
+    """How many elements a search keeps in view (`ef`) for a list of 10."""
+    recall: Annotated[float, Field(ge=0.99, le=1)]
+    """Share of the exact best ten that it finds, on users of the bundle."""
+    measured: dict[str, JsonValue]
+    """On how many users, and milliseconds of a list beside exact search."""
+
+
 class Manifest(_Strict):
     """Everything a bundle says of itself: `manifest.json`, in this order."""
 
@@ -96,6 +118,8 @@ class Manifest(_Strict):
     """Every file of the folder except the manifest, by name."""
     encoder: EncoderEntry | None = None
     """Of a model that reads histories, where its bundle can read new ones; left out where not."""
+    index: IndexEntry | None = None
+    """Where lists may be found by an approximate search; left out where not."""
     lineage: dict[str, JsonValue]
     """Where it came from: method, teacher and data fingerprints, seed, recdistill version."""
     metrics: dict[str, JsonValue]
@@ -120,7 +144,9 @@ class Manifest(_Strict):
 
     def to_json(self) -> str:
         """As it stands in the folder."""
-        fields = self.model_dump(mode="json", exclude={"encoder"} if self.encoder is None else None)
+        fields = self.model_dump(
+            mode="json", exclude={name for name in ("encoder", "index") if getattr(self, name) is None}
+        )
         return json.dumps(fields, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
     @classmethod

@@ -59,7 +59,7 @@ def recdistill(
 _COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Start": (train.demo, train.init),
     "Train": (train.distill, train.search, train.compare, papers.reproduce),
-    "Use": (use.evaluate, use.recommend),
+    "Use": (use.evaluate, use.recommend, use.export),
     "About": (about.doctor, about.cite),
 }
 for _panel, _functions in _COMMANDS.items():

@@ -9,7 +9,7 @@ import typer
 
 from recdistill.cli.train import OnBadRows
 
-__all__ = ["evaluate", "recommend"]
+__all__ = ["evaluate", "export", "recommend"]
 
 BundlePath = Annotated[Path, typer.Argument(help="A bundle, as `recdistill distill` writes it.", show_default=False)]
 
@@ -104,3 +104,42 @@ def recommend(
     else:
         write(found, out)
         typer.echo(f"Wrote {found.n_rows:,} rows for {len(asked):,} users to {out}")
+
+
+def export(
+    bundle: BundlePath,
+    *,
+    as_format: Annotated[
+        str, typer.Option("--format", help="vectors, onnx, float16, int8 or ann.", show_default=False)
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="vectors: NAME.npz, NAME.safetensors, or a folder for Parquet; onnx: a folder; else a bundle.",
+            show_default=False,
+        ),
+    ],
+    queries: Annotated[int, typer.Option(min=1, help="Users that the parity check asks.")] = 1000,
+    min_overlap: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Share of top-10 lists that must be the same.")
+    ] = None,
+    max_loss: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Share of NDCG@10 that float16 or int8 may lose.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the choice of users.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an export that is there.")] = False,
+) -> None:
+    """Export a bundle: vectors, one ONNX graph, compact tables, or an index. What answers otherwise is not written."""
+    from recdistill.export.exporting import export_bundle
+
+    found = export_bundle(
+        bundle,
+        out,
+        cast("Any", as_format),  # checked there
+        queries=queries,
+        seed=seed,
+        min_overlap=min_overlap,
+        max_loss=max_loss,
+        overwrite=overwrite,
+    )
+    typer.echo(str(found))

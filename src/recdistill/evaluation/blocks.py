@@ -5,23 +5,23 @@ product only proposes: with a bound on its error, the candidates that could be a
 one pair at a time in float64, rounded to float32, and ordered. An answer therefore never depends on the batch, the
 block size or the number of threads, and equal scores are equal, whichever column they stand in.
 
-The partial sort is blocked: the k-th greatest of the maxima of every `depth` items bounds the k-th greatest score from
-below, and only the groups that reach it are looked at again. That is exact, and looks at 1/depth of what a partition of
-whole rows would.
+How the best are found without sorting everything: `evaluation.topk`.
 
-Letters: Q queries, n tile width, m block rows, T tiles, g groups a column, K list, p pairs.
+Letters: Q queries, n tile width, m block rows, T tiles, K list, p pairs.
 """
 
 from __future__ import annotations
 
 import os
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
+from typing_extensions import override
 
-from recdistill.errors import DataError, UsageError, problem
+from recdistill.errors import UsageError, problem
+from recdistill.evaluation.topk import Scratch, Shown, TopK
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,12 +30,10 @@ if TYPE_CHECKING:
 
     from recdistill.data.csr import Csr
 
-__all__ = ["BlockRanker", "Scratch", "Work", "default_threads"]
+__all__ = ["BlockRanker", "Shown", "Work", "default_threads"]
 
-_ROWS = (1, 8, 32)  # block heights: one user, a small request, a whole table
-_SCORES = 1 << 22  # floats of one block's scores that a thread may hold (16 MiB), down to 8 rows
-_PAIRS = 1 << 16  # pairs that are scored exactly at a time
-_DEPTH = 16  # items a group
+_ROWS = (1, 4, 8, 16, 32, 64)  # block heights: one user, a small request, a whole table
+_BEST = 1 << 22  # floats of one block's group maxima that a thread may hold (16 MiB), down to 8 rows
 _WORK = 1 << 20  # floats of work space a thread when targets are ranked (4 MiB)
 
 
@@ -47,18 +45,6 @@ def default_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-class Scratch:
-    """The buffers of one thread, made once and used for every block: fresh ones cost more than the product."""
-
-    def __init__(self, rows: int, tiles: int, width: int, depth: int) -> None:
-        self.rows = rows
-        self.depth = depth
-        groups = -(-tiles // depth)
-        self.scores = np.full((groups * depth, rows, width), -np.inf, np.float32)  # (T, m, n), padded with -inf
-        self.best = np.empty((groups, rows, width), np.float32)  # (g, m, n)
-        self.reach = np.empty((rows, groups, width), np.bool_)  # (m, g, n)
-
-
 class Work:
     """The buffers of one thread that ranks targets."""
 
@@ -67,18 +53,13 @@ class Work:
         self.floats = np.empty(rows * n * floats, np.float32)
 
 
-class BlockRanker(ABC):
+class BlockRanker(TopK):
     """What every ranker of this house shares: blocks, threads, exclusions, ties; a subclass scores.
 
     A subclass sets `n_users`, `n_items`, `tiles`, `width` before use.
     """
 
     n_users: int
-    n_items: int
-    tiles: int
-    """T: how many tiles the catalogue is cut into."""
-    width: int
-    """n: items a tile; the last one is padded."""
 
     def __init__(self, *, threads: int | None) -> None:
         if threads is not None and threads < 1:
@@ -92,10 +73,6 @@ class BlockRanker(ABC):
     @abstractmethod
     def _check(self, queries: NDArray[np.int64]) -> None:
         """Raise `DataError` where a score of these users would not be a finite number."""
-
-    @abstractmethod
-    def _fill(self, queries: NDArray[np.int64], out: NDArray[np.float32]) -> None:
-        """Approximate scores of (m,) users and all items, tile by tile, into `out` (T, m, n)."""
 
     @abstractmethod
     def _gathered(
@@ -115,29 +92,29 @@ class BlockRanker(ABC):
     def _floats(self) -> int:
         """How many numbers of work space `_gathered` needs a pair."""
 
-    @abstractmethod
-    def _margin(self, queries: NDArray[np.int64]) -> NDArray[np.float64]:
-        """(m,) how far an approximate score may be from the exact one; negative where a user scores all items 0."""
-
-    @abstractmethod
-    def _exact(self, queries: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.float32]:
-        """(p,) users, (p,) items -> (p,) scores, each a function of its own pair alone."""
+    @override
+    def _near(self, queries: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.float32]:
+        work = np.empty(len(queries) * self._padded(1) * self._floats, np.float32)
+        return self._gathered(queries, items[:, None], work)[:, 0]
 
     # what everybody asks
 
-    def top_k(self, queries: NDArray[np.int64], k: int, exclude: Csr | None = None) -> NDArray[np.int64]:
+    def top_k(
+        self, queries: NDArray[np.int64], k: int, exclude: Csr | None = None, *, shown: Shown | None = None
+    ) -> NDArray[np.int64]:
         """The best k items of each user; of items with equal scores the smaller row comes first.
 
         Args:
             queries: (Q,) user rows; a row the ranker does not have (-1, or n_users and beyond) gets an empty list.
             k: how many, at least 1; more than there are items is allowed.
             exclude: what is left out, one row per USER ROW (n_users x n_items), indexed by the queries.
+            shown: which items may be in a list; None = all.
 
         Returns:
             (Q, k) int64 item rows, best first, -1 past the end.
 
         Raises:
-            UsageError: k is less than 1, or `exclude` is of another shape.
+            UsageError: k is less than 1, or `exclude` or `shown` is of another shape.
             DataError: a score is not a finite number.
         """
         queries = self._asked(queries)
@@ -154,20 +131,28 @@ class BlockRanker(ABC):
                     allowed=f"({self.n_users}, {self.n_items})",
                 )
             )
+        if shown is not None and shown.mask.shape != (self.n_items,):
+            raise UsageError(
+                problem(
+                    "`shown` must say of every item whether it may be shown",
+                    shown.mask.shape,
+                    allowed=f"({self.n_items},)",
+                )
+            )
         out = np.full((len(queries), k), -1, np.int64)
         places = np.flatnonzero(known)
         if len(places) == 0 or self.n_items == 0:
             return out
         asked = queries[places]
         self._check(asked)
-        rows = self._height(len(asked))
-        depth = _DEPTH if -(-self.tiles // _DEPTH) * self.width >= 4 * k else 1
+        depth = self._depth(k)
+        rows = self._height(len(asked), depth)
 
         def block(start: int) -> None:
             at = slice(start, start + rows)
             scratch = self._borrow(rows, depth)
             try:
-                out[places[at]] = self._best(asked[at], k, exclude, scratch)
+                out[places[at]] = self._best(asked[at], k, exclude, shown, scratch)
             finally:
                 self._idle[rows, depth].append(scratch)
 
@@ -257,8 +242,8 @@ class BlockRanker(ABC):
             )
         return queries.astype(np.int64, copy=False)
 
-    def _height(self, wanted: int) -> int:
-        room = max(_SCORES // (self.tiles * self.width), 8)
+    def _height(self, wanted: int, depth: int) -> int:
+        room = max(_BEST * depth // (self.tiles * self.width), 8)
         return next((r for r in _ROWS if r >= wanted or r * 2 > room), _ROWS[-1])
 
     def _borrow(self, rows: int, depth: int) -> Scratch:
@@ -284,59 +269,6 @@ class BlockRanker(ABC):
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(work, starts))  # list: the first error is raised here
 
-    def _in_parts(self, queries: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.float32]:
-        """`_exact`, a bounded number of pairs at a time."""
-        if len(queries) <= _PAIRS:
-            return self._exact(queries, items) + np.float32(0.0)  # -0.0 becomes 0.0, so that they tie
-        parts = range(0, len(queries), _PAIRS)
-        return np.concatenate([self._in_parts(queries[a : a + _PAIRS], items[a : a + _PAIRS]) for a in parts])
-
-    def _best(self, queries: NDArray[np.int64], k: int, exclude: Csr | None, scratch: Scratch) -> NDArray[np.int64]:
-        """One block: (q,) known users, q <= m -> (q, K)."""
-        q, m, n, depth = len(queries), scratch.rows, self.width, scratch.depth
-        padded = queries if q == m else np.concatenate([queries, np.repeat(queries[:1], m - q)])
-        flat = scratch.scores.reshape(-1)
-        # all tiles in one call: threads that make many small ones wait for each other at the interpreter's lock
-        self._fill(padded, scratch.scores[: self.tiles])
-        scratch.scores[self.tiles - 1, :, self.n_items - (self.tiles - 1) * n :] = -np.inf
-        if exclude is not None:
-            row, item = _pairs(exclude, queries)
-            np.put(flat, ((item // n) * m + row) * n + item % n, -np.inf)
-        np.maximum.reduce(scratch.scores.reshape(-1, depth, m, n), axis=1, out=scratch.best)
-        margin = self._margin(queries)  # (q,)
-        indifferent = margin < 0
-        best = scratch.best[:, :q].transpose(1, 0, 2)  # (q, g, n)
-        # a k-th greatest maximum of coarser groups is a bound too, nearly as tight, and far cheaper to find
-        coarse = best.max(axis=1) if n >= 8 * k else best.reshape(q, -1)
-        if coarse.shape[1] > k:
-            bound = np.partition(coarse, -k, axis=1)[:, -k].astype(np.float64)  # (q,)
-        else:
-            bound = np.full(q, -np.inf)
-        cut = np.nextafter((bound - 2 * margin).astype(np.float32), np.float32(-np.inf))
-        cut = np.where(indifferent, np.float32(np.inf), np.maximum(cut, np.finfo(np.float32).min))  # never -inf itself
-        reach = np.greater_equal(best, cut[:, None, None], out=scratch.reach[:q])
-        row, group = np.divmod(np.flatnonzero(reach), reach[0].size)
-        group, column = np.divmod(group, n)
-        tile = group[:, None] * depth + np.arange(depth)  # (c, depth)
-        place = (tile * m + row[:, None]) * n + column[:, None]
-        # `take` and not brackets, here and where vectors are gathered: it lets other threads go on
-        chosen = np.flatnonzero(np.take(flat, place) >= np.take(cut, row)[:, None])  # among (c, depth)
-        row = np.take(row, chosen // depth)
-        item = np.take((tile * n + column[:, None]).reshape(-1), chosen)
-        out = _ordered(row, item, self._in_parts(queries[row], item), q, k)
-        if indifferent.any():
-            out[indifferent] = self._first_free(queries[indifferent], k, exclude)
-        return out
-
-    def _first_free(self, queries: NDArray[np.int64], k: int, exclude: Csr | None) -> NDArray[np.int64]:
-        """(q,) users to whom all items are equal -> (q, K): the smallest rows that are not excluded."""
-        out = np.full((len(queries), k), -1, np.int64)
-        for place, user in enumerate(queries.tolist()):
-            gone = np.zeros(0, np.int64) if exclude is None else exclude.row(user)
-            free = np.setdiff1d(np.arange(min(k + len(gone), self.n_items)), gone, assume_unique=True)[:k]
-            out[place, : len(free)] = free
-        return out
-
     def _above(
         self,
         near: NDArray[np.float32],
@@ -357,30 +289,3 @@ class BlockRanker(ABC):
         exact = self._in_parts(queries[row], items[row, column])
         half = (exact > score[row]).astype(np.float64) + 0.5 * (exact == score[row])
         return above + np.bincount(row, weights=half, minlength=len(above))
-
-
-def _pairs(rows: Csr, wanted: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(q,) -> each stored (place among `wanted`, column), flat; reads only those rows."""
-    start = rows.indptr[wanted]
-    degrees = rows.indptr[wanted + 1] - start
-    row = np.repeat(np.arange(len(wanted)), degrees)
-    within = np.arange(len(row)) - np.repeat(np.cumsum(degrees) - degrees, degrees)
-    return row, rows.indices[start[row] + within].astype(np.int64)
-
-
-def _ordered(
-    row: NDArray[np.int64], item: NDArray[np.int64], score: NDArray[np.float32], q: int, k: int
-) -> NDArray[np.int64]:
-    """Pairs grouped by row -> (q, K) items, greatest score first, then smallest item; -1 past the end."""
-    if not np.isfinite(score).all():
-        raise DataError(problem("A score is not a finite number", remedy="The vectors are too large: train again"))
-    word = score.view(np.int32).astype(np.int64)
-    word ^= (word >> 31) & 0x7FFFFFFF  # float32 in the order of integers
-    key = (word << 32) | (0xFFFFFFFF - item)  # distinct, so that any sort gives the same order
-    count = np.bincount(row, minlength=q)  # (q,)
-    start = np.cumsum(count) - count
-    lowest = np.iinfo(np.int64).min
-    table = np.full((q, max(int(count.max(initial=0)), k)), lowest, np.int64)  # (q, C)
-    table[row, np.arange(len(row)) - start[row]] = key
-    table = np.sort(table, axis=1)[:, : -k - 1 : -1]  # (q, K)
-    return np.where(table == lowest, -1, 0xFFFFFFFF - (table & 0xFFFFFFFF))

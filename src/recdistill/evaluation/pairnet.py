@@ -98,14 +98,15 @@ class PairNetRanker(BlockRanker):
                 remedy = "Train again with a smaller learning rate"
                 raise DataError(problem(f"The scores of user row {user} are not finite numbers of use", remedy=remedy))
 
-    def _fill(self, queries: NDArray[np.int64], out: NDArray[np.float32]) -> None:
+    def _fill(self, queries: NDArray[np.int64], first: int, out: NDArray[np.float32]) -> None:
         packed, half = self._halves
-        np.matmul(self.arrays["user_mf"][queries] * self.w_mf, packed, out=out)  # (T, m, n)
+        begin, end = first, first + len(out)
+        np.matmul(self.arrays["user_mf"][queries] * self.w_mf, packed[begin:end], out=out)  # (t, m, n)
         mine = self._user_half(queries)  # (m, h)
         work = self._hidden.pop() if self._hidden else np.empty(0, np.float32)
-        for first in range(0, self.tiles, _TILES):
-            last = min(first + _TILES, self.tiles)
-            items = half[first * self.width : last * self.width]  # (t * n, h)
+        for at in range(begin, end, _TILES):
+            last = min(at + _TILES, end)
+            items = half[at * self.width : last * self.width]  # (t * n, h)
             step = max(1, _STEP // items.size)
             if len(work) < step * items.size:
                 work = np.empty(step * items.size, np.float32)
@@ -113,8 +114,8 @@ class PairNetRanker(BlockRanker):
                 some = mine[a : a + step]
                 hidden = work[: len(some) * items.size].reshape(len(some), *items.shape)
                 np.add(items, some[:, None, :], out=hidden)  # (s, t * n, h)
-                deep = self._deep(hidden).reshape(len(some), last - first, self.width)
-                out[first:last, a : a + step] += deep.transpose(1, 0, 2)
+                deep = self._deep(hidden).reshape(len(some), last - at, self.width)
+                out[at - begin : last - begin, a : a + step] += deep.transpose(1, 0, 2)
         self._hidden.append(work)
 
     def _gathered(

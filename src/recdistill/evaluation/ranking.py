@@ -71,8 +71,9 @@ def ranker(kind: str, arrays: Mapping[str, NDArray[np.float32]], *, threads: int
     """The ranker of a stored model.
 
     Args:
-        kind: "vectors" (arrays "user" (U, d), "item" (I, d)), or "neumf" (arrays as in `PairNetRanker`).
-        arrays: by name, float32; may be memory-mapped.
+        kind: "vectors" (arrays "user" (U, d), "item" (I, d); of int8 also "user.scale" (U,), "item.scale" (I,)), or
+            "neumf" (arrays as in `PairNetRanker`).
+        arrays: by name; may be memory-mapped.
         threads: as in `VectorRanker`.
 
     Raises:
@@ -80,7 +81,8 @@ def ranker(kind: str, arrays: Mapping[str, NDArray[np.float32]], *, threads: int
         DataError: an array is missing or of the wrong shape.
     """
     if kind == "vectors":
-        return VectorRanker(_array(arrays, "user"), _array(arrays, "item"), threads=threads)
+        scales = {f"{side}_scale": arrays.get(f"{side}.scale") for side in ("user", "item")}
+        return VectorRanker(_array(arrays, "user"), _array(arrays, "item"), threads=threads, **scales)
     if kind == "neumf":
         return PairNetRanker(arrays, threads=threads)
     raise UnknownName("kind of ranker", kind, RANKERS)

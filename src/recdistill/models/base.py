@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from recdistill.evaluation.ranking import Ranker
     from recdistill.knowledge.view import Kind, View
     from recdistill.query import Query
+    from recdistill.runtime import Precision
     from recdistill.settings import Settings
 
     S = TypeVar("S", bound=Settings)
@@ -49,6 +50,10 @@ class Recommender(nn.Module, ABC):
     """What its views can answer."""
     kind: ClassVar[str]
     """Which ranker serves its arrays: "vectors", "neumf"."""
+    precisions: ClassVar[tuple[Precision, ...]] = ("float32",)
+    """What the products of its layers can be computed in while it is in training."""
+    precision: Precision = "float32"
+    """What they are computed in. Parameters, losses, evaluation and what is served are float32 always."""
     ordered: ClassVar[bool] = False
     """Whether the order of a user's interactions matters to it."""
     n_users: int

@@ -15,7 +15,7 @@ from recdistill.errors import UsageError, problem
 from recdistill.knowledge.vectors import VectorView
 from recdistill.knowledge.view import View
 from recdistill.query import Query
-from recdistill.runtime import drawing
+from recdistill.runtime import drawing, products
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,8 +68,9 @@ class Encoding:
                 some = history if rows is None else history.index_select(0, rows)
                 some = some[:, history.shape[1] - width :]
                 real = some != -1
-                layers = model.layers(model.embedded(some), real, both_ways=self._both_ways)
-                out.append((rows, [each * real[:, :, None] for each in layers]))
+                with products(model.precision if model.training else "float32", history.device):
+                    layers = model.layers(model.embedded(some), real, both_ways=self._both_ways)
+                out.append((rows, [each.to(model.item.dtype) * real[:, :, None] for each in layers]))
         return out
 
     def _whole(self, layer: int) -> Tensor:

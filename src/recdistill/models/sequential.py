@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from recdistill.data.interactions import Interactions
     from recdistill.models.base import LearningBatches
     from recdistill.models.memory import Memory
+    from recdistill.runtime import Precision
 
 __all__ = ["Ending", "Sequential"]
 
@@ -45,6 +46,7 @@ class Sequential(Recommender):
     provides: ClassVar[frozenset[Kind]] = frozenset({Kind.SCORES, Kind.RANKS, Kind.VECTORS, Kind.STATES})
     kind: ClassVar[str] = "vectors"
     ordered: ClassVar[bool] = True
+    precisions: ClassVar[tuple[Precision, ...]] = ("float32", "bfloat16")
     source: ClassVar[str]
     """How errors call it."""
 

@@ -101,7 +101,8 @@ class Study:
     def about(self, row: str) -> dict[str, Any]:
         """Of one row."""
         scene = self.scene
-        teacher = {"model": {**ADAREC, "length": 50, "every": True, **scene.teacher}, "training": self._training}
+        training = {**self._training, "precision": "bfloat16"}
+        teacher = {"model": {**ADAREC, "length": 50, "every": True, **scene.teacher}, "training": training}
         common = {"data": scene.folder, "split": scene.split, "seed": self.seed, "teacher": teacher}
         if row == "teacher":
             return common
@@ -188,7 +189,7 @@ class Study:
             valid=self.parts.valid,
             seed=self.seed,
             settings=about["teacher"]["model"],
-            training=TrainSettings.model_validate(self._training),
+            training=TrainSettings.model_validate(about["teacher"]["training"]),
             checkpoint=self.places.work / self.places.cells.path(label, about, ".safetensors").name,
             watch=[*self.places.watch(label), JsonLines(self.places.work / f"{label}.jsonl")],
         )
@@ -213,6 +214,8 @@ class Study:
         return {
             "designs": {name: each.model_dump(mode="json") for name, each in beside.items()},
             "inherited": {name: found.score(each)["ndcg@10"] for name, each in (beside | always).items()},
+            "derived": {"inherited": found.score(found.derived)["ndcg@10"], "cells": found.derived.operators[0]},
+            "tried": len(found.tried),
             "cost": found.cost,
             "unit": found.costs.unit,
             "history": [{"losses": each.losses, "metrics": each.metrics} for each in found.report.history],

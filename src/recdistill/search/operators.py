@@ -195,7 +195,7 @@ class ConvNorm(OnEdge):
     @override
     def forward(self, x: Tensor, real: Tensor, *, track: bool = True) -> Tensor:
         y = F.conv1d(F.pad(x, self.padding), self.weight, self.bias, dilation=self.dilation)  # (Q, C, T)
-        return self.norm(y, real, track=track)
+        return self.norm(y.to(self.weight.dtype), real, track=track)  # its statistics are sums over many
 
     def folded(self) -> tuple[Tensor, Tensor]:
         """(C, C, k), (C,): weight and bias of the one convolution that is equal to the two in evaluation."""

@@ -34,6 +34,7 @@ from recdistill.search.derive import Design, derive, reestimate
 from recdistill.search.latency import measured
 from recdistill.search.model import Supernet
 from recdistill.search.price import Lagrangian, Price
+from recdistill.search.refine import refine
 from recdistill.search.sampling import Architecture, annealed
 from recdistill.search.space import SPACES
 from recdistill.terms.base import FromInteractions
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from recdistill.search.batches import Part
     from recdistill.search.latency import Timer
     from recdistill.search.model import Cells
+    from recdistill.search.refine import Tried
     from recdistill.search.settings import SearchSettings
     from recdistill.search.space import Space
     from recdistill.training.watch import Report, Watch
@@ -65,7 +67,7 @@ class Found:
     """What a search came to."""
 
     design: Design
-    """The derived cells."""
+    """The cells: the derived ones, refined."""
     supernet: Supernet
     """At the epoch whose derived student was best."""
     report: Report
@@ -77,6 +79,10 @@ class Found:
     """The price list."""
     cost: float
     """Of the design, in `costs.unit`."""
+    derived: Design
+    """The arg-max of alpha, from which `design` was refined."""
+    tried: tuple[Tried, ...]
+    """What the refinement scored, best first; empty where there was none."""
     objective: Objective = field(repr=False)
     """With its terms as they were after the last epoch."""
     _score: Callable[[Design], dict[str, float]] = field(repr=False)
@@ -197,10 +203,20 @@ def search(
         watch=watch,
         keep=keep,
     )
-    best = design()
     fingerprints = {"data": _data(train, valid, candidates).hexdigest(), "prices": costs.digest}
-    best = best.model_copy(update={"fingerprints": {key: value for key, value in fingerprints.items() if value}})
-    return Found(best, net, report, c, seed, costs, costs.of(best, space), objective, score)
+    derived = design()
+    derived = derived.model_copy(update={"fingerprints": {key: value for key, value in fingerprints.items() if value}})
+    tried = refine(
+        derived,
+        lambda one: score(one)[c.metrics[0]],
+        space=space,
+        costs=costs,
+        settings=c.refine,
+        most=most,
+        seed=rng.key(seed, "refine"),
+    )
+    best = tried[0].design.model_copy(update={"fingerprints": derived.fingerprints}) if tried else derived
+    return Found(best, net, report, c, seed, costs, costs.of(best, space), derived, tried, objective, score)
 
 
 def prices(

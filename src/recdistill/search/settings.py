@@ -11,6 +11,7 @@ from recdistill.methods.adarec import COMPAT, AdaRec
 from recdistill.search.cost import Priced
 from recdistill.search.model import Frame
 from recdistill.search.price import Chances
+from recdistill.search.refine import Refine
 from recdistill.settings import Settings
 from recdistill.terms.base import check_negatives
 
@@ -80,6 +81,8 @@ class SearchSettings(Settings):
     """Of alpha."""
     estimate: int = Field(default=32, ge=1)
     """Batches from which a derived student's norms are estimated anew before it is scored."""
+    refine: Refine = Refine()
+    """Designs that are tried in the place of the derived one after the last epoch."""
     metrics: tuple[str, ...] = Field(default=("ndcg@10",), min_length=1)
     """Validation metrics of the derived student; the first one chooses the epoch."""
     protocol: ProtocolName = "full"
@@ -135,6 +138,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "alpha_lr": 2e-5,
         "alpha_weight_decay": 1e-4,
         "patience": 200,
+        "refine": {"designs": 0},
     },
 }
 """Settings by name. "default" is AdaRec as it was meant; "compat" is what the official code does, for comparison: its

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from functools import cached_property
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -18,8 +18,10 @@ from recdistill.errors import UsageError, problem
 from recdistill.evaluation.blocks import default_threads
 from recdistill.evaluation.ranking import VectorRanker
 from recdistill.evaluation.ranking import ranker as ranker_of
-from recdistill.serve.arguments import Wish, among, column, known_items, left_out_of, positive, refuse, sequence
+from recdistill.serve.answers import Answers, nothing
+from recdistill.serve.arguments import Wish, column, known_items, left_out_of, positive, refuse, sequence
 from recdistill.serve.histories import brought
+from recdistill.serve.index import ApproximateRanker
 from recdistill.serve.recommendations import Recommendations
 
 if TYPE_CHECKING:
@@ -29,19 +31,21 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from recdistill.bundle.ann import IndexPart
     from recdistill.data.csr import Csr
     from recdistill.data.histories import Histories
     from recdistill.evaluation.encoded import Encode
     from recdistill.evaluation.ranking import Ranker
     from recdistill.ids import IdTable
+    from recdistill.serve.answers import Untrained
     from recdistill.serve.arguments import Ids
 
-__all__ = ["Service"]
+__all__ = ["Search", "Service"]
 
-_CELLS = 1 << 20  # places of lists, or candidates' scores, that are held at a time
+Search = Literal["auto", "exact", "approximate"]
 
 
-class Service:
+class Service(Answers):
     """Answers from one model that does not change; requests may come from several threads.
 
     Args:
@@ -69,7 +73,7 @@ class Service:
         *,
         encode: Encode | None = None,
         histories: Histories | None = None,
-        trained: Csr | Callable[[], Csr | None] | None = None,
+        trained: Csr | Callable[[], Untrained] | None = None,
     ) -> None:
         sizes = (len(users), len(items))
         tables = [
@@ -90,10 +94,17 @@ class Service:
         self.ranker, self.users, self.items, self.seen, self.popular = ranker, users, items, seen, popular
         self.encode, self.histories = encode, histories
         self._trained = trained
+        self.search = "exact"
+        """How lists are found: "exact", or "approximate: ..." with the recall that was measured."""
 
     @classmethod
     def from_bundle(
-        cls, path: Path | str, *, verify: Literal["headers", "full"] = "headers", threads: int | None = None
+        cls,
+        path: Path | str,
+        *,
+        verify: Literal["headers", "full"] = "headers",
+        threads: int | None = None,
+        search: Search = "auto",
     ) -> Service:
         """Serve a bundle.
 
@@ -101,21 +112,60 @@ class Service:
             path: the bundle's folder.
             verify: "full" also reads every byte; for when a bundle arrives from elsewhere.
             threads: for large requests; None leaves it to the ranker.
+            search: "exact"; "approximate", by the bundle's index; "auto" takes the index where the bundle holds one and
+                the extra `ann` is installed.
 
         Raises:
             BundleError: the bundle is broken.
+            UsageError: an approximate search is asked of a bundle without an index, or voyager is missing.
         """
+        if search not in ("auto", "exact", "approximate"):
+            raise UsageError(problem("'search' must be known", search, allowed=["auto", "exact", "approximate"]))
         opened = bundle.open(path, verify=verify)
         model = ranker_of(opened.manifest.kind, opened.arrays, threads=threads)
+        model, found = searched(model, opened.index, search)
         part, encode, histories = opened.encoder, None, None
         if part is not None:
             threads = default_threads() if threads is None else threads
             where = f"The encoder of {path}"
-            encode = Encoder(part.graph, part.entry, part.table, threads=threads, where=where).encode
+            encode = Encoder(part.graph, part.entry, part.table, scale=part.scale, threads=threads, where=where).encode
             histories = part.histories
-        trained = None if opened.flags is None else lambda: opened.trained  # all of it is read, when first asked
         parts = opened.users, opened.items, opened.seen, opened.popular
-        return cls(model, *parts, trained=trained, encode=encode, histories=histories)
+        made = cls(model, *parts, encode=encode, histories=histories)
+        made._trained = opened.untrained  # all of it is read, when first asked
+        made.search = found
+        return made
+
+    def with_available(self, items: Ids | None) -> Service:
+        """The same service, which shows these items alone: what is in stock, or may be shown now.
+
+        The search obeys the list, so that lists stay `k` long; popular lists are filled up with other available items.
+        What was made ready is shared, and this service stays as it is: a request that has begun sees one list.
+
+        Args:
+            items: external ids; those the catalogue lacks are passed over. None: all.
+
+        Raises:
+            UsageError: none of them is in the catalogue.
+            DataError: an id is neither text nor an integer.
+        """
+        here = copy.copy(self)
+        for made in ("_shown", "_popular_available"):
+            here.__dict__.pop(made, None)
+        here._available = None
+        if items is not None:
+            rows = known_items(self.items, items, "available", [])
+            if not len(rows):
+                remedy = "Give external ids of items, as `recommend` answers with them"
+                raise UsageError(problem("None of the items that may be shown is in the catalogue", remedy=remedy))
+            here._available = np.zeros(len(self.items), np.bool_)
+            here._available[rows] = True
+        return here
+
+    @property
+    def n_available(self) -> int:
+        """How many items may be shown."""
+        return len(self.items) if self._available is None else int(np.count_nonzero(self._available))
 
     def recommend(
         self,
@@ -258,109 +308,9 @@ class Service:
             lists, scores = self._answers(rows, wish)
             return self._told(self.users.external(rows), self._served(rows), lists, scores, ())
 
-        empty = self._told(self.users.external([]), np.zeros(0, np.int64), *_nothing(0, k), ())
+        empty = self._told(self.users.external([]), np.zeros(0, np.int64), *nothing(0, k), ())
         starts = range(0, len(self.users), chunk)
         return write_lists(out, empty, (part(first) for first in starts))
-
-    # who gets what, in rows
-
-    def _answers(self, rows: NDArray[np.int64], wish: Wish) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """(Q,) user rows -> (Q, k) item rows, -1 past the end, and their scores, NaN for popular lists."""
-        lists, scores = _nothing(len(rows), wish.k)
-        served = self._served(rows)
-        known, unknown = np.flatnonzero(served >= 0), np.flatnonzero(served < 0)
-        longest = wish.k + wish.left_out.most
-        step = max(1, _CELLS // max(longest if wish.only is None else len(wish.only), 1))
-        for at in range(0, len(known), step):
-            place = known[at : at + step]
-            found = self._best(rows[place], place, wish)
-            lists[place, : found.shape[1]] = found
-            scores[place, : found.shape[1]] = self.ranker.scores_of(rows[place], found)
-        had = self._had(rows[unknown]) if wish.filter_seen else np.zeros(len(unknown), np.int64)  # cold, not unknown
-        base = self._popular(wish.only)[: longest + int(had.max(initial=0))]
-        step = max(1, _CELLS // max(len(base), 1))
-        for at in range(0, len(unknown), step):
-            place = unknown[at : at + step]
-            whole = np.broadcast_to(base, (len(place), len(base)))
-            gone = wish.left_out.contains(place, whole)
-            some = np.flatnonzero(had[at : at + step])
-            if len(some):
-                gone[some] |= self._seen_among(rows[place[some]], whole[some])
-            found = _kept(whole, gone, wish.k)
-            lists[place, : found.shape[1]] = found
-        return lists, scores
-
-    def _served(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """(Q,) user rows, -1 where the model has learned nothing of the user."""
-        cold = self._cold[0]
-        return rows if cold is None else np.where((rows >= 0) & cold[rows], -1, rows)
-
-    def _had(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """(Q,) user rows, -1 = unknown -> (Q,) how much each has seen."""
-        safe = np.maximum(rows, 0)
-        return (
-            np.where(rows >= 0, self.seen.indptr[safe + 1] - self.seen.indptr[safe], 0) if len(self.users) else rows * 0
-        )
-
-    @cached_property
-    def _cold(self) -> tuple[NDArray[np.bool_] | None, NDArray[np.bool_] | None]:
-        """(U,) users and (I,) items that nothing was learned of; None where there is none."""
-        trained = self._trained() if callable(self._trained) else self._trained
-        if trained is None:
-            return None, None
-        users, items = trained.degrees == 0, np.ones(len(self.items), np.bool_)
-        items[trained.indices] = False
-        return users if users.any() else None, items if items.any() else None
-
-    def _best(self, rows: NDArray[np.int64], place: NDArray[np.int64], wish: Wish) -> NDArray[np.int64]:
-        """(q,) known user rows and their places in the request -> (q, <= k)."""
-        cold = self._cold[1]
-        if wish.only is None:
-            # as many more as may be left out are ranked, so that k remain; exact
-            more = min(wish.k + wish.left_out.most, max(len(self.items), 1))
-            return self._ranked(rows, place, wish, more)
-        items = np.broadcast_to(np.sort(wish.only), (len(rows), len(wish.only)))  # (q, m), smaller row first
-        gone = wish.left_out.contains(place, items)
-        if cold is not None:
-            gone |= cold[items]
-        if wish.filter_seen:
-            gone |= self._seen_among(rows, items)
-        score = np.where(gone, -np.inf, self.ranker.scores_of(rows, items))
-        order = np.argsort(-score, axis=1, kind="stable")
-        return _kept(np.take_along_axis(items, order, 1), np.take_along_axis(gone, order, 1), wish.k)
-
-    def _ranked(self, rows: NDArray[np.int64], place: NDArray[np.int64], wish: Wish, more: int) -> NDArray[np.int64]:
-        """(q,) user rows -> (q, <= k), the best of `more` ranked; those who run short are asked for twice as many."""
-        found = self.ranker.top_k(rows, more, self.seen if wish.filter_seen else None)  # (q, k + e)
-        gone = wish.left_out.contains(place, found)
-        cold = self._cold[1]
-        if cold is None:
-            return _kept(found, gone, wish.k)
-        kept = _kept(found, gone | cold[found], wish.k)
-        if more < len(self.items):
-            short = np.flatnonzero((kept[:, -1] < 0) & (found[:, -1] >= 0))
-            twice = min(2 * more, len(self.items))
-            step = max(1, _CELLS // twice)
-            for at in range(0, len(short), step):
-                some = short[at : at + step]
-                kept[some] = self._ranked(rows[some], place[some], wish, twice)[:, : kept.shape[1]]
-        return kept
-
-    def _seen_among(self, rows: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """(q,) user rows, (q, m) item rows -> (q, m) whether seen; reads these users' rows alone."""
-        starts = self.seen.indptr[rows]
-        degrees = self.seen.indptr[rows + 1] - starts
-        ends = np.cumsum(degrees)
-        within = np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - degrees, degrees)
-        line = np.repeat(np.arange(len(rows)), degrees)
-        keys = line * len(self.items) + self.seen.indices[np.repeat(starts, degrees) + within]  # ascending
-        return among(np.arange(len(rows))[:, None] * len(self.items) + items, keys)
-
-    def _popular(self, only: NDArray[np.int64] | None) -> NDArray[np.int64]:
-        if only is None:
-            return np.asarray(self.popular)
-        first = self.popular[np.isin(self.popular, only)]
-        return np.concatenate([first, only[~np.isin(only, first)]])
 
     # ids to rows and back
 
@@ -389,12 +339,19 @@ class Service:
         )
 
 
-def _kept(lists: NDArray[np.int64], gone: NDArray[np.bool_], k: int) -> NDArray[np.int64]:
-    """(q, m) -> (q, min(k, m)): what is not gone, in its order, -1 past the end."""
-    left = np.where(gone, -1, lists)
-    order = np.argsort(left < 0, axis=1, kind="stable")[:, :k]
-    return np.take_along_axis(left, order, 1)
+def searched(model: Ranker, part: IndexPart | None, search: Search) -> tuple[Ranker, str]:
+    """The ranker that finds lists as asked, and how it does.
 
-
-def _nothing(n: int, k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    return np.full((n, k), -1, np.int64), np.full((n, k), np.nan, np.float32)
+    Raises:
+        UsageError: an approximate search is asked for where it cannot be.
+        BundleError: the index is broken.
+    """
+    if search == "exact" or (search == "auto" and part is None):
+        return model, "exact"
+    if part is None or not isinstance(model, VectorRanker):
+        remedy = "Build one: recdistill export BUNDLE --format ann --out NEW"
+        raise UsageError(problem("This bundle holds no index for approximate search", remedy=remedy))
+    if search == "auto" and find_spec("voyager") is None:
+        return model, "exact: the bundle holds an index, but the extra 'ann' is not installed"
+    told = f"approximate: recall@10 {part.entry.recall:.4f} with ef {part.entry.effort}"
+    return ApproximateRanker.over(model, part), told

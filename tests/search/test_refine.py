@@ -1,0 +1,83 @@
+"""Designs are tried near the derived one: within its price, the best first, the same ones for the same seed."""
+
+from __future__ import annotations
+
+import pytest
+
+from recdistill.search.cost import Shape, counted
+from recdistill.search.derive import Design, named
+from recdistill.search.refine import Refine, refine
+from recdistill.search.space import SPACES
+
+SPACE = SPACES["causal"]
+SHAPE = Shape(width=8, length=10, items=50)
+COSTS = counted(SPACE, SHAPE, "params")
+START = named("nextitnet", SPACE, width=8, depth=2)
+
+
+def skips(design):
+    """A score that is known: the share of edges that are skips."""
+    names = [name for row in design.operators for name in row]
+    return names.count("skip_connect") / len(names)
+
+
+def tried(score=skips, start=START, **changes):
+    settings = Refine(designs=40, parents=4)
+    return refine(start, score, **({"space": SPACE, "costs": COSTS, "settings": settings, "seed": 3} | changes))
+
+
+def test_the_best_design_is_found_and_stands_first():
+    found = tried(settings=Refine(designs=400, parents=4))
+    assert found[0].score == 1.0
+    assert [each.score for each in found] == sorted((each.score for each in found), reverse=True)
+
+
+def test_it_never_ends_below_where_it_began_and_asks_each_design_once():
+    asked = []
+    found = tried(lambda design: asked.append(design.operators) or skips(design))
+    assert asked[0] == START.operators
+    assert len(asked) == len(set(asked)) == len(found) == 40
+    assert found[0].score >= skips(START)
+
+
+def test_of_equal_scores_the_cheaper_design_is_taken():
+    found = tried(lambda _: 1.0)
+    assert [each.cost for each in found] == sorted(each.cost for each in found)
+
+
+@pytest.mark.parametrize("dearer", [0.0, 0.1, 2.0])
+def test_cells_cost_at_most_a_share_more(dearer):
+    most = COSTS.fixed + (COSTS.of(START, SPACE) - COSTS.fixed) * (1 + dearer)
+    found = tried(settings=Refine(designs=30, dearer=dearer))
+    assert max(each.cost for each in found) <= most * (1 + 1e-12)
+    assert all(each.cost == COSTS.of(each.design, SPACE) for each in found)
+
+
+def test_a_budget_is_kept_in_the_place_of_the_share():
+    most = COSTS.of(START, SPACE) * 3
+    found = tried(most=most, settings=Refine(designs=60))
+    assert most >= max(each.cost for each in found) > COSTS.of(START, SPACE) * 1.2
+
+
+def test_the_same_seed_tries_the_same_designs():
+    assert tried() == tried()
+    assert {each.design.operators for each in tried()} != {each.design.operators for each in tried(seed=4)}
+
+
+def test_cells_of_their_own_stay_as_many_as_the_depth_and_keep_the_exit():
+    row = ["skip_connect"] * len(SPACE.edges)
+    start = Design.of(SPACE, [row, row, row], width=8, depth=3, exit=True)
+    found = tried(start=start, most=1e9)
+    assert {(len(each.design.cells), each.design.depth, each.design.exit) for each in found} == {(3, 3, True)}
+    assert any(len(set(each.design.operators)) > 1 for each in found)
+
+
+def test_none_are_tried_when_none_are_wanted():
+    assert tried(settings=Refine(designs=0)) == ()
+
+
+def test_it_ends_when_there_is_nothing_new():
+    row = ["none"] * len(SPACE.edges)
+    nothing = Design.of(SPACE, [row], width=8, depth=1)
+    found = tried(start=nothing, most=0.0, settings=Refine(designs=50))
+    assert [each.design.operators for each in found] == [nothing.operators]
