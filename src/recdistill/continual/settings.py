@@ -132,6 +132,9 @@ class Contrast(Settings):
     anchors: int | None = Field(default=256, ge=1)
     """Asked at a step, of a batch's; the others' part is estimated. None asks all (official code), each against
     everybody of before."""
+    reach: Literal["everybody", "batch"] = "everybody"
+    """Whose vectors these terms move. A softmax gives everybody a gradient, and Adam makes a whole step of the
+    smallest, so that people who are silent in a block drift as far as others; "batch" moves only whom it holds."""
     how: Literal["sum", "mean"] = "sum"
     """Over a batch's anchors. BPR is a sum; the official mean makes these terms 2e5 times weaker a pair."""
     personal: bool = True

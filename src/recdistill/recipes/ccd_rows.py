@@ -95,7 +95,8 @@ _SMALL: dict[str, Any] = {
     "student": {"dim": 8},
     "teachers": _members(2, "mf", 128),
     # a user is in about ten batches of an epoch: once an epoch with ten times the weight, for a tenth of the time
-    "distil": {"passes": "epoch", "weight": 0.1, "training": {"epochs": 30}},
+    # and from the updated student: from scratch, a small block is overfitted before the lists are learned
+    "distil": {"passes": "epoch", "weight": 0.1, "start": "warm", "training": {"epochs": 30}},
     "teach": {"training": {"epochs": 30}, "contrast": {"anchors": 64}},
 }
 """What two cores finish in an evening."""
