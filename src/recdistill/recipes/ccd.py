@@ -237,10 +237,11 @@ def collect(cells: Cells, seeds: Sequence[int] = range(101)) -> dict[str, Any]:
     for scene in SCENES.values():
         rows: dict[str, Any] = {}
         for row in ROWS.values():
-            done = {s: cells.get(_label(scene, row, s), _about(scene, row, s)) for s in seeds}
+            about = _about(scene, row, 0)
+            done = {s: cells.get(_label(scene, row, s), {**about, "seed": s}) for s in seeds}
             there = {s: each for s, each in done.items() if each is not None}
             for s in () if there else seeds:
-                begun = cells.get(_so_far(_label(scene, row, s)), _about(scene, row, s))
+                begun = cells.get(_so_far(_label(scene, row, s)), {**about, "seed": s})
                 if begun is not None:
                     there = {s: begun}
                     break
