@@ -79,10 +79,12 @@ def test_the_commands_are_these_and_each_says_what_it_does():
         "distill",
         "doctor",
         "evaluate",
+        "export",
         "init",
         "recommend",
         "reproduce",
         "search",
+        "serve",
     }
     assert all(each.callback.__doc__ for each in app.registered_commands)
     (group,) = app.registered_groups

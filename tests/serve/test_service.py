@@ -346,5 +346,5 @@ def test_the_page_on_bundles_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     page = Path(__file__).parents[2] / "docs" / "bundle.md"
     monkeypatch.chdir(tmp_path)
     code = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
-    assert len(code) == 3
+    assert len(code) == 4
     exec("\n".join(code), {})  # noqa: S102 - our own page

@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 from typing_extensions import override
 
-from recdistill.cli import about, papers, stream, train, use
+from recdistill.cli import about, papers, serve, stream, train, use
 from recdistill.errors import UnknownName
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def recdistill(
 _COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Start": (train.demo, train.init),
     "Train": (train.distill, train.search, train.compare, papers.reproduce),
-    "Use": (use.evaluate, use.recommend, use.export),
+    "Use": (use.evaluate, use.recommend, use.export, serve.serve),
     "About": (about.doctor, about.cite),
 }
 for _panel, _functions in _COMMANDS.items():

@@ -1,0 +1,109 @@
+"""Looks for a new version every moment, loads it beside the old one, and swaps when it has passed."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from recdistill.errors import RecdistillError
+from recdistill.serve.http.messages import Refused
+from recdistill.serve.http.shelf import load
+
+if TYPE_CHECKING:
+    from recdistill.serve.http.logs import Log
+    from recdistill.serve.http.metrics import Metrics
+    from recdistill.serve.http.shelf import Shelf
+    from recdistill.serve.http.sources import Seen, Source
+    from recdistill.serve.http.version import Version
+    from recdistill.serve.service import Search
+
+__all__ = ["Watcher"]
+
+
+class Watcher:
+    """Keeps a shelf at what its source says.
+
+    Args:
+        source: where versions appear.
+        shelf: what is served.
+        metrics: counts swaps and refusals.
+        log: is told of both.
+        every: seconds between two looks.
+        threads: of a batch.
+        search: how lists are found.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        shelf: Shelf,
+        metrics: Metrics,
+        log: Log,
+        *,
+        every: float = 0.5,
+        threads: int = 1,
+        search: Search = "auto",
+    ) -> None:
+        self._source, self._shelf, self._metrics, self._log = source, shelf, metrics, log
+        self._every, self._threads = every, threads
+        self._search: Search = search
+        self._last: Seen | None = None
+        self._loader = ThreadPoolExecutor(1, "loader")
+        self._lock = asyncio.Lock()
+
+    def begin(self, version: Version) -> None:
+        """Serve what has been loaded before the server began."""
+        self._last = self._source.look()
+        if self._last is not None and self._last.path != version.path:
+            self._last = None  # moved on meanwhile: the first look loads it
+        self._shelf.swap(version)
+        self._told(version, perf_counter())
+
+    async def run(self) -> None:
+        """Look for ever."""
+        while True:
+            await self.look()
+            await asyncio.sleep(self._every)
+
+    async def look(self) -> None:
+        """Look once; what has been seen is not loaded again, whether it was served or refused."""
+        async with self._lock:
+            loop = asyncio.get_running_loop()
+            seen = await loop.run_in_executor(self._loader, self._source.look)
+            if seen is None or seen == self._last:
+                return
+            self._last = seen
+            begun = perf_counter()
+            kept = self._shelf.previous
+            if kept is not None and kept.version.path == seen.path and kept.version.name == seen.name:
+                self._shelf.back()  # a rollback by the pointer: it is there already
+                self._told(kept.version, begun)
+                return
+            try:
+                version = await loop.run_in_executor(self._loader, self._load, seen)
+            except (RecdistillError, OSError, MemoryError) as error:
+                self._refuse(seen, error)
+                return
+            self._shelf.swap(version)
+            self._told(version, begun)
+
+    def close(self) -> None:
+        """Let go of the loader's thread; a check that is under way is left to end."""
+        self._loader.shutdown(wait=False, cancel_futures=True)
+
+    def _load(self, seen: Seen) -> Version:
+        return load(seen, threads=self._threads, search=self._search)
+
+    def _refuse(self, seen: Seen, error: Exception) -> None:
+        name = seen.path.name if seen.name is None else seen.name
+        reason = str(error).replace(f"{seen.path}", name).replace(f"{seen.path.parent}/", "")
+        self._shelf.refused = Refused(name, reason)
+        self._metrics.refused.inc()
+        self._log.warning("version-refused", version=name, reason=reason)
+
+    def _told(self, version: Version, begun: float) -> None:
+        self._metrics.served(version.name)
+        seconds, search = round(perf_counter() - begun, 3), version.service.search
+        self._log.info("version-served", version=version.name, search=search, seconds=seconds)
