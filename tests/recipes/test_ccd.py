@@ -93,6 +93,16 @@ def test_rows_share_the_stages_they_have_in_common(data, small, tmp_path):
     assert names.count("student") == 4
 
 
+def test_the_teachers_of_a_table_are_those_that_taught_its_student(data, small, tmp_path):
+    where = places(tmp_path, data)
+    reproduce(**where, seeds=[1], only=["ccd"], say=lambda _: None)
+    before = {path.name for path in (tmp_path / "a/work/stages").glob("*.safetensors")}
+    reproduce(**where, seeds=[1], only=["teachers"], say=lambda _: None)
+    made = {path.name for path in (tmp_path / "a/work/stages").glob("*.safetensors")} - before
+    assert {name.rsplit("-", 1)[0] for name in made} == {"teacher"}, "only those of the last block were missing"
+    assert len(made) == 3
+
+
 def test_a_killed_run_ends_with_the_same_figures(data, small, tmp_path, monkeypatch):
     whole = reproduce(**places(tmp_path, data), seeds=[1], only=["ccd"], say=lambda _: None)
     left = [6]
