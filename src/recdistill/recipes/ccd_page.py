@@ -49,14 +49,8 @@ def _table(rows: dict[str, Any]) -> list[str]:
         groups = [_over_seeds(row, key) for key in ("new", "old")]
         spread = row["spread of H"]["recall@20 with base"]
         unfinished = "" if row["blocks"] == row["of"] else f" (unfinished: after D{row['blocks'] - 1})"
-        cells = [
-            name + unfinished,
-            str(len(row["seeds"])),
-            f"{la:.4f}",
-            f"{ra:.4f}",
-            f"**{h:.4f}** ({spread:.4f})",
-            without,
-        ]
+        of_users = [f"{x:.4f} ± {1.96 * e:.4f}" for x, e in zip((la, ra), row["errors"], strict=True)]
+        cells = [name + unfinished, str(len(row["seeds"])), *of_users, f"**{h:.4f}** ({spread:.4f})", without]
         lines.append("| " + " | ".join([*cells, f"{ndcg:.4f}", *groups]) + " |")
     return lines
 
