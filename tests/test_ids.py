@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recdistill.errors import DataError
-from recdistill.ids import IdTable, _packed
+from recdistill.ids import IdTable, _packed, text_keys
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 int64s = st.integers(-(2**63), 2**63 - 1)
@@ -192,3 +192,17 @@ def test_an_empty_table_knows_nobody():
     assert (len(table), table.rows(["a", "1"]).tolist(), table.external([]).tolist()) == (0, [-1, -1], [])
     assert table.grown([4]).rows([4]).tolist() == [0]
     assert repr(IdTable.from_ids(["a", "b", "c", "d"])) == "IdTable(4 str ids: 'a', 'b', 'c', ...)"
+
+
+def test_keys_of_texts_tell_lengths_bytes_and_places_apart_and_never_change():
+    texts = ["", "a", "b", "ab", "ba", "a" * 8, "a" * 9, "a" * 16, "a\0", "é", "user_0000001", "user_0000002"]
+    keys = text_keys(texts)
+    assert keys.dtype == np.int64
+    assert len(set(keys.tolist())) == len(texts)
+    np.testing.assert_array_equal(text_keys(texts[::-1]), keys[::-1])
+    many = text_keys([f"user_{n:09d}" for n in range(200_000)]).view(np.uint64)
+    assert len(np.unique(many)) == 200_000
+    assert abs(np.bincount((many >> np.uint64(56)).astype(int), minlength=256) - 781).max() < 200, "every byte is used"
+    assert len(text_keys([])) == 0
+    # worked by hand from SplitMix64: an empty text is one mixing of the golden ratio
+    assert text_keys([""]).view(np.uint64)[0] == 0xE220A8397B1DCDAF

@@ -24,11 +24,13 @@ if TYPE_CHECKING:
 
     from recdistill.external import ExternalIds
 
-__all__ = ["IdKind", "IdTable"]
+__all__ = ["IdKind", "IdTable", "mixed", "text_keys"]
 
 IdKind = Literal["int", "str"]
 
-_ODD = np.uint64(0x9E3779B97F4A7C15)
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_MIX1 = np.uint64(0xBF58476D1CE4E5B9)
+_MIX2 = np.uint64(0x94D049BB133111EB)
 _FEW = 16  # ids that are searched for one by one
 _CHUNK_BYTES = 1 << 24  # of a block of padded ids while searching
 _DENSE_BYTES = 1 << 28  # above it, ids are sorted as Python bytes instead of a padded matrix
@@ -308,6 +310,17 @@ def _compare(
     return np.where(difference != 0, difference, size - lengths)  # equal as far as it goes: the shorter comes first
 
 
+def text_keys(texts: Sequence[str]) -> NDArray[np.int64]:
+    """(n,) texts -> (n,) int64 hashes of length and utf-8 bytes; the same on every machine, and in every version.
+
+    Among 100 million texts the chance that any two share a hash is 3 in 10,000.
+
+    Raises:
+        DataError: a text holds half of a surrogate pair.
+    """
+    return _hashes(*_packed(np.array([*texts, None], object)[:-1])).view(np.int64)
+
+
 def _hashes(text: NDArray[np.uint8], offsets: NDArray[np.int64]) -> NDArray[np.uint64]:
     """Packed strings -> (n,) hashes of length and bytes, eight bytes at a time."""
     lengths = np.diff(offsets)
@@ -317,13 +330,18 @@ def _hashes(text: NDArray[np.uint8], offsets: NDArray[np.int64]) -> NDArray[np.u
         size = lengths[start : start + step]
         width = max(8, -(-int(size.max()) // 8) * 8)
         words = _padded(text, offsets[start : start + len(size)], size, width).view(np.uint64)  # (chunk, width / 8)
-        mixed = size.astype(np.uint64)
+        hashed = mixed(size.astype(np.uint64) + _GOLDEN)
         for column in range(words.shape[1]):
-            next_ = (mixed ^ words[:, column]) * _ODD
-            next_ ^= next_ >> np.uint64(29)
-            mixed = np.where(size > 8 * column, next_, mixed)  # padding does not count
-        hashes[start : start + len(size)] = mixed
+            hashed = np.where(size > 8 * column, mixed((hashed ^ words[:, column]) * _GOLDEN), hashed)  # no padding
+        hashes[start : start + len(size)] = hashed
     return hashes
+
+
+def mixed(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """(n,) words, each bit of which changes half of the bits: the finaliser of SplitMix64 (Steele, OOPSLA 2014)."""
+    x = (x ^ (x >> np.uint64(30))) * _MIX1
+    x = (x ^ (x >> np.uint64(27))) * _MIX2
+    return x ^ (x >> np.uint64(31))
 
 
 def _padded(

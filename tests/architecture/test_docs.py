@@ -19,6 +19,8 @@ from recdistill.recipes import runfile, searchfile
 from recdistill.recipes.reproduce import markdown, summary
 from recdistill.recipes.runfile import RunSettings
 from recdistill.settings import load
+from recdistill.stream import settings as stream_settings
+from recdistill.stream import stream
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -98,6 +100,9 @@ def test_the_page_of_commands_lists_every_command_and_every_key():
 
 @pytest.mark.parametrize("file", sorted((ROOT / "examples").glob("*.toml")), ids=lambda file: file.name)
 def test_every_run_file_that_is_shipped_is_valid(file):
+    if "blocks" in load(file):
+        stream.method_of(stream_settings.read(file))
+        return
     kind = searchfile if "search" in load(file) else runfile
     kind.resolve(kind.read(file))
 

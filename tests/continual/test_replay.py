@@ -31,6 +31,25 @@ def test_ranks_are_those_of_the_naive_form_with_and_without_a_mask(monkeypatch, 
                 assert found[row, column] == want
 
 
+@pytest.mark.parametrize("room", [3, 1 << 20])
+def test_ranks_among_some_items_are_theirs_scaled_up_to_what_is_counted(monkeypatch, room):
+    monkeypatch.setattr(replay, "_SCORES", room)
+    users, items = np.array([0, 3, 6]), np.array([[5, 0, -1], [1, 2, 10], [8, 8, 4]])
+    among = np.array([1, 2, 5, 9])
+    for without in (None, WITHOUT):
+        found = ranks((USER, ITEM), users, items, without=without, among=among)
+        for row, u in enumerate(users):
+            scores = USER[u] @ ITEM.T
+            gone = set() if without is None else set(without.row(u).tolist())
+            left = [j for j in among.tolist() if j not in gone]
+            for column, i in enumerate(items[row]):
+                above = sum(scores[j] > scores[i] for j in left)
+                want = 0 if i < 0 else np.rint(above * (11 - len(gone)) / max(len(left), 1))
+                assert found[row, column] == want
+    everything = ranks((USER, ITEM), users, items, without=WITHOUT, among=np.arange(11))
+    np.testing.assert_array_equal(everything, ranks((USER, ITEM), users, items, without=WITHOUT))
+
+
 def test_candidates_are_the_head_of_a_sources_list_without_the_last_two_blocks_and_labels_are_its_sigmoids():
     (memory,) = memories([((USER[:5], ITEM[:9]), 2), (None, 3), ((USER, ITEM), 0)], depth=4, without=WITHOUT)
     assert memory.users.tolist() == [0, 1, 2, 3, 4]

@@ -70,6 +70,9 @@ def test_the_table_is_written_and_a_second_call_repeats_nothing(data, small, tmp
     assert np.isnan(a[np.triu_indices(3, 1)]).all(), "no block is asked before it came"
     whole = continual(a, decimals=4)
     assert row["recall@20 with base"][-1] == [whole[-1].la, whole[-1].ra, whole[-1].h]
+    errors = np.array(row["error"], np.float64)
+    expected = [np.sqrt((np.diag(errors) ** 2).sum()) / 3, np.sqrt((errors[2] ** 2).sum()) / 3]
+    np.testing.assert_allclose(found["scenes"]["tiny"]["rows"]["ccd"]["errors"], expected)
     assert row["new"][0] is None
     assert row["new"][2] is not None
     text = (tmp_path / "a" / "ccd.md").read_text()
@@ -88,6 +91,16 @@ def test_rows_share_the_stages_they_have_in_common(data, small, tmp_path):
     # distilled from blocks 0 and 1 by "ccd"; "without replay" shares the first, and has its own second
     assert names.count("distil") == 3
     assert names.count("student") == 4
+
+
+def test_the_teachers_of_a_table_are_those_that_taught_its_student(data, small, tmp_path):
+    where = places(tmp_path, data)
+    reproduce(**where, seeds=[1], only=["ccd"], say=lambda _: None)
+    before = {path.name for path in (tmp_path / "a/work/stages").glob("*.safetensors")}
+    reproduce(**where, seeds=[1], only=["teachers"], say=lambda _: None)
+    made = {path.name for path in (tmp_path / "a/work/stages").glob("*.safetensors")} - before
+    assert {name.rsplit("-", 1)[0] for name in made} == {"teacher"}, "only those of the last block were missing"
+    assert len(made) == 3
 
 
 def test_a_killed_run_ends_with_the_same_figures(data, small, tmp_path, monkeypatch):
@@ -112,6 +125,31 @@ def test_a_killed_run_ends_with_the_same_figures(data, small, tmp_path, monkeypa
     assert one == two
 
 
+def test_what_is_known_of_an_unfinished_row_is_printed_as_unfinished(data, small, tmp_path, monkeypatch):
+    where = places(tmp_path, data)
+    real = lineage.Lineage.after
+
+    def until_the_second_block(self, k):
+        if k == 2:
+            raise KeyboardInterrupt
+        return real(self, k)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lineage.Lineage, "after", until_the_second_block)
+        with pytest.raises(KeyboardInterrupt):
+            reproduce(**where, seeds=[1], only=["fine-tune"], say=lambda _: None)
+    found = reproduce(**where, seeds=[1], only=["popularity so far"], say=lambda _: None)
+    row = found["scenes"]["tiny"]["rows"]["fine-tune"]
+    assert (row["blocks"], row["of"]) == (2, 3)
+    assert len(row["mean"]["recall@20 with base"]) == 2
+    lines = (tmp_path / "a" / "ccd.md").read_text().splitlines()
+    assert any(line.startswith("| fine-tune (unfinished: after D1) | 1 |") for line in lines)
+    (curve,) = [line for line in lines if line.startswith("| fine-tune | 0.")]
+    assert curve.endswith(" |  |")
+    reproduce(**where, seeds=[1], only=["fine-tune"], say=lambda _: None)
+    assert "unfinished" not in (tmp_path / "a" / "ccd.md").read_text()
+
+
 @pytest.mark.slow
 def test_every_row_runs(data, small, tmp_path):
     found = reproduce(**places(tmp_path, data), seeds=[1], only=list(ROWS), say=lambda _: None)
@@ -132,6 +170,7 @@ def test_popularity_is_measured_as_worked_by_hand(tmp_path):
     found = measured(stream, lineage.Lineage(stream, "popularity", lambda _: None, seed=0, keep=None).after)
     # four items, lists of twenty: everything that is not masked is found
     assert found["recall@20"] == [[1.0, None], [1.0, 1.0]]
+    assert found["error"] == [[0.0, None], [0.0, 0.0]]
     assert found["new"] == [None, None]
     assert found["old"] == [None, 1.0]
 

@@ -123,5 +123,5 @@ def test_the_stages_of_matrix_factorisation_end_in_the_same_bytes_too(tmp_path, 
                 stream.step(blocks=2 - len(done), watch=watch)
             except Cut:
                 continue
-    assert len(watch.cuts) == 2 * 9 * 2  # cycles, stages, events
+    assert len(watch.cuts) == 2 * 11 * 2  # cycles, stages, events
     assert content(tmp_path / "cut") == content(tmp_path / "whole")

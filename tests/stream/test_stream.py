@@ -116,8 +116,7 @@ def test_a_failed_gate_keeps_the_version_says_why_and_stops_neither_ingest_nor_t
         stream.ingest(events, now=0.0)
         method = Worse(toy.Toy())
         assert stream.step(stages=method) == [0, 1, 2]
-        (first,) = stream.versions.names()
-        assert stream.versions.serving() == first
+        assert [name[:7] for name in stream.versions.names()] == ["000000d", "000001d", "000002d"]
         gate = stream.journal().find(1, "gate").measured
         (failed,) = [check for check in gate["checks"] if not check["passed"]]
         assert failed["name"] == "newest block"
@@ -132,9 +131,56 @@ def test_a_failed_gate_keeps_the_version_says_why_and_stops_neither_ingest_nor_t
         assert stream.ingest(events).repeated > 0
 
 
+class WorseDistilled:
+    """From cycle 1 on, what is distilled lists nothing."""
+
+    def __init__(self, toy, value):
+        self.inner, self.value, self.starts, self.averaged = toy, value, {}, {}
+
+    def __getattr__(self, name):
+        return getattr(self.inner, name)
+
+    def student(self, job, **given):
+        self.starts[job.cycle] = given["start"]
+        return self.inner.student(job, **given)
+
+    def distil(self, job, **given):
+        out = self.inner.distil(job, **given)
+        if job.cycle == 0:
+            return out
+        return replace(out, arrays={**out.arrays, "user": np.full_like(out.arrays["user"], self.value)})
+
+    def ranked(self, stage, arrays, users, k, without):
+        if stage == "distil" and not arrays["user"][0, 0] > 0:
+            return np.full((len(users), k), -1, np.int64)
+        return self.inner.ranked(stage, arrays, users, k, without)
+
+    def proxies(self, job, *, distilled, before):
+        self.averaged[job.cycle] = distilled["user"].copy()
+        return self.inner.proxies(job, distilled=distilled, before=before)
+
+
+@pytest.mark.parametrize(("value", "why"), [(-1.0, "recall@20 on the newest block 0.0000"), (np.nan, "user hold NaN")])
+def test_a_distilled_student_that_fails_is_not_served_nor_gone_on_from_nor_remembered(  # noqa: PLR0917
+    tmp_path, events, settings, toy, value, why
+):
+    with Stream.create(tmp_path / "s", settings.replace("worse = 1.0", "worse = 0.9")) as stream:
+        stream.ingest(events, now=0.0)
+        method = WorseDistilled(toy.Toy(), value)
+        assert stream.step(stages=method) == [0, 1, 2]
+        assert [name[:7] for name in stream.versions.names()] == ["000000d", "000001-", "000002-"]
+        assert stream.versions.serving() == stream.versions.names()[-1]
+        updated = stream.objects.get(stream.journal().find(1, "student").object).arrays["user"]
+        np.testing.assert_array_equal(method.starts[2]["user"], updated)
+        np.testing.assert_array_equal(method.averaged[1], updated)
+        found = status(stream, now=0.0)
+        assert [cycle.distilled for cycle in found.cycles] == [True, False, False]
+        assert any(line.startswith(f"distilled: {why}") for line in found.cycles[1].why)
+
+
 def test_a_student_that_is_not_a_number_is_never_served(stream, toy):
     stream.step(stages=Worse(toy.Toy(), np.nan))
-    assert len(stream.versions.names()) == 1
+    assert not [name for name in stream.versions.names() if name.startswith(("000001-", "000002-"))]
     (check,) = stream.journal().find(1, "gate").measured["checks"]
     assert check == {"name": "finite", "passed": False, "why": "user hold NaN or infinity"}
 
@@ -176,7 +222,7 @@ def test_new_users_must_be_ranked_better_than_by_popularity(tmp_path, events, se
 
 
 def test_rollback_is_a_pointer_and_the_next_version_replaces_it(stream, toy):
-    stream.step(stages=toy.Toy(), blocks=2)
+    stream.step(stages=toy.Toy(), blocks=1)
     one, two = stream.versions.names()
     assert stream.versions.serving() == two
     before = bundle.open(stream.folder / "serving").manifest.digest
@@ -195,9 +241,10 @@ def test_rollback_is_a_pointer_and_the_next_version_replaces_it(stream, toy):
 
 def test_a_version_that_was_rolled_back_is_not_served_again_by_a_step_that_was_killed(stream, toy):
     stream.step(stages=toy.Toy(), blocks=2)
-    one, _ = stream.versions.names()
-    stream.rollback()
-    stream.ledger.index.run("DELETE FROM stage WHERE cycle = 1 AND stage IN ('publish', 'proxies')")
+    one = stream.versions.names()[0]
+    stream.rollback(one)
+    again = "DELETE FROM stage WHERE cycle = 1 AND stage IN ('publish', 'publish[distil]', 'proxies')"
+    stream.ledger.index.run(again)
     stream.step(stages=toy.Toy(), blocks=1)
     assert stream.versions.serving() == one
 
@@ -272,9 +319,13 @@ def test_status_tells_where_it_stands_as_a_table_as_json_and_as_a_page(stream, t
     assert found.cycles[1].student == pytest.approx({"LA": la, "RA": ra, "H": 2 * la * ra / (la + ra)})
     assert found.due[0].startswith("cycle 2: collect")
     assert json.loads(json.dumps(found.plain()))["serving"] == found.serving
-    said = Console(width=200, file=io.StringIO())
+    said = Console(width=80, file=io.StringIO())
     said.print(table(found))
-    assert "recall@20 on the holdouts" in said.file.getvalue()
+    lines = said.file.getvalue().splitlines()
+    assert any("recall@20 on holdouts" in line for line in lines)
+    (row,) = [line for line in lines if line.startswith("    1 ")]
+    assert row.rstrip().endswith("yes/yes"), "whole in 80 columns"
+    assert any(line.startswith("cycle 1 took ") for line in lines)
     page = StreamPage(found, settings="seed = 3 <&>").render()
     assert "<svg" in page
     assert "seed = 3 &lt;&amp;&gt;" in page

@@ -51,6 +51,25 @@ def test_the_items_of_a_batch_are_its_positives(net):
     assert found.of == "items"
 
 
+@pytest.mark.parametrize(("side", "other"), [("user", "item"), ("item", "user")])
+def test_only_whom_the_batch_holds_is_moved_where_that_is_asked_and_values_are_the_same(net, side, other):
+    graph = GRAPH if side == "user" else GRAPH.transposed()
+    old = torch.randn(graph.n_rows, 3, generator=torch.Generator().manual_seed(5))
+    few = Batch(Query(torch.tensor([0, 3])), torch.tensor([2, 1]), torch.tensor([[1], [2]]))
+    values = {}
+    for reach in ("everybody", "batch"):
+        net.zero_grad(set_to_none=True)
+        term = GraphContrast(old, graph, side=side, other=other, reach=reach)
+        values[reach] = term(net.view(few.query), None, few, Clock()).value
+        values[reach].sum().backward()
+        table = net.item if other == "item" else net.user
+        moved = (table.grad.abs().sum(1) > 0).tolist()
+        held = {"item": [1, 2], "user": [0, 3]}[other]
+        rows = range(graph.n_columns) if reach == "everybody" else held
+        assert [row for row, one in enumerate(moved) if one] == list(rows)
+    torch.testing.assert_close(values["batch"], values["everybody"])
+
+
 def test_a_part_of_the_anchors_estimates_the_sum_of_all(net, old):
     whole = GraphContrast(old, GRAPH, side="user", other="item")(net.view(BATCH.query), None, BATCH, Clock())
     part = GraphContrast(old, GRAPH, side="user", other="item", anchors=1)

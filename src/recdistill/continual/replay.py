@@ -102,7 +102,12 @@ def memories(
 
 
 def ranks(
-    reference: Vectors, users: NDArray[np.int64], items: NDArray[np.integer], *, without: Csr | None
+    reference: Vectors,
+    users: NDArray[np.int64],
+    items: NDArray[np.integer],
+    *,
+    without: Csr | None,
+    among: NDArray[np.int64] | None = None,
 ) -> NDArray[np.int64]:
     """(m,) users, (m, A) items -> (m, A) how many items the reference scores above each; of equals, none.
 
@@ -111,7 +116,10 @@ def ranks(
         users: user rows.
         items: item rows, -1 = none (rank 0).
         without: U x I, what is not counted; None counts everything.
+        among: (s,) distinct item rows to count among, scaled up to all; None counts all.
     """
+    if among is not None and len(among) < len(reference[1]):
+        return _estimated(reference, users, items, without=without, among=among)
     user, item = reference
     out = np.zeros(items.shape, np.int64)
     size = max(1, _SCORES // max(len(item), 1))
@@ -125,6 +133,40 @@ def ranks(
         scores.sort(axis=1)
         place = torch.searchsorted(torch.from_numpy(scores), torch.from_numpy(mine), right=True).numpy()
         out[at : at + size] = np.where(asked >= 0, len(item) - place, 0)
+    return out
+
+
+def _estimated(
+    reference: Vectors,
+    users: NDArray[np.int64],
+    items: NDArray[np.integer],
+    *,
+    without: Csr | None,
+    among: NDArray[np.int64],
+) -> NDArray[np.int64]:
+    """`ranks`, counted among a sample: unbiased over samples, off by I sqrt(p (1 - p) / s) at a share p above."""
+    user, item = reference
+    some_items = item[among]
+    column = np.full(len(item), -1, np.int64)
+    column[among] = np.arange(len(among))
+    out = np.zeros(items.shape, np.int64)
+    size = max(1, _SCORES // max(len(among), 1))
+    for at in range(0, len(users), size):
+        some, asked = users[at : at + size], items[at : at + size]
+        mine = _scores(user[some], item, asked.astype(np.int64))  # (c, A)
+        scores = user[some] @ some_items.T  # (c, s)
+        share = np.full(len(some), len(item) / len(among))
+        if without is not None:
+            rows = without.select(some)
+            owner, place = np.repeat(np.arange(len(some)), rows.degrees), column[rows.indices]
+            owner, place = owner[place >= 0], place[place >= 0]
+            scores[owner, place] = -np.inf
+            left = len(among) - np.bincount(owner, minlength=len(some))
+            share = (len(item) - rows.degrees) / np.maximum(left, 1)
+        scores.sort(axis=1)
+        found = torch.searchsorted(torch.from_numpy(scores), torch.from_numpy(mine), right=True).numpy()
+        above = np.rint((len(among) - found) * share[:, None]).astype(np.int64)
+        out[at : at + size] = np.where(asked >= 0, above, 0)
     return out
 
 
@@ -166,7 +208,7 @@ class Remembered:
         reference = self._reference()
         without = self._without if self._c.masks == "alike" else None
         parts: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]] = []
-        found = self._ranks(reference, without)
+        found = self._ranks(reference, without, epoch)
         for at, (source, there) in enumerate(zip(self._sources, found, strict=True)):  # (m, A)
             weight = self._c.sharpness * (there - np.arange(source.items.shape[1]))
             weight = weight + rng.gumbel(rng.key(self._seed, "replay", epoch, at), source.users, weight.shape[1])
@@ -181,14 +223,18 @@ class Remembered:
         user, item, label = (np.concatenate(column) for column in zip(*parts, strict=True))
         return user, merged(user * self._n_items + item, item, label), label
 
-    def _ranks(self, reference: Vectors, without: Csr | None) -> list[NDArray[np.int64]]:
+    def _ranks(self, reference: Vectors, without: Csr | None, epoch: int) -> list[NDArray[np.int64]]:
         """(m, A) of each source; those of the same users share one sort of the reference's scores."""
+        among = None
+        if self._c.among is not None:
+            order = rng.permutation(rng.key(self._seed, "among", epoch), len(reference[1]))
+            among = np.sort(order[: self._c.among])
         first = self._sources[0].users
         if not all(np.array_equal(source.users, first) for source in self._sources):
-            return [ranks(reference, source.users, source.items, without=without) for source in self._sources]
+            return [ranks(reference, s.users, s.items, without=without, among=among) for s in self._sources]
         items = np.concatenate([source.items for source in self._sources], 1)
         edges = np.cumsum([source.items.shape[1] for source in self._sources])[:-1]
-        return np.split(ranks(reference, first, items, without=without), edges, axis=1)
+        return np.split(ranks(reference, first, items, without=without, among=among), edges, axis=1)
 
 
 def merged(key: NDArray[np.int64], item: NDArray[np.int64], label: NDArray[np.float32]) -> NDArray[np.int64]:

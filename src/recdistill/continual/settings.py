@@ -112,6 +112,9 @@ class Replay(Settings):
     """The weight falls as `exp(-epoch / period)`; None keeps it."""
     redraw: int = Field(default=5, ge=1)
     """Epochs between draws."""
+    among: int | None = Field(default=None, ge=1)
+    """Ranks in the reference are counted among so many items, drawn anew each time, and scaled up; None counts all. At
+    1024 and eps 1e-4 weights are off by 2 % on Yelp, 6 % on Gowalla, for a tenth of the time."""
     users: int | None = Field(default=None, ge=1)
     """Whose memory is replayed: so many of those known, chosen once a stage; None = everybody's (official code). At a
     million users everybody's ranks cost more than the learning."""
@@ -129,6 +132,9 @@ class Contrast(Settings):
     anchors: int | None = Field(default=256, ge=1)
     """Asked at a step, of a batch's; the others' part is estimated. None asks all (official code), each against
     everybody of before."""
+    reach: Literal["everybody", "batch"] = "everybody"
+    """Whose vectors these terms move. A softmax gives everybody a gradient, and Adam makes a whole step of the
+    smallest, so that people who are silent in a block drift as far as others; "batch" moves only whom it holds."""
     how: Literal["sum", "mean"] = "sum"
     """Over a batch's anchors. BPR is a sum; the official mean makes these terms 2e5 times weaker a pair."""
     personal: bool = True

@@ -114,6 +114,7 @@ def contrasted(old: Vectors | None, before: Csr, settings: Contrast, *, seed: in
             temperature=c.temperature,
             anchors=c.anchors,
             how=c.how,
+            reach=c.reach,
             personal=own,
             seed=seed,
         )

@@ -19,6 +19,7 @@ from recdistill.data.formats.roles import canonical
 from recdistill.data.formats.text import first_lines, kind_of
 from recdistill.data.sources import read
 from recdistill.errors import DataError, problem
+from recdistill.ids import text_keys
 from recdistill.ledger import keys
 
 if TYPE_CHECKING:
@@ -77,11 +78,11 @@ class Events:
             if len(ids) != len(log):
                 what = f"There are {len(ids):,} event ids for {len(log):,} events"
                 raise DataError(problem(what, remedy="Give every event its id, or none"))
-            key = keys.combined(keys.of_text([str(i) for i in ids.tolist()]))
+            key = keys.combined(text_keys([str(i) for i in ids.tolist()]))
         else:
             said = keys.combined(
-                keys.of_text(users)[log.user],
-                keys.of_text(items)[log.item],
+                text_keys(users)[log.user],
+                text_keys(items)[log.item],
                 np.full(len(log), _NO_TIME) if log.timestamp is None else log.timestamp,
                 np.zeros(len(log), np.int64) if log.weight is None else log.weight.view(np.int32).astype(np.int64),
             )

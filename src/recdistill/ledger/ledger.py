@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from recdistill.errors import UsageError, problem
+from recdistill.ids import text_keys
 from recdistill.ledger import keys, segments
 from recdistill.ledger.blocks import Block, Rule, cut
 from recdistill.ledger.index import Index
@@ -198,7 +199,7 @@ class Ledger:
 
     def _marks(self, users: list[str]) -> NDArray[np.int64]:
         salt = int(self.index.value("SELECT value FROM about WHERE name = 'salt'"))
-        return keys.combined(keys.of_text(users), np.full(len(users), salt))
+        return keys.combined(text_keys(users), np.full(len(users), salt))
 
     def _write(self, block: Block) -> None:
         self.index.run(f"INSERT OR REPLACE INTO block ({_BLOCK}) VALUES (?,?,?,?,?,?,?,?,?,?,?)", *astuple(block))  # noqa: S608

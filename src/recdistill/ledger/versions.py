@@ -1,6 +1,7 @@
 """Published versions: bundles beside each other, and a link that says which one is served.
 
     versions/000004-3f9a01c2/    a bundle: the student of cycle 4
+    versions/000004d-77b0e9a4/   the one distilled at the end of that cycle
     serving                      a symbolic link to one of them, replaced in one step
 
 `serving` is a bundle to everyone who opens it; a request that has opened one version keeps it.
@@ -39,9 +40,9 @@ class Versions:
         self.folder, self.link = folder / "versions", folder / "serving"
 
     @staticmethod
-    def name(cycle: int, key: str) -> str:
-        """What the version of a cycle is called."""
-        return f"{cycle:06d}-{key[:8]}"
+    def name(cycle: int, key: str, *, distilled: bool = False) -> str:
+        """What a version of a cycle is called; names ascend as versions are made."""
+        return f"{cycle:06d}{'d' if distilled else ''}-{key[:8]}"
 
     def names(self) -> list[str]:
         """All that are kept, oldest first."""

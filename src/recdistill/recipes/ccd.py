@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from recdistill.errors import UnknownName
 from recdistill.evaluation.continual import continual
 from recdistill.evaluation.evaluate import evaluate
 from recdistill.recipes.ccd_page import markdown
+from recdistill.recipes.ccd_rows import MAIN, ROWS, SCENES, Row, Scene
 from recdistill.recipes.cells import Cells, write_text
 from recdistill.recipes.lineage import Kept, Lineage
 
@@ -36,125 +37,10 @@ if TYPE_CHECKING:
     from recdistill.evaluation.ranking import Ranker
     from recdistill.training.watch import Watch
 
-__all__ = ["SCENES", "Row", "Scene", "collect", "markdown", "reproduce"]
+__all__ = ["ROWS", "SCENES", "Row", "Scene", "collect", "markdown", "measured", "reproduce"]
 
 _WAIT = 10.0
 _METRICS = ("recall@20", "ndcg@20")
-_CALIBRATION: dict[str, Any] = {"decay": "all"}
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One way along the stream, with what it sets otherwise than its scene."""
-
-    name: str
-    how: str
-    """One of `lineage.HOWS`."""
-    settings: dict[str, Any] = field(default_factory=dict[str, Any])
-    taught: bool = True
-    """Whether teachers learn from the student's side."""
-    tuned: bool = False
-    """With the official scripts' settings of every block."""
-    student: bool = True
-    """False of rows about teachers."""
-
-
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """A stream, a student and an ensemble."""
-
-    name: str
-    title: str
-    folder: str
-    settings: dict[str, Any]
-    clean: bool = False
-    published: str = ""
-    """Whose gains stand beside it: "gowalla" or "yelp"; only a LightGCN student is of the published kind."""
-
-
-def _rows() -> tuple[Row, ...]:
-    no_replay = {"stability": 0, "plasticity": 0}
-    official_training = {"update": {"training": _CALIBRATION}, "plain": _CALIBRATION}
-    return (
-        Row("popularity so far", "popularity"),
-        Row("popularity of the block", "popularity-now"),
-        Row("full-batch", "full-batch", official_training),
-        Row("fine-tune", "fine-tune", official_training),
-        Row("fine-tune, decay of touched rows", "fine-tune"),
-        Row("spmf", "spmf"),
-        Row("lwc-kd", "lwc-kd", {"teach": {"contrast": {"personal": False}}}),
-        Row("lwc-kd with piw", "lwc-kd"),
-        Row("replay alone", "replay"),
-        Row("no update", "static"),
-        Row("distil alone", "distil-only", taught=False),
-        Row("ccd", "ccd"),
-        Row("ccd, settings of each block", "ccd", tuned=True),
-        Row("ccd as the official code", "ccd", {"preset": "compat"}),
-        Row("ccd, random newcomers", "ccd", {"update": {"initial": {"hops": "none"}}}),
-        Row("ccd, one hop", "ccd", {"update": {"initial": {"hops": "one"}}}),
-        Row("ccd without replay", "ccd", {"update": {"replay": no_replay}}),
-        Row("ccd, slow proxy alone", "ccd", {"update": {"replay": {"plasticity": 0}}}),
-        Row("ccd, recent proxy alone", "ccd", {"update": {"replay": {"stability": 0}}}),
-        Row("ccd, teachers on their own", "ccd", taught=False),
-        Row("ccd without annealing", "ccd", {"update": {"replay": {"period": None}}}),
-        Row("ccd, warm start", "ccd", {"distil": {"start": "warm"}}),
-        Row("ccd, proxies of weights", "ccd", {"proxies": {"mode": "weights"}}),
-        Row("ccd, proxies aligned", "ccd", {"proxies": {"mode": "aligned"}}),
-        Row("ccd, reference distilled", "ccd", {"update": {"replay": {"reference": "distilled"}}}),
-        Row("ccd, hinge", "ccd", {"update": {"replay": {"loss": "hinge"}}}),
-        Row("ccd, nothing avoided", "ccd", {"update": {"avoid": 0}, "distil": {"avoid": 0}, "teach": {"avoid": 0}}),
-        Row("ccd, decay of all rows", "ccd", {"update": {"training": _CALIBRATION}}),
-        Row("ccd, lwc by the mean", "ccd", {"teach": {"contrast": {"how": "mean"}}}),
-        Row("ccd, four updates a block", "ccd", {"update": {"times": 4}}),
-        Row("teachers", "teacher", student=False),
-        Row("teachers on their own", "teacher", taught=False, student=False),
-    )
-
-
-ROWS: dict[str, Row] = {row.name: row for row in _rows()}
-MAIN = ("fine-tune", "full-batch", "popularity so far", "spmf", "lwc-kd", "lwc-kd with piw", "replay alone", "ccd")
-"""Computed where no row is named."""
-
-
-def _members(n: int, name: str, dim: int) -> list[dict[str, Any]]:
-    return [{"name": name, "dim": dim}] * n
-
-
-def _mf(student: int, teacher: int) -> dict[str, Any]:
-    return {"student": {"dim": student}, "teachers": _members(5, "mf", teacher)}
-
-
-SCENES: dict[str, Scene] = {
-    scene.name: scene
-    for scene in (
-        Scene("yelp-mf", "Yelp, MF 8 from 5 MF 128", "ccd_yelp", _mf(8, 128)),
-        Scene("gowalla-mf", "Gowalla, MF 16 from 5 MF 64", "ccd_gowalla", _mf(16, 64)),
-        Scene(
-            "yelp-lightgcn",
-            "Yelp, LightGCN 8 from 5 LightGCN 128 (published)",
-            "ccd_yelp",
-            {"student": {"name": "lightgcn", "dim": 8}, "teachers": _members(5, "lightgcn", 128)},
-            published="yelp",
-        ),
-        Scene(
-            "gowalla-lightgcn",
-            "Gowalla, LightGCN 16 from 5 MF 64 and 2 Mult-VAE 64 (published)",
-            "ccd_gowalla",
-            {
-                "student": {"name": "lightgcn", "dim": 16},
-                "teachers": [*_members(5, "mf", 64), *_members(2, "vae", 64)],
-            },
-            published="gowalla",
-        ),
-        Scene(
-            "yelp-mf-clean",
-            "Yelp without repeats that leak, MF 8 from 5 MF 128",
-            "ccd_yelp",
-            _mf(8, 128),
-            clean=True,
-        ),
-    )
-}
 
 
 def reproduce(
@@ -237,7 +123,7 @@ def _about(scene: Scene, row: Row, seed: int, blocks: int = 6) -> dict[str, Any]
 
 
 def _label(scene: Scene, row: Row, seed: int) -> str:
-    return f"{scene.name}-{row.name.replace(',', '').replace(' ', '-')}-seed{seed}"
+    return f"{scene.name}-{row.name.replace(':', '').replace(' ', '-')}-seed{seed}"
 
 
 def _cell(
@@ -256,22 +142,40 @@ def _cell(
         began = time.perf_counter()
         fixed = {k: _settings(scene, row, k) for k in range(len(stream))}
         line = Lineage(stream, row.how, fixed.__getitem__, seed=seed, keep=keep, taught=row.taught)
-        result: dict[str, Any] = {"about": about, **measured(stream, line.after)}
+        told = partial(cells.put, _so_far(label), about)
+        result: dict[str, Any] = {"about": about, **measured(stream, line.after, told=told)}
         result["seconds"] = round(time.perf_counter() - began, 1)
         cells.put(label, about, result)
+        cells.path(_so_far(label), about).unlink(missing_ok=True)
         return result
 
 
-def measured(stream: Sequence[Block], after: Callable[[int], Ranker]) -> dict[str, Any]:
+def _so_far(label: str) -> str:
+    return f"{label}-so-far"
+
+
+def measured(
+    stream: Sequence[Block],
+    after: Callable[[int], Ranker],
+    *,
+    told: Callable[[dict[str, Any]], object] = lambda _: None,
+) -> dict[str, Any]:
     """What answers after every block, on every block so far.
 
+    Args:
+        stream: the blocks.
+        after: the ranker after block k.
+        told: of what is known so far, after each block but the last.
+
     Returns:
-        Metric -> (K + 1) lists of (K + 1) figures, None where a block is yet to come; "new" and "old" -> recall@20 of
-        those users on the newest block, after it was learned; "dormant" -> of users who were away between the first
-        increment and the last one.
+        Metric -> (K + 1) lists of (K + 1) figures, None where a block is yet to come; "error" -> the standard errors of
+        recall@20 over users, in the same places; "new" and "old" -> recall@20 of those users on the newest block, after
+        it was learned; "dormant" -> of users who were away between the first increment and the last one.
     """
     size = len(stream)
-    tables: dict[str, list[list[float | None]]] = {m: [[None] * size for _ in range(size)] for m in _METRICS}
+    tables: dict[str, list[list[float | None]]] = {
+        m: [[None] * size for _ in range(size)] for m in (*_METRICS, "error")
+    }
     new: list[float | None] = []
     old: list[float | None] = []
     dormant = None
@@ -283,12 +187,15 @@ def measured(stream: Sequence[Block], after: Callable[[int], Ranker]) -> dict[st
             found = evaluate(ranker, held, _METRICS)
             for metric in _METRICS:
                 tables[metric][k][j] = float(found.per_user[metric].mean())
+            tables["error"][k][j] = _error(found.per_user["recall@20"])
             if j == k:
                 values, came = found.per_user["recall@20"], found.queries >= block.old_users
                 new.append(_mean(values[came]) if k else None)
                 old.append(_mean(values[~came]) if k else None)
                 if k == size - 1:
                     dormant = _mean(values[np.isin(found.queries, away)])
+        if k < size - 1:
+            told({**tables, "new": new, "old": old, "dormant": None, "seconds": None})
     return {**tables, "new": new, "old": old, "dormant": dormant}
 
 
@@ -307,14 +214,37 @@ def _mean(values: NDArray[np.float64]) -> float | None:
     return float(values.mean()) if len(values) else None
 
 
+def _error(values: NDArray[np.float64]) -> float:
+    """The standard error of a mean over users."""
+    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
+
+
+def _spread(errors: Sequence[Sequence[float | None]], *, base: bool) -> list[float]:
+    """Standard errors of LA and RA after the last block that was learned; blocks are asked of other users each."""
+    e = np.array(errors, np.float64)
+    blocks = int(np.isfinite(e[:, 0]).sum())
+    first = 0 if base else 1
+    parts = (np.diag(e)[first:blocks], e[blocks - 1, first:blocks])
+    return [float(np.sqrt(np.square(part).sum()) / max(len(part), 1)) for part in parts]
+
+
 def collect(cells: Cells, seeds: Sequence[int] = range(101)) -> dict[str, Any]:
-    """Every finished cell under its scene and row: per seed, means, curves. What is not there is left out."""
+    """Every finished cell under its scene and row: per seed, means, curves. What is not there is left out.
+
+    Of a row without a finished cell, what is known of an unfinished one is told, with the number of its blocks.
+    """
     scenes: dict[str, Any] = {}
     for scene in SCENES.values():
         rows: dict[str, Any] = {}
         for row in ROWS.values():
-            done = {s: cells.get(_label(scene, row, s), _about(scene, row, s)) for s in seeds}
+            about = _about(scene, row, 0)
+            done = {s: cells.get(_label(scene, row, s), {**about, "seed": s}) for s in seeds}
             there = {s: each for s, each in done.items() if each is not None}
+            for s in () if there else seeds:
+                begun = cells.get(_so_far(_label(scene, row, s)), {**about, "seed": s})
+                if begun is not None:
+                    there = {s: begun}
+                    break
             if there:
                 rows[row.name] = {"student": row.student, **_summary(there)}
         scenes[scene.name] = {"title": scene.title, "published": scene.published, "rows": rows}
@@ -329,13 +259,24 @@ def collect(cells: Cells, seeds: Sequence[int] = range(101)) -> dict[str, Any]:
 def _summary(done: dict[int, dict[str, Any]]) -> dict[str, Any]:
     seeds: dict[str, Any] = {}
     for s, each in done.items():
-        one: dict[str, Any] = {name: each[name] for name in (*_METRICS, "new", "old", "dormant", "seconds")}
+        one: dict[str, Any] = {name: each[name] for name in (*_METRICS, "error", "new", "old", "dormant", "seconds")}
         for metric in _METRICS:
             for name, base in (("with base", True), ("without base", False)):
-                curve = continual(np.array(each[metric], np.float64), base=base, decimals=4)[0 if base else 1 :]
+                a = np.array(each[metric], np.float64)
+                blocks = int(np.isfinite(a[:, 0]).sum())  # those that were learned
+                curve = continual(a[:blocks, :blocks], base=base, decimals=4)[0 if base else 1 :]
                 one[f"{metric} {name}"] = [[c.la, c.ra, c.h] for c in curve]
         seeds[str(s)] = one
     keys = [f"{metric} {name}" for metric in _METRICS for name in ("with base", "without base")]
     mean = {key: np.mean([one[key] for one in seeds.values()], axis=0).tolist() for key in keys}
-    spread = {key: float(np.std([one[key][-1][2] for one in seeds.values()])) for key in keys}
-    return {"seeds": seeds, "mean": mean, "spread of H": spread}
+    spread = {key: float(np.std([one[key][-1][2] for one in seeds.values()])) if mean[key] else 0.0 for key in keys}
+    sizes = [[len(one["recall@20"]), len(one["recall@20 with base"])] for one in seeds.values()]
+    errors = np.mean([_spread(one["error"], base=True) for one in seeds.values()], axis=0).tolist()
+    return {
+        "seeds": seeds,
+        "mean": mean,
+        "spread of H": spread,
+        "errors": errors,
+        "blocks": sizes[0][1],
+        "of": sizes[0][0],
+    }

@@ -18,7 +18,8 @@ def markdown(found: dict[str, Any]) -> str:
         "",
         f"{found['paper']}. {found['protocol'][:1].upper()}{found['protocol'][1:]}. LA: each block right after it was "
         "learned; RA: every block by the last model; H: their harmonic mean. Each is given with the base block and "
-        "without it, because the paper does not say. Differences below .002 are noise. This page and `ccd.json` are "
+        "without it, because the paper does not say. ±: 95 % over users, of one trained model. "
+        "Differences below .002 are noise. This page and `ccd.json` are "
         f"printed by `{found['command']}`.",
         "",
     ]
@@ -42,11 +43,14 @@ def _table(rows: dict[str, Any]) -> list[str]:
     ]
     for name, row in rows.items():
         la, ra, h = row["mean"]["recall@20 with base"][-1]
-        without = ", ".join(f"{value:.4f}" for value in row["mean"]["recall@20 without base"][-1])
+        unbased = row["mean"]["recall@20 without base"][-1:]
+        without = ", ".join(f"{value:.4f}" for value in (unbased[0] if unbased else ()))
         ndcg = row["mean"]["ndcg@20 with base"][-1][2]
         groups = [_over_seeds(row, key) for key in ("new", "old")]
         spread = row["spread of H"]["recall@20 with base"]
-        cells = [name, str(len(row["seeds"])), f"{la:.4f}", f"{ra:.4f}", f"**{h:.4f}** ({spread:.4f})", without]
+        unfinished = "" if row["blocks"] == row["of"] else f" (unfinished: after D{row['blocks'] - 1})"
+        of_users = [f"{x:.4f} ± {1.96 * e:.4f}" for x, e in zip((la, ra), row["errors"], strict=True)]
+        cells = [name + unfinished, str(len(row["seeds"])), *of_users, f"**{h:.4f}** ({spread:.4f})", without]
         lines.append("| " + " | ".join([*cells, f"{ndcg:.4f}", *groups]) + " |")
     return lines
 
@@ -59,19 +63,21 @@ def _over_seeds(row: dict[str, Any], key: str) -> str:
 def _curves(scene: dict[str, Any]) -> list[str]:
     """H after every block, and CCD's gain over the best continual baseline beside the published one."""
     rows = scene["rows"]
-    size = len(next(iter(rows.values()))["mean"]["recall@20 with base"])
+    size = max(row["of"] for row in rows.values())
     lines = ["| H after | " + " | ".join(f"D{k}" for k in range(size)) + " |", "|" + "---|" * (size + 1)]
     for name, row in rows.items():
         curve = [f"{h:.4f}" for *_, h in row["mean"]["recall@20 with base"]]
-        lines.append(f"| {name} | " + " | ".join(curve) + " |")
-    own = [n for n in ("fine-tune", "spmf", "lwc-kd", "lwc-kd with piw", "replay alone") if n in rows]
+        lines.append(f"| {name} | " + " | ".join(curve + [""] * (size - len(curve))) + " |")
+    continual = ("fine-tune", "fine-tune: decay of touched rows", "spmf", "lwc-kd", "lwc-kd with piw", "replay alone")
+    own = [name for name in continual if name in rows]
     for who, ours, rivals in (("student", "ccd", own), ("teacher", "teachers", ["teachers on their own"])):
         there = [name for name in rivals if name in rows]
         if ours not in rows or not there:
             continue
         curves = {name: [h for *_, h in rows[name]["mean"]["recall@20 with base"]] for name in (ours, *there)}
-        gains = [curves[ours][k] - max(curves[name][k] for name in there) for k in range(size)]
-        lines.append(f"| gain of the {who} | " + " | ".join(f"{gain:+.4f}" for gain in gains) + " |")
+        known = [k for k in range(size) if all(k < len(curve) for curve in curves.values())]
+        gains = [f"{curves[ours][k] - max(curves[name][k] for name in there):+.4f}" for k in known]
+        lines.append(f"| gain of the {who} | " + " | ".join(gains + [""] * (size - len(gains))) + " |")
         published = CCD_GAINS.get(scene["published"], {}).get(who)
         if published is not None:
             lines.append(f"| published gain of the {who} | | " + " | ".join(f"{g:+.4f}" for g in published) + " |")

@@ -180,11 +180,13 @@ class Lineage:
     def distilled(self, k: int) -> Snapshot:
         """S^D_k, on block k - 1."""
         d, c = k - 1, self._settings(k - 1)
-        lists, cycle = self.lists(d), self._how == "ccd" and d > 0
+        lists, cycle = self.lists(d), self._how in ("ccd", "teacher") and d > 0
         own = [self.proxy("stability", d), self.updated(d)] if cycle else []
         own += [self.proxy("plasticity", d)] if cycle and d > 1 else []
+        # the first one has nothing to begin from, so that rows with a warm start share it
+        how = c.distil if cycle else c.distil.model_copy(update={"start": "scratch"})
         about = {
-            "settings": c.distil.model_dump(mode="json"),
+            "settings": how.model_dump(mode="json"),
             "student": c.student.model_dump(mode="json"),
             "lists": _of_arrays(lists.items, lists.users),
             **self._about(d, *own),
@@ -195,7 +197,7 @@ class Lineage:
             size = (block.n_users, block.n_items)
             avoid = believed(*size, lists=lists, models=own, k=c.distil.avoid, without=self._csr[d])
             warm = self.updated(d) if cycle else None
-            return distil(block, c.student, lists, c.distil, avoid=avoid, warm=warm, run=run)
+            return distil(block, c.student, lists, how, avoid=avoid, warm=warm, run=run)
 
         return self._keep.snapshot("distil", about, self._seed, make)
 
@@ -204,7 +206,7 @@ class Lineage:
         if (which, k) not in self._proxies:
             c = self._settings(k).proxies
             keep = c.stability if which == "stability" else c.plasticity
-            new = self.distilled(k) if self._how == "ccd" else self._chained(k - 1)
+            new = self.distilled(k) if self._how in ("ccd", "teacher") else self._chained(k - 1)
             before = self.proxy(which, k - 1) if k > 1 else None
             self._proxies[which, k] = proxies.averaged(before, new, keep, c)
         return self._proxies[which, k]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from recdistill.stream.status import Status
+    from recdistill.stream.status import CycleStatus, Status
 
 __all__ = ["TEMPLATE", "begin", "settings_text", "table", "write_page"]
 
@@ -45,7 +45,7 @@ held_out = 0.1                  # of a user's pairs of a block, the last ones: f
 holdout_users = 20000           # at most so many users of a block
 
 [method]
-name = "finetune"               # its settings follow
+name = "finetune"               # or "ccd", with the settings of docs/ccd.md; its settings follow
 dim = 16                        # the student
 teacher_dim = 64
 members = 2                     # teachers
@@ -94,30 +94,22 @@ def settings_text(settings: Path | None, assign: Sequence[str]) -> str:
     if settings is not None:
         load(settings)  # for its errors
     text = TEMPLATE if settings is None else settings.read_text(encoding="utf-8")
-    return text if not assign else _toml(overlay(tomllib.loads(text), assign))
+    if not assign:
+        return text
+    below = tomllib.loads(text)
+    whole = overlay(below, assign)
+    if settings is None and whole["method"].get("name") != below["method"]["name"]:
+        whole = overlay({**below, "method": {}}, assign)  # the template's keys are of its own method
+    return _toml(whole)
 
 
 def table(found: Status) -> RenderableType:
     """A stream for people."""
-    table = Table(box=None, header_style="bold")
-    for name in (
-        "cycle",
-        "events",
-        "new users",
-        "newest",
-        "LA",
-        "RA",
-        "H",
-        "teacher H",
-        "gap",
-        "replay",
-        "gate",
-        "time",
-    ):
-        table.add_column(name, justify="left" if name == "gate" else "right")
+    table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0))  # 79 columns
+    for name in ("cycle", "events", "new", "newest", "LA", "RA", "H", "teacher", "gap", "replay", "served"):
+        table.add_column(name, justify="left" if name == "served" else "right", no_wrap=True)
     for cycle in found.cycles[-_SHOWN:]:
         student, teacher = cycle.student or {}, cycle.teacher or {}
-        gate = "" if cycle.passed is None else "passed" if cycle.passed else "failed"
         table.add_row(
             f"{cycle.cycle}{'' if cycle.done else ' …'}",
             f"{cycle.events:,}",
@@ -127,8 +119,7 @@ def table(found: Status) -> RenderableType:
             _figure(teacher.get("H")),
             "" if cycle.gap is None else f"{cycle.gap:+.4f}",
             "" if cycle.replay is None else f"{cycle.replay:.0%}",
-            Text(gate, style="red" if gate == "failed" else ""),
-            f"{sum(cycle.seconds.values()):,.1f} s",
+            Text("/").join(_answer(one) for one in (cycle.passed, cycle.distilled) if one is not None),
         )
     ledger, batches, size = found.ledger, found.batches, sum(found.bytes.values())
     budget = "" if found.budget is None else f" of {megabytes(found.budget)}"
@@ -138,12 +129,12 @@ def table(found: Status) -> RenderableType:
         f"serving {found.serving or 'nothing yet'}; {len(found.versions)} versions kept, {found.rollbacks} rollbacks; "
         f"{megabytes(size)}{budget}",
     ]
-    failed = found.cycles[-1] if found.cycles and found.cycles[-1].why else None
-    below = [] if failed is None else [f"cycle {failed.cycle} is not served: {why}" for why in failed.why]
+    below = [] if not found.cycles else [_refused(found.cycles[-1].cycle, why) for why in found.cycles[-1].why]
     due = [f"{'next' if n == 0 else 'then'}: {one}" for n, one in enumerate(found.due)]
     parts: list[RenderableType] = [Text(line) for line in lines]
     if found.cycles:
-        parts += [Text(f"recall@{found.k} on the holdouts of the blocks", style="dim"), table]
+        head = f"recall@{found.k} on holdouts; teacher: the ensemble's H; served: student/distilled"
+        parts += [Text(head, style="dim"), table, Text(_times(found.cycles[-1]))]
     return Group(*parts, *(Text(line, style="red") for line in below), *(Text(line) for line in due))
 
 
@@ -151,6 +142,28 @@ def write_page(stream: Stream, out: Path) -> None:
     """Write the page of a stream."""
     text = (stream.folder / "stream.toml").read_text(encoding="utf-8")
     write_text(out, StreamPage(status(stream, now=time.time()), settings=text).render())
+
+
+def _answer(passed: bool) -> Text:  # noqa: FBT001 - a cell of the table
+    return Text("yes" if passed else "no", style="" if passed else "red")
+
+
+def _refused(cycle: int, why: str) -> str:
+    who, of_distilled, rest = why.partition(": ")
+    if who == "distilled" and of_distilled:
+        return f"the student distilled in cycle {cycle} is not served: {rest}"
+    return f"the student of cycle {cycle} is not served: {why}"
+
+
+def _times(cycle: CycleStatus) -> str:
+    """The time of a cycle, and of what took most of it; teachers together."""
+    stages: dict[str, float] = {}
+    for name, seconds in cycle.seconds.items():
+        kind = name.partition("[")[0]
+        stages[kind] = stages.get(kind, 0.0) + seconds
+    most = sorted(stages.items(), key=lambda pair: -pair[1])[:4]
+    parts = ", ".join(f"{name} {seconds:,.1f} s" for name, seconds in most)
+    return f"cycle {cycle.cycle} took {sum(stages.values()):,.1f} s: {parts}"
 
 
 def _figure(value: float | None) -> str:

@@ -1,4 +1,4 @@
-"""One cycle: COLLECT -> STUDENT -> GATE -> PUBLISH -> TEACHER(m) -> ENSEMBLE -> DISTIL -> PROXIES.
+"""One cycle: COLLECT -> STUDENT -> GATE -> PUBLISH -> TEACHER(m) -> ENSEMBLE -> DISTIL -> GATE -> PUBLISH -> PROXIES.
 
 Every block goes through the first half; every `teacher.every`-th also through the second. Each arrow is a line of the
 journal, each name before it an object; killed anywhere, the same call goes on and ends in the same bytes.
@@ -45,7 +45,8 @@ def stage_names(cycle: int, *, members: int, every: int) -> list[str]:
     """The stages of a cycle, in order; both halves end it, the second where a teacher update is due."""
     first = ["collect", "holdout", "student", "gate", "publish"]
     teachers = [f"teacher[{m}]" for m in range(members)]
-    return [*first, *teachers, "ensemble", "distil", "proxies"] if cycle % every == 0 else first
+    second = [*teachers, "ensemble", "distil", "gate[distil]", "publish[distil]", "proxies"]
+    return [*first, *second] if cycle % every == 0 else first
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +121,7 @@ class Cycle:
 
     def _student(self, block: Stored) -> tuple[Stored, _Made]:
         distilled, updated = (self.journal.latest(name, self.k) for name in ("distil", "student"))
-        start = self._made(_later(distilled, updated))
+        start = self._made(updated if self._failed(distilled) else _later(distilled, updated))
         last, proxies, ensemble = self._made(distilled), self._latest("proxies"), self._latest("ensemble")
 
         def make(checkpoint: Path) -> Output:
@@ -142,14 +143,14 @@ class Cycle:
         }
         return self._stage("student", inputs, make, self.stages.identity("student")), start
 
-    def _gate(self, block: Stored, student: Stored) -> Stored:
+    def _gate(self, block: Stored, student: Stored, what: str = "student") -> Stored:
         name = self.versions.serving()
         settings = self.settings.gates
 
         def make(_: Path) -> Output:
             seen = self._seen
             verdict = judge(
-                self._lists("student", student.arrays),
+                self._lists(what, student.arrays),
                 None if name is None else served(self.versions.open(name), self.ledger, seen),
                 self._holdouts(),
                 popular_items=most_popular(block.arrays["train_item"], seen.n_columns),
@@ -162,13 +163,14 @@ class Cycle:
             return Output({}, Personal(), verdict.plain())
 
         inputs = {"student": student.key, "serving": name, "holdouts": [h.object for h in self._told_holdouts()]}
-        return self._stage("gate", inputs, make, settings.model_dump(mode="json"))
+        return self._stage(_of("gate", what), inputs, make, settings.model_dump(mode="json"))
 
-    def _publish(self, block: Stored, student: Stored, *, passed: bool) -> None:
-        if self.journal.find(self.k, "publish") is not None:
+    def _publish(self, block: Stored, student: Stored, what: str = "student", *, passed: bool) -> None:
+        stage = _of("publish", what)
+        if self.journal.find(self.k, stage) is not None:
             return
         began = time.perf_counter()
-        self.journal.tell(self.k, "publish", "begins")
+        self.journal.tell(self.k, stage, "begins")
         name = ""
         if passed:
             name = publish(
@@ -179,11 +181,13 @@ class Cycle:
                 student=student,
                 seen=self._seen,
                 seed=self.settings.seed,
+                distilled=what == "distil",
             )
-            self.journal.tell(self.k, "publish", "made")
-            if not self.ledger.index.value("SELECT count(*) FROM rollback WHERE version = ?", name):
+            self.journal.tell(self.k, stage, "made")
+            # killed before the journal knew: somebody may have gone back since from this version, or from a later one
+            if not self.ledger.index.value("SELECT count(*) FROM rollback WHERE version >= ?", name):
                 self.versions.serve(name)
-        self.journal.record(self.k, "publish", name, {"passed": passed}, time.perf_counter() - began)
+        self.journal.record(self.k, stage, name, {"passed": passed}, time.perf_counter() - began)
 
     # the teachers' clock
 
@@ -239,15 +243,20 @@ class Cycle:
             "before": before.key,
         }
         distilled = self._stage("distil", inputs, distil, self.stages.identity("distil"))
+        verdict = self._gate(block, distilled, "distil")
+        self._publish(block, distilled, "distil", passed=verdict.measured["passed"])
+        # what must not be served is not remembered either: the student that goes on in its place is
+        new = _Made.of(distilled) if verdict.measured["passed"] else student
         old = _Made() if retrain or rebuild or self._too_old(last) else proxies
 
         def average(checkpoint: Path) -> Output:
             job = self._job("proxies", checkpoint, [data for _, data in parts])
-            out = self.stages.proxies(job, distilled=distilled.arrays, before=old.arrays)
+            assert new.arrays is not None  # noqa: S101 - one of the two is there
+            out = self.stages.proxies(job, distilled=new.arrays, before=old.arrays)
             age = 0 if old.key is None or last is None else last.measured["age"] + 1
             return replace(out, measured={**out.measured, "age": age})
 
-        inputs = {"distilled": distilled.key, "before": old.key}
+        inputs = {"distilled": new.key, "before": old.key}
         self._stage("proxies", inputs, average, self.stages.identity("proxies"))
         with self.ledger.index.change():
             self.ledger.index.run("UPDATE due SET done = 1 WHERE cycle <= ?", self.k)
@@ -314,7 +323,7 @@ class Cycle:
         """Block -> the best recall of any student that passed."""
         best: dict[int, float] = {}
         for told in self.journal.lines():
-            if told.stage == "gate" and told.cycle < self.k and told.measured["passed"]:
+            if told.stage.startswith("gate") and told.cycle < self.k and told.measured["passed"]:
                 for block, value in told.measured["recall"].items():
                     best[int(block)] = max(best.get(int(block), 0.0), value)
         return best
@@ -329,6 +338,11 @@ class Cycle:
             self.ledger.index.value("SELECT count(*) FROM due WHERE what = ? AND cycle <= ? AND NOT done", what, self.k)
         )
 
+    def _failed(self, distilled: Told | None) -> bool:
+        """Whether the gate refused what was distilled; a stream that began without that gate had none."""
+        verdict = None if distilled is None else self.journal.find(distilled.cycle, "gate[distil]")
+        return verdict is not None and not verdict.measured["passed"]
+
     def _too_old(self, last: Told | None) -> bool:
         most = self.settings.proxies.rebuild
         return last is not None and most is not None and last.measured["age"] + 1 >= most
@@ -339,6 +353,10 @@ def _later(distilled: Told | None, updated: Told | None) -> Told | None:
     if distilled is None or updated is None:
         return distilled or updated
     return distilled if distilled.cycle >= updated.cycle else updated
+
+
+def _of(stage: str, what: str) -> str:
+    return stage if what == "student" else f"{stage}[{what}]"
 
 
 def _finite(stored: Stored) -> bool:

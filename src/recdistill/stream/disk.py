@@ -59,7 +59,7 @@ def _objects(stream: Stream, cycles: int) -> None:
         line.object
         for line in lines
         if line.cycle >= oldest
-        or line.stage in ("holdout", "gate")
+        or line.stage in ("holdout", "gate", "gate[distil]")
         or (line.stage == "collect" and line.cycle >= since)
     }
     for key in stream.objects.names():

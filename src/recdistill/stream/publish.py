@@ -44,6 +44,7 @@ def publish(
     student: Stored,
     seen: Csr,
     seed: int,
+    distilled: bool = False,
 ) -> str:
     """Write the version of a block's student, unless it is there already; its name.
 
@@ -55,9 +56,10 @@ def publish(
         student: the stage's output.
         seen: U x I, what everyone did.
         seed: of the stream, told in the lineage.
+        distilled: whether it is the student distilled after the block, not the one updated on it.
     """
     m = block.measured
-    name = versions.name(m["number"], student.key)
+    name = versions.name(m["number"], student.key, distilled=distilled)
     if versions.path(name).is_dir():
         return name
     ids = ledger.ids("user", seen.n_rows)

@@ -29,8 +29,10 @@ class CycleStatus:
     new_items: int
     passed: bool | None
     """Whether its student passed the gate; None before it was asked."""
+    distilled: bool | None
+    """Whether the student distilled at its end passed; None before it was asked, and where no teacher was due."""
     why: tuple[str, ...]
-    """The checks that failed, in words."""
+    """The checks that failed, in words; of a distilled student they begin with "distilled:"."""
     student: dict[str, float] | None
     """LA, RA and H of the students up to it."""
     teacher: dict[str, float] | None
@@ -122,7 +124,7 @@ def status(stream: Stream, *, now: float) -> Status:
 def _cycle(number: int, cycles: dict[int, dict[str, Told]], *, every: int) -> CycleStatus:
     stages = cycles[number]
     measured = {name: line.measured for name, line in stages.items()}
-    block, gate = measured.get("collect", {}), measured.get("gate")
+    block, gate, later = measured.get("collect", {}), measured.get("gate"), measured.get("gate[distil]")
     kept = (gate or {}).get("recall", {})
     ensemble = measured.get("ensemble", {}).get("recall", {})
     common = [block for block in kept if block in ensemble]
@@ -135,7 +137,8 @@ def _cycle(number: int, cycles: dict[int, dict[str, Told]], *, every: int) -> Cy
         new_users=block.get("n_users", 0) - block.get("old_users", 0),
         new_items=block.get("n_items", 0) - block.get("old_items", 0),
         passed=None if gate is None else gate["passed"],
-        why=tuple(check["why"] for check in (gate or {}).get("checks", []) if not check["passed"]),
+        distilled=None if later is None else later["passed"],
+        why=(*_failed(gate, ""), *_failed(later, "distilled: ")),
         student=_accuracy(cycles, "gate", number),
         teacher=_accuracy(cycles, "ensemble", number),
         newest=kept.get(str(number)),
@@ -145,6 +148,10 @@ def _cycle(number: int, cycles: dict[int, dict[str, Told]], *, every: int) -> Cy
         seconds={name: line.seconds for name, line in sorted(stages.items(), key=lambda pair: pair[1].at)},
         done=stage_names(number, members=0, every=every)[-1] in stages,
     )
+
+
+def _failed(gate: dict[str, Any] | None, who: str) -> tuple[str, ...]:
+    return tuple(who + check["why"] for check in (gate or {}).get("checks", []) if not check["passed"])
 
 
 def _accuracy(cycles: dict[int, dict[str, Told]], stage: str, last: int) -> dict[str, float] | None:
@@ -167,7 +174,8 @@ def _due(stream: Stream, cycles: dict[int, dict[str, Told]], opened: dict[str, A
         done = cycles.get(block.number, {})
         left = [name for name in stage_names(block.number, members=0, every=every) if name not in done]
         if left:
-            out.append(f"cycle {block.number}: {left[0]} ({block.why}, {len(block):,} events)")
+            first = "teachers" if left[0] == "ensemble" else left[0]
+            out.append(f"cycle {block.number}: {first} ({block.why}, {len(block):,} events)")
     missing = opened["full"] - opened["events"]
     age = "" if opened["oldest"] is None else f" or {max(opened['oldest'] - opened['age'], 0):,.0f} s"
     out.append(f"block {opened['number']} closes after {missing:,} more events{age}")

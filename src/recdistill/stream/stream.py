@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["METHODS", "Stream"]
 
-METHODS = {"finetune": "recdistill.stream.finetune"}
+METHODS = {"ccd": "recdistill.stream.ccd", "finetune": "recdistill.stream.finetune"}
 """Methods on a stream -> the module that registers them; it is imported when a step needs it."""
 
 _SETTINGS = "stream.toml"

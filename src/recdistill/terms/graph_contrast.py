@@ -11,7 +11,7 @@ Letters: n anchors of a batch, R entities of before on the other side, d dims, C
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -84,6 +84,7 @@ class GraphContrast(Term):
         temperature: float = 5.0,
         anchors: int | None = None,
         how: How = "sum",
+        reach: Literal["everybody", "batch"] = "everybody",
         personal: Personal | None = None,
         seed: int = 0,
     ) -> None:
@@ -97,6 +98,8 @@ class GraphContrast(Term):
             temperature: tau.
             anchors: of a batch's, at most so many are asked at a step, the others' part is estimated; None asks all.
             how: over anchors.
+            reach: whose new vectors get a gradient: everybody's in the softmax, or only those of the batch's users and
+                items, so that an optimiser that makes the same step of any gradient leaves the others where they are.
             personal: weighs anchors that are users; trained and kept by a `Clusters` beside this term.
             seed: of the choice of anchors.
         """
@@ -109,6 +112,7 @@ class GraphContrast(Term):
         self._other: Side = other
         self._temperature, self._most, self._seed = temperature, anchors, seed
         self.how = how
+        self._reach: Literal["everybody", "batch"] = reach
         self._personal = () if personal is None else (personal,)  # `Clusters` owns it
 
     @override
@@ -124,6 +128,11 @@ class GraphContrast(Term):
             scale = len(ids) / self._most if self.how == "sum" else 1.0
             ids = ids[word.argsort()[: self._most].sort().values]
         table = student.entities(self._other, self._everybody)  # (R, d)
+        if self._reach == "batch":
+            held = batch.users.ids if self._other == "user" else torch.cat([batch.positive, batch.negatives.ravel()])
+            moved = torch.zeros(len(table), 1, dtype=torch.bool)
+            moved[held[held < len(table)]] = True
+            table = torch.where(moved, table, table.detach())
         old = self._old[ids] / self._temperature  # (n, d)
         start, end = self._begin[ids], self._begin[ids + 1]
         offsets = (end - start).cumsum(0) - (end - start)

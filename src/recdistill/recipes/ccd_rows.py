@@ -1,0 +1,135 @@
+"""What `recdistill reproduce ccd` can run: streams with their models, and ways along them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["MAIN", "ROWS", "SCENES", "Row", "Scene"]
+
+_CALIBRATION: dict[str, Any] = {"decay": "all"}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One way along the stream, with what it sets otherwise than its scene."""
+
+    name: str
+    how: str
+    """One of `lineage.HOWS`."""
+    settings: dict[str, Any] = field(default_factory=dict[str, Any])
+    taught: bool = True
+    """Whether teachers learn from the student's side."""
+    tuned: bool = False
+    """With the official scripts' settings of every block."""
+    student: bool = True
+    """False of rows about teachers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """A stream, a student and an ensemble."""
+
+    name: str
+    title: str
+    folder: str
+    settings: dict[str, Any]
+    clean: bool = False
+    published: str = ""
+    """Whose gains stand beside it: "gowalla" or "yelp"; only a LightGCN student is of the published kind."""
+
+
+def _rows() -> tuple[Row, ...]:
+    no_replay = {"stability": 0, "plasticity": 0}
+    official_training = {"update": {"training": _CALIBRATION}, "plain": _CALIBRATION}
+    return (
+        Row("popularity so far", "popularity"),
+        Row("popularity of the block", "popularity-now"),
+        Row("full-batch", "full-batch", official_training),
+        Row("fine-tune", "fine-tune", official_training),
+        Row("fine-tune: decay of touched rows", "fine-tune"),
+        Row("spmf", "spmf"),
+        Row("lwc-kd", "lwc-kd", {"teach": {"contrast": {"personal": False}}}),
+        Row("lwc-kd with piw", "lwc-kd"),
+        Row("replay alone", "replay"),
+        Row("no update", "static"),
+        Row("distil alone", "distil-only", taught=False),
+        Row("ccd", "ccd"),
+        Row("ccd: settings of each block", "ccd", tuned=True),
+        Row("ccd as the official code", "ccd", {"preset": "compat"}),
+        Row("ccd: random newcomers", "ccd", {"update": {"initial": {"hops": "none"}}}),
+        Row("ccd: one hop", "ccd", {"update": {"initial": {"hops": "one"}}}),
+        Row("ccd without replay", "ccd", {"update": {"replay": no_replay}}),
+        Row("ccd: slow proxy alone", "ccd", {"update": {"replay": {"plasticity": 0}}}),
+        Row("ccd: recent proxy alone", "ccd", {"update": {"replay": {"stability": 0}}}),
+        Row("ccd: teachers on their own", "ccd", taught=False),
+        Row("ccd without annealing", "ccd", {"update": {"replay": {"period": None}}}),
+        Row("ccd: warm start", "ccd", {"distil": {"start": "warm"}}),
+        Row("ccd: proxies of weights", "ccd", {"proxies": {"mode": "weights"}}),
+        Row("ccd: proxies aligned", "ccd", {"proxies": {"mode": "aligned"}}),
+        Row("ccd: reference distilled", "ccd", {"update": {"replay": {"reference": "distilled"}}}),
+        Row("ccd: hinge", "ccd", {"update": {"replay": {"loss": "hinge"}}}),
+        Row("ccd: nothing avoided", "ccd", {"update": {"avoid": 0}, "distil": {"avoid": 0}, "teach": {"avoid": 0}}),
+        Row("ccd: decay of all rows", "ccd", {"update": {"training": _CALIBRATION}}),
+        Row("ccd: lwc by the mean", "ccd", {"teach": {"contrast": {"how": "mean"}}}),
+        Row("ccd: four updates a block", "ccd", {"update": {"times": 4}}),
+        Row("teachers", "teacher", student=False),
+        Row("teachers on their own", "teacher", taught=False, student=False),
+    )
+
+
+ROWS: dict[str, Row] = {row.name: row for row in _rows()}
+MAIN = ("fine-tune", "full-batch", "popularity so far", "spmf", "lwc-kd", "lwc-kd with piw", "replay alone", "ccd")
+"""Computed where no row is named."""
+
+
+def _members(n: int, name: str, dim: int) -> list[dict[str, Any]]:
+    return [{"name": name, "dim": dim}] * n
+
+
+def _mf(student: int, teacher: int) -> dict[str, Any]:
+    return {"student": {"dim": student}, "teachers": _members(5, "mf", teacher)}
+
+
+_SMALL: dict[str, Any] = {
+    "student": {"dim": 8},
+    "teachers": _members(2, "mf", 128),
+    # a user is in about ten batches of an epoch: once an epoch with ten times the weight, for a tenth of the time
+    # and from the updated student: from scratch, a small block is overfitted before the lists are learned
+    "distil": {"passes": "epoch", "weight": 0.1, "start": "warm", "training": {"epochs": 30}},
+    "teach": {"training": {"epochs": 30}, "contrast": {"anchors": 64}},
+}
+"""What two cores finish in an evening."""
+
+SCENES: dict[str, Scene] = {
+    scene.name: scene
+    for scene in (
+        Scene("yelp-mf", "Yelp, MF 8 from 5 MF 128", "ccd_yelp", _mf(8, 128)),
+        Scene("gowalla-mf", "Gowalla, MF 16 from 5 MF 64", "ccd_gowalla", _mf(16, 64)),
+        Scene(
+            "yelp-lightgcn",
+            "Yelp, LightGCN 8 from 5 LightGCN 128 (published)",
+            "ccd_yelp",
+            {"student": {"name": "lightgcn", "dim": 8}, "teachers": _members(5, "lightgcn", 128)},
+            published="yelp",
+        ),
+        Scene(
+            "gowalla-lightgcn",
+            "Gowalla, LightGCN 16 from 5 MF 64 and 2 Mult-VAE 64 (published)",
+            "ccd_gowalla",
+            {
+                "student": {"name": "lightgcn", "dim": 16},
+                "teachers": [*_members(5, "mf", 64), *_members(2, "vae", 64)],
+            },
+            published="gowalla",
+        ),
+        Scene("yelp-mf-small", "Yelp, MF 8 from 2 MF 128, short stages", "ccd_yelp", _SMALL),
+        Scene(
+            "yelp-mf-clean",
+            "Yelp without repeats that leak, MF 8 from 5 MF 128",
+            "ccd_yelp",
+            _mf(8, 128),
+            clean=True,
+        ),
+    )
+}

@@ -1,0 +1,235 @@
+"""`ccd`: continual collaborative distillation as the stages of a stream. Lee et al., KDD 2024, arXiv:2405.19046.
+
+The method is in `recdistill.continual`, as functions of snapshots; here snapshots become named arrays and back. A
+forgotten person's rows are emptied in all of them; the row counts as never trained from then on.
+
+Letters: U users, I items, Q users asked, K list.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from recdistill.continual import plain
+from recdistill.continual.ensemble import EnsembleRanker, Lists, lists_of
+from recdistill.continual.learning import Run
+from recdistill.continual.proxies import averaged, remembered
+from recdistill.continual.settings import CCDSettings, ModelSpec
+from recdistill.continual.snapshot import Snapshot
+from recdistill.continual.stages import Sources, believed, cut, distil, update_student
+from recdistill.continual.teaching import update_teacher
+from recdistill.data.blocks import Block
+from recdistill.data.csr import Csr
+from recdistill.data.interactions import HeldOut
+from recdistill.errors import SettingsError, problem
+from recdistill.ledger.objects import Personal
+from recdistill.methods.base import Paper
+from recdistill.stream.collect import joined
+from recdistill.stream.protocol import Output, Released, Stages, register
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from recdistill.continual.learning import Learned
+    from recdistill.stream.protocol import Arrays, BlockData, Job
+
+__all__ = ["CCD", "CCDStreamSettings"]
+
+_CODE = 1
+_LISTS = Personal(rows=("items",), values=("users",))
+_PAPER = Paper(
+    key="lee2024ccd",
+    title="Continual Collaborative Distillation for Recommender System",
+    authors="Lee, Gyuseok and Kang, SeongKu and Kweon, Wonbin and Yu, Hwanjo",
+    venue="KDD",
+    year=2024,
+    url="https://arxiv.org/abs/2405.19046",
+)
+
+
+class CCDStreamSettings(CCDSettings):
+    """The settings of the method; of its baselines', `plain` is the student's on the base block, others act nowhere."""
+
+    name: str = "ccd"
+    """Of the method."""
+
+
+class CCD:
+    """The stages.
+
+    Args:
+        settings: of the method.
+
+    Raises:
+        SettingsError: `update.times` is not 1; on a stream the two clocks are blocks and `teacher.every`.
+    """
+
+    def __init__(self, settings: CCDStreamSettings) -> None:
+        if settings.update.times != 1:
+            remedy = "Give smaller blocks (blocks.events) and teacher.every, the number of blocks to a teacher update"
+            what = "method.update.times must be 1 on a stream"
+            raise SettingsError(problem(what, settings.update.times, remedy=remedy))
+        self.settings = settings
+
+    @property
+    def members(self) -> int:
+        """How many teachers."""
+        return len(self.settings.teachers)
+
+    def identity(self, stage: str) -> Mapping[str, Any]:
+        """All settings."""
+        return {"stage": stage, "code": _CODE, **self.settings.model_dump(mode="json")}
+
+    def student(
+        self,
+        job: Job,
+        *,
+        start: Arrays | None,
+        distilled: Arrays | None,
+        proxies: Arrays | None,
+        ensemble: Arrays | None,
+    ) -> Output:
+        """Stage 2; on the base block a student trained alone, until one is distilled."""
+        c, block, run = self.settings, _block(job.block), _run(job)
+        if start is None:
+            return _learned(plain.base(block, c.student, c.plain, run=run))
+        sources = self._sources(proxies, distilled)
+        without = block.train.csr() if c.update.replay.masks == "alike" else None
+        avoid = _believed(block, ensemble, sources, c.update.avoid, without)
+        student = Snapshot.from_arrays(c.student, start)
+        learned = update_student(block, _before(job), student, sources, c.update, avoid=avoid, run=run)
+        return _learned(learned, replays=True)
+
+    def teacher(
+        self,
+        job: Job,
+        member: int,
+        *,
+        start: Arrays | None,
+        student: Arrays,
+        proxies: Arrays | None,
+        ensemble: Arrays | None,
+    ) -> Output:
+        """Stage 3; from scratch by the base loss alone."""
+        c, block, run = self.settings, _block(joined(job.blocks)), _run(job)
+        spec = c.teachers[member]
+        if start is None:
+            return _learned(plain.base(block, spec, c.base, run=run))
+        sources = self._sources(proxies, student)
+        avoid = _believed(block, ensemble, sources, c.teach.avoid, block.train.csr())
+        before = Snapshot.from_arrays(spec, start)
+        learned = update_teacher(block, _before(job), before, sources, c.teach, avoid=avoid, run=run)
+        return _learned(learned, replays=True)
+
+    def ensemble(self, job: Job, *, teachers: Sequence[Arrays]) -> Output:
+        """Lists of both sides, over the training pairs since the last time."""
+        c, block = self.settings, joined(job.blocks)
+        specs = zip(c.teachers, teachers, strict=True)
+        found = [remembered(Snapshot.from_arrays(spec, arrays)) for spec, arrays in specs]
+        join = EnsembleRanker([each for each in found if each is not None], exponent=c.exponent)
+        near = min(c.distil.near, block.n_items, block.n_users)
+        return Output(lists_of(join, block.train.csr(), near).arrays(), _LISTS)
+
+    def distil(
+        self, job: Job, *, ensemble: Arrays, student: Arrays, proxies: Arrays | None, before: Arrays | None
+    ) -> Output:
+        """Stage 1; in the first cycle only the ensemble is believed, for nobody distilled the student there is."""
+        c, block = self.settings, _block(joined(job.blocks))
+        lists = Lists.from_arrays(ensemble)
+        sources = Sources() if before is None else self._sources(proxies, student)
+        avoid = _believed(block, ensemble, sources, c.distil.avoid, block.train.csr())
+        learned = distil(block, c.student, lists, c.distil, avoid=avoid, warm=sources.student, run=_run(job))
+        return _learned(learned)
+
+    def proxies(self, job: Job, *, distilled: Arrays, before: Arrays | None) -> Output:
+        """SP and PP; in the first cycle they are one, and only SP is kept."""
+        del job
+        c, new = self.settings.proxies, Snapshot.from_arrays(self.settings.student, distilled)
+        slow = averaged(self._proxy(before, "slow"), new, c.stability, c)
+        out = {f"slow/{name}": value for name, value in slow.arrays().items()}
+        if before is not None:
+            fast = averaged(self._proxy(before, "fast") or self._proxy(before, "slow"), new, c.plasticity, c)
+            out |= {f"fast/{name}": value for name, value in fast.arrays().items()}
+        return Output(out, _personal(out))
+
+    def ranked(self, stage: str, arrays: Arrays, users: NDArray[np.int64], k: int, without: Csr) -> NDArray[np.int64]:
+        """By what is served, or from the ensemble's lists."""
+        if stage != "ensemble":
+            model = Snapshot.from_arrays(self.settings.student, arrays).ranker()
+            return model.top_k(users, k, cut(without, model.n_users, model.n_items))
+        lists = np.asarray(arrays["items"])[users].astype(np.int64)  # (Q, K)
+        gone = (lists < 0) | without.contains(users[:, None], np.maximum(lists, 0))
+        order = np.argsort(gone, axis=1, kind="stable")[:, :k]
+        left = np.where(np.take_along_axis(gone, order, 1), -1, np.take_along_axis(lists, order, 1))
+        return np.pad(left, ((0, 0), (0, k - left.shape[1])), constant_values=-1)
+
+    def released(self, student: Arrays) -> Released:
+        """What the student serves."""
+        spec = self.settings.student
+        model = Snapshot.from_arrays(spec, student).model()
+        return Released(model.kind, model.arrays(), spec.name, spec.model_dump(mode="json"), [_PAPER.bibtex()])
+
+    def _sources(self, proxies: Arrays | None, student: Arrays | None) -> Sources:
+        return Sources(
+            self._proxy(proxies, "slow"),
+            self._proxy(proxies, "fast"),
+            None if student is None else Snapshot.from_arrays(self.settings.student, student),
+        )
+
+    def _proxy(self, arrays: Arrays | None, which: str) -> Snapshot | None:
+        mine = {name.partition("/")[2]: value for name, value in (arrays or {}).items() if name.startswith(which + "/")}
+        if not mine:
+            return None
+        spec = self.settings.student
+        if self.settings.proxies.mode == "scores":  # served vectors, of any width
+            spec = ModelSpec(name="mf", dim=mine["weights/user"].shape[1])
+        return Snapshot.from_arrays(spec, mine)
+
+
+def _believed(block: Block, ensemble: Arrays | None, sources: Sources, k: int, without: Csr | None) -> Csr | None:
+    """What negatives leave alone."""
+    lists = None if ensemble is None else Lists.from_arrays(ensemble)
+    return believed(block.n_users, block.n_items, lists=lists, models=sources.all(), k=k, without=without)
+
+
+def _block(data: BlockData) -> Block:
+    """A block without what the gates hold out: its test part is empty here."""
+    train, valid = data.train, data.valid
+    nothing = Csr.empty(data.n_users, data.n_items)
+    test = HeldOut("test", train.users, train.items, nothing, train.csr())
+    return Block(data.number, train, valid, test, data.old_users, data.old_items)
+
+
+def _before(job: Job) -> Csr | None:
+    return None if job.before is None else job.before.train.csr()
+
+
+def _run(job: Job) -> Run:
+    return Run(seed=job.seed, checkpoint=job.checkpoint, name=job.checkpoint.parent.name)  # the folder is the key
+
+
+def _learned(learned: Learned, *, replays: bool = False) -> Output:
+    arrays = learned.snapshot.arrays()
+    last = learned.report.history[-1].losses if learned.report.history else {}
+    share = sum(v for n, v in last.items() if "replay" in n) / max(sum(abs(v) for v in last.values()), 1e-12)
+    best = {name: {"epoch": b.epoch, "value": b.value} for name, b in learned.report.best.items()}
+    measured = {"epochs": len(learned.report.history), "best": best, "replay_share": share if replays else 0.0}
+    return Output(arrays, _personal(arrays), measured)
+
+
+def _personal(arrays: Arrays) -> Personal:
+    """Rows of users in snapshots: vectors, Adam's state of them, who was met, what LightGCN and Mult-VAE read."""
+    own = ("weights/user", "moments/user/", "met/user")
+    rows = tuple(name for name, array in arrays.items() if array.ndim and any(part in name for part in own))
+    begins = [name for name in arrays if name.endswith("context/indptr")]
+    return Personal(rows=rows, sparse=tuple((name, name.removesuffix("indptr") + "indices") for name in begins))
+
+
+@register("ccd", settings=CCDStreamSettings)
+def build(settings: CCDStreamSettings) -> Stages:
+    """The stages of these settings."""
+    return CCD(settings)

@@ -1,0 +1,191 @@
+"""CCD as the stages of a stream: cut anywhere it ends in the same bytes, and forgets people."""
+
+from __future__ import annotations
+
+import tomllib
+from functools import partial
+
+import numpy as np
+import pytest
+
+from recdistill.errors import SettingsError
+from recdistill.recipes.stream import settings_text
+from recdistill.stream.ccd import CCD, CCDStreamSettings
+from recdistill.stream.stream import Stream
+from recdistill.training import trainer
+
+METHOD = """
+[method]
+name = "ccd"
+student = { name = "STUDENT", dim = 4 }
+teachers = [{ name = "mf", dim = 6 }, { name = "lightgcn", dim = 6 }, { name = "vae", dim = 6 }]
+base = { epochs = 2, batch = 256, every = 1 }
+plain = { epochs = 2, batch = 256, every = 1 }
+distil = { near = 10, training = { epochs = 2, batch = 256, every = 1 } }
+update = { training = { epochs = 2, batch = 256, every = 1 }, replay = { depth = 20 } }
+teach = { training = { epochs = 2, batch = 256, every = 1 }, replay = { depth = 20 } }
+"""
+
+
+class Cut(BaseException):
+    """A process that ends."""
+
+
+class Cutter:
+    """Ends a step at each event that it has not ended one at."""
+
+    def __init__(self):
+        self.cuts = set()
+
+    def on_stage(self, cycle, stage, what, about):
+        if what != "begins" and (cycle, stage, what) not in self.cuts:
+            self.cuts.add((cycle, stage, what))
+            raise Cut
+
+
+def text_of(settings, student="mf", **changes):
+    text = settings + METHOD.replace("STUDENT", student)
+    for old, new in changes.items():
+        text = text.replace(old, new)
+    return text
+
+
+@pytest.fixture
+def begun(tmp_path, events, settings):
+    """`begun(name, text)`: a stream with its events."""
+
+    def begin(name, text=None):
+        with Stream.create(tmp_path / name, text or text_of(settings)) as stream:
+            stream.ingest(events, now=0.0)
+        return tmp_path / name
+
+    return begin
+
+
+def stored(stream, cycle, stage):
+    return stream.objects.get(stream.journal().find(cycle, stage).object)
+
+
+def test_a_stream_cut_at_every_boundary_ends_in_the_same_bytes(begun, content):
+    whole, cut = begun("whole"), begun("cut")
+    with Stream(whole) as stream:
+        stream.step(blocks=3)
+    watch, last = Cutter(), -1
+    while len(watch.cuts) > last:
+        last = len(watch.cuts)
+        with Stream(cut) as stream:
+            done = {line.cycle for line in stream.journal().lines() if line.stage == "proxies"}
+            try:
+                stream.step(blocks=3 - len(done), watch=watch)
+            except Cut:
+                continue
+    with Stream(whole) as stream:
+        stages = {(line.cycle, line.stage) for line in stream.journal().lines()}
+    assert {(cycle, stage) for cycle, stage, _ in watch.cuts} == stages
+    assert content(cut) == content(whole)
+
+
+def test_a_stage_cut_between_two_epochs_ends_in_the_same_bytes(begun, content, monkeypatch):
+    """Training is resumed from its checkpoint, with the pairs that were being replayed."""
+    whole, cut = begun("whole"), begun("cut")
+    with Stream(whole) as stream:
+        stream.step(blocks=2)
+    real, saves = trainer.checkpoint.save, []
+
+    def save(path, **given):
+        real(path, **given)
+        saves.append(path)
+        if len(saves) % 3 == 1:
+            raise Cut
+
+    monkeypatch.setattr(trainer.checkpoint, "save", save)
+    monkeypatch.setattr("recdistill.continual.learning.Keep", partial(trainer.Keep, seconds=-1.0))
+    for _ in range(200):
+        with Stream(cut) as stream:
+            done = {line.cycle for line in stream.journal().lines() if line.stage == "proxies"}
+            try:
+                stream.step(blocks=2 - len(done))
+            except Cut:
+                continue
+        break
+    assert len(saves) > 10
+    assert content(cut) == content(whole)
+
+
+def test_the_slow_proxy_averages_what_was_distilled_once(begun, settings):
+    folder = begun("s", text_of(settings) + 'proxies = { mode = "weights", stability = 0.75 }\n')
+    with Stream(folder) as stream:
+        stream.step(blocks=2)
+        first, second = (stored(stream, k, "distil").arrays for k in (0, 1))
+        proxy = stored(stream, 1, "proxies").arrays
+        for name in ("weights/user", "weights/item"):
+            old = first[name]
+            expected = 0.75 * old + 0.25 * second[name][: len(old)]
+            np.testing.assert_allclose(proxy[f"slow/{name}"][: len(old)], expected, atol=1e-6)
+            np.testing.assert_array_equal(proxy[f"slow/{name}"][len(old) :], second[name][len(old) :])
+            np.testing.assert_array_equal(proxy[f"fast/{name}"], second[name])  # it keeps nothing of itself
+        before = stream.journal().find(1, "proxies").object
+        stream.ledger.index.run("DELETE FROM stage WHERE cycle = 1 AND stage = 'proxies'")
+        stream.step(blocks=1)
+        assert stream.journal().find(1, "proxies").object == before
+
+
+def test_the_proxies_replay_in_the_second_cycle(begun):
+    with Stream(begun("s")) as stream:
+        stream.step(blocks=2)
+        lines = {(line.cycle, line.stage): line.measured for line in stream.journal().lines()}
+        assert lines[0, "student"]["replay_share"] == 0
+        assert lines[1, "student"]["replay_share"] > 0
+        assert lines[1, "teacher[0]"]["replay_share"] > 0
+        assert set(lines[1, "gate"]["recall"]) == {"0", "1"}
+        assert lines[1, "distil"]["recall"]
+        assert lines[1, "ensemble"]["recall"]
+
+
+@pytest.mark.parametrize("student", ["mf", "lightgcn"])
+def test_a_forgotten_person_is_in_no_row_of_any_output(begun, settings, student):
+    text = text_of(settings, student) + 'proxies = { mode = "weights" }\n'
+    with Stream(begun("s", text)) as stream:
+        stream.step(blocks=2)
+        user = "u3"
+        row = stream.ledger.row_of(user)
+        outputs = [stream.objects.get(key) for key in stream.objects.names()]
+        assert any(a[row].any() for o in outputs for n, a in o.arrays.items() if n == "slow/weights/user")
+        stream.forget(user)
+        seen = set()
+        for key in stream.objects.names():
+            for name, array in stream.objects.get(key).arrays.items():
+                if name.endswith(("weights/user", "met/user")):
+                    assert not array[row].any(), name
+                    seen.add(name)
+                elif name.endswith("context/indptr") and len(array) > 1:
+                    assert array[row] == array[row + 1], name
+                elif name == "items":
+                    assert (array[row] == -1).all()
+                elif name == "users":
+                    assert not (array == row).any()
+                    seen.add(name)
+        assert {"weights/user", "slow/weights/user", "fast/weights/user", "users"} <= seen
+        assert stream.step(blocks=1) == [2]  # and it goes on
+
+
+def test_what_was_distilled_and_published_can_be_rolled_back_to(begun):
+    with Stream(begun("s")) as stream:
+        stream.step()
+        newest = stream.versions.serving()
+        older = stream.rollback()
+        assert older < newest
+        assert stream.versions.open(older).manifest.citations[0].startswith("@inproceedings{lee2024ccd")
+
+
+def test_several_updates_inside_a_block_are_refused_because_a_stream_has_two_clocks():
+    settings = CCDStreamSettings.model_validate({"update": {"times": 3}})
+    with pytest.raises(SettingsError, match=r"update\.times must be 1 on a stream.*3.*teacher\.every"):
+        CCD(settings)
+
+
+def test_the_template_of_another_method_brings_none_of_the_first_ones_keys():
+    text = settings_text(None, ["method.name=ccd", "method.student={ dim = 3 }", "blocks.base=9"])
+    assert tomllib.loads(text)["method"] == {"name": "ccd", "student": {"dim": 3}}
+    assert tomllib.loads(text)["blocks"]["base"] == 9
+    assert tomllib.loads(settings_text(None, ["method.dim=3"]))["method"]["members"] == 2
