@@ -12,6 +12,7 @@ from collections import Counter
 import pytest
 
 from recdistill.errors import UsageError
+from recdistill.ids import text_keys
 from recdistill.ledger import Ledger, keys
 from recdistill.serve.http.events import Writer, batch_of
 from recdistill.serve.http.limits import Limits
@@ -51,7 +52,7 @@ def stored(folder):
 
 
 def key_of(*ids):
-    return keys.combined(keys.of_text(list(ids))).tolist()
+    return keys.combined(text_keys(list(ids))).tolist()
 
 
 @pytest.fixture

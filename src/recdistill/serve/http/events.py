@@ -15,6 +15,7 @@ import numpy as np
 from msgspec import UNSET
 
 from recdistill.errors import RecdistillError
+from recdistill.ids import text_keys
 from recdistill.ledger import keys
 from recdistill.ledger.events import Events as Batch
 from recdistill.serve.http.refusal import Refusal, beyond
@@ -128,5 +129,5 @@ def batch_of(events: Sequence[Event], *, now: float) -> Batch:
         item=np.array(item, np.int32),
         timestamp=np.array(at, np.int64),
         weight=np.array([event.weight for event in events], np.float32),
-        key=keys.combined(keys.of_text([str(event.id) for event in events])),
+        key=keys.combined(text_keys([str(event.id) for event in events])),
     )
