@@ -16,6 +16,7 @@ from recdistill.serve.http.messages import Query, Refused
 from recdistill.serve.http.version import Version, opened
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable
 
     from recdistill.serve.http.answering import Lists
@@ -95,7 +96,14 @@ class Shelf:
         return self.current
 
 
-def load(seen: Seen, *, threads: int = 1, search: Search = "auto", check: bool = True) -> Version:
+def load(
+    seen: Seen,
+    *,
+    threads: int = 1,
+    search: Search = "auto",
+    check: bool = True,
+    begun: Callable[[subprocess.Popen[bytes]], object] | None = None,
+) -> Version:
     """Check, open and warm what stands at a source; blocks for as long as that takes.
 
     Args:
@@ -103,11 +111,12 @@ def load(seen: Seen, *, threads: int = 1, search: Search = "auto", check: bool =
         threads: of a batch.
         search: how lists are found, as in `Service.from_bundle`.
         check: read every byte in a process of its own first; off where that has just been done.
+        begun: told of that process.
 
     Raises:
         BundleError: it is not to be served; the message says why.
     """
-    verdict = inspected(seen.path, search) if check else None
+    verdict = inspected(seen.path, search, begun) if check else None
     if verdict is not None and verdict.reason is not None:
         raise BundleError(verdict.reason)
     version = opened(seen.path, seen.name, threads=threads, search=search)

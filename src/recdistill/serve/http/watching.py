@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import TYPE_CHECKING
 
 from recdistill.errors import RecdistillError
@@ -12,6 +12,8 @@ from recdistill.serve.http.messages import Refused
 from recdistill.serve.http.shelf import load
 
 if TYPE_CHECKING:
+    import subprocess
+
     from recdistill.serve.http.logs import Log
     from recdistill.serve.http.metrics import Metrics
     from recdistill.serve.http.shelf import Shelf
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     from recdistill.serve.service import Search
 
 __all__ = ["Watcher"]
+
+_AGAIN = 30.0
+"""Seconds until a version is loaded again that this machine could not load: for want of memory, of processes ..."""
 
 
 class Watcher:
@@ -52,6 +57,10 @@ class Watcher:
         self._last: Seen | None = None
         self._loader = ThreadPoolExecutor(1, "loader")
         self._lock = asyncio.Lock()
+        self._again: float | None = None
+        self._blind: type[Exception] | None = None
+        self._check: subprocess.Popen[bytes] | None = None
+        self._closed = False
 
     def begin(self, version: Version) -> None:
         """Serve what has been loaded before the server began."""
@@ -71,9 +80,18 @@ class Watcher:
         """Look once; what has been seen is not loaded again, whether it was served or refused."""
         async with self._lock:
             loop = asyncio.get_running_loop()
-            seen = await loop.run_in_executor(self._loader, self._source.look)
-            if seen is None or seen == self._last:
+            try:
+                seen = await loop.run_in_executor(self._loader, self._source.look)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next look may see again
+                if self._blind is not type(error):
+                    self._log.failed("source-not-seen", error)
+                self._blind = type(error)
                 return
+            self._blind = None
+            due = self._again is not None and monotonic() >= self._again
+            if seen is None or (seen == self._last and not due):
+                return
+            self._again = None
             self._last = seen
             begun = perf_counter()
             kept = self._shelf.previous
@@ -83,22 +101,37 @@ class Watcher:
                 return
             try:
                 version = await loop.run_in_executor(self._loader, self._load, seen)
-            except (RecdistillError, OSError, MemoryError) as error:
-                self._refuse(seen, error)
+            except RecdistillError as error:
+                self._refuse(seen, str(error))
+                return
+            except Exception as error:  # noqa: BLE001 - a version that cannot be loaded must not end the watch
+                if self._closed:
+                    return
+                self._again = monotonic() + _AGAIN
+                self._log.failed("version-not-loaded", error)
+                self._refuse(seen, f"It could not be loaded ({type(error).__name__}); it is tried again.")
                 return
             self._shelf.swap(version)
             self._told(version, begun)
 
     def close(self) -> None:
-        """Let go of the loader's thread; a check that is under way is left to end."""
+        """Let go of the loader's thread; a check that is under way is ended."""
+        self._closed = True
+        if self._check is not None:
+            self._check.kill()
         self._loader.shutdown(wait=False, cancel_futures=True)
 
     def _load(self, seen: Seen) -> Version:
-        return load(seen, threads=self._threads, search=self._search)
+        return load(seen, threads=self._threads, search=self._search, begun=self._begun)
 
-    def _refuse(self, seen: Seen, error: Exception) -> None:
+    def _begun(self, check: subprocess.Popen[bytes]) -> None:
+        self._check = check
+        if self._closed:  # meanwhile
+            check.kill()
+
+    def _refuse(self, seen: Seen, reason: str) -> None:
         name = seen.path.name if seen.name is None else seen.name
-        reason = str(error).replace(f"{seen.path}", name).replace(f"{seen.path.parent}/", "")
+        reason = reason.replace(f"{seen.path}", name).replace(f"{seen.path.parent}/", "")
         self._shelf.refused = Refused(name, reason)
         self._metrics.refused.inc()
         self._log.warning("version-refused", version=name, reason=reason)
