@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING
 
+from recdistill import bundle
 from recdistill.errors import RecdistillError
 from recdistill.serve.http.messages import Refused
 from recdistill.serve.http.shelf import load
@@ -59,6 +61,7 @@ class Watcher:
         self._lock = asyncio.Lock()
         self._again: float | None = None
         self._blind: type[Exception] | None = None
+        self._deaf: type[Exception] | None = None
         self._check: subprocess.Popen[bytes] | None = None
         self._closed = False
 
@@ -74,6 +77,7 @@ class Watcher:
         """Look for ever."""
         while True:
             await self.look()
+            await self._remember()
             await asyncio.sleep(self._every)
 
     async def look(self) -> None:
@@ -95,7 +99,11 @@ class Watcher:
             self._last = seen
             begun = perf_counter()
             kept = self._shelf.previous
-            if kept is not None and kept.version.path == seen.path and kept.version.name == seen.name:
+            if (
+                kept is not None
+                and kept.version.name == seen.name
+                and await loop.run_in_executor(self._loader, _is_still, kept.version, seen)
+            ):
                 self._shelf.back()  # a rollback by the pointer: it is there already
                 self._told(kept.version, begun)
                 return
@@ -114,12 +122,29 @@ class Watcher:
             self._shelf.swap(version)
             self._told(version, begun)
 
+    async def _remember(self) -> None:
+        """Read what new people did since."""
+        recent, current = self._shelf.recent, self._shelf.current
+        if recent is None or current is None:
+            return
+        work = partial(recent.look, current.version.service.users)
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._loader, work)
+        except Exception as error:  # noqa: BLE001 - as above
+            if self._deaf is not type(error):
+                self._log.failed("ledger-not-read", error)
+            self._deaf = type(error)
+        else:
+            self._deaf = None
+
     def close(self) -> None:
         """Let go of the loader's thread; a check that is under way is ended."""
         self._closed = True
         if self._check is not None:
             self._check.kill()
-        self._loader.shutdown(wait=False, cancel_futures=True)
+        if self._shelf.recent is not None:
+            self._loader.submit(self._shelf.recent.close)
+        self._loader.shutdown(wait=False)
 
     def _load(self, seen: Seen) -> Version:
         return load(seen, threads=self._threads, search=self._search, begun=self._begun)
@@ -140,3 +165,11 @@ class Watcher:
         self._metrics.served(version.name)
         seconds, search = round(perf_counter() - begun, 3), version.service.search
         self._log.info("version-served", version=version.name, search=search, seconds=seconds)
+
+
+def _is_still(version: Version, seen: Seen) -> bool:
+    """Whether a loaded version is what stands at its place: people may have been taken out of that since."""
+    try:
+        return version.path == seen.path and version.digest == bundle.open(seen.path).manifest.digest
+    except RecdistillError:
+        return False
