@@ -258,3 +258,27 @@ def test_the_command_prints_what_was_found_and_no_torch_is_imported(saved, tmp_p
     assert done.returncode == 0, done.stderr
     assert "60 queries: top-10 overlap" in done.stdout
     assert "NDCG@10 on 60 users" in done.stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="files have no limits there")
+@pytest.mark.parametrize("words", [("vectors", "v"), ("vectors", "v.npz"), ("onnx", "o"), ("float16", "f")])
+def test_without_room_on_the_disk_nothing_is_written_and_one_message_says_so(saved, tmp_path, words):
+    import resource
+
+    (tmp_path / "out").mkdir()
+    command = [
+        sys.executable,
+        "-m",
+        "recdistill",
+        "export",
+        saved,
+        "--format",
+        words[0],
+        "--out",
+        tmp_path / "out" / words[1],
+    ]
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # noqa: E731
+    done = subprocess.run(command, check=False, capture_output=True, text=True, preexec_fn=limit)
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
+    assert "cannot be used: file too large" in done.stderr
+    assert list((tmp_path / "out").iterdir()) == []

@@ -39,6 +39,17 @@ def frame(*rows, names=("user", "item", "timestamp")):
     return pl.DataFrame(list(rows), schema=list(names), orient="row")
 
 
+def test_ids_that_differ_after_a_nul_are_different_ids_in_every_batch(ledger):
+    said = [("a", "i", 1), ("a\0b", "i\0", 2), ("a\0c", "i", 3), ("\0", "i\0", 4)]
+    for row in [*said, said[1], ("a\0b", "i\0", 5)]:
+        ledger.ingest(gathered(frame(row)))
+    assert ledger.ids("user", 9) == ["a", "a\0b", "a\0c", "\0"]
+    assert ledger.ids("item", 9) == ["i", "i\0"]
+    assert ledger.rows().user.tolist() == [0, 1, 2, 3, 1]
+    assert ledger.row_of("a\0b") == 1
+    assert ledger.items_of("a\0b") == ["i\0"]
+
+
 def batch(*rows, names=("user", "item", "timestamp")):
     return gathered(frame(*rows, names=names))
 

@@ -15,6 +15,7 @@ _OF_THE_PLACE = {
     errno.EROFS,
     errno.ENOSPC,
     errno.EDQUOT,
+    errno.EFBIG,
     errno.ENOENT,
     errno.EEXIST,
     errno.ENOTDIR,
@@ -22,8 +23,8 @@ _OF_THE_PLACE = {
     errno.ENAMETOOLONG,
 }
 """What a file system says of a path that the user chose: not allowed, full, not there, no folder."""
-_FULL = {errno.ENOSPC, errno.EDQUOT}
-"""What standard output says when it goes to a disk that is full."""
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""What a file says, often without its name, when there is no room left for it."""
 
 
 def main() -> None:

@@ -7,10 +7,13 @@ bundle holds. Letters: U users, I items, d dims.
 from __future__ import annotations
 
 import importlib
+import io
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from recdistill.bundle.folder import write_whole
 from recdistill.bundle.tensors import read, write
 from recdistill.errors import UsageError, problem
 from recdistill.evaluation.tables import taken
@@ -55,11 +58,15 @@ def write_vectors(opened: Bundle, path: Path) -> None:
     if path.suffix == ".npz":
         with path.open("xb") as file:
             np.savez(file, users=_text(users), items=_text(items), user_vectors=user, item_vectors=item)
+            file.flush()
+            os.fsync(file.fileno())
         return
     polars: Any = _polars()
     for side, ids, vectors in (("user", users, user), ("item", items, item)):
         columns = {f"{side}_id": ids.tolist(), "vector": polars.Series(vectors, dtype=_list(polars, vectors))}
-        polars.DataFrame(columns).write_parquet(path / f"{side}s.parquet")
+        buffer = io.BytesIO()  # polars has errors of its own for a disk that is full
+        polars.DataFrame(columns).write_parquet(buffer)
+        write_whole(path / f"{side}s.parquet", buffer.getvalue())
 
 
 def read_vectors(path: Path) -> VectorRanker:

@@ -153,8 +153,12 @@ class Index:
         found: list[tuple[int, int]] = []
         query = f"SELECT asked.key, t.row FROM json_each(?) AS asked JOIN {_table(table)} AS t ON t.id = asked.value"  # noqa: S608
         for start in range(0, len(ids), _CHUNK):
-            part = json.dumps(ids[start : start + _CHUNK])
-            found.extend((start + place, row) for place, row in self._db.execute(query, (part,)))
+            chunk = [None if "\0" in one else one for one in ids[start : start + _CHUNK]]
+            found.extend((start + place, row) for place, row in self._db.execute(query, (json.dumps(chunk),)))
+        for place, one in enumerate(ids):
+            if "\0" in one:  # json_each ends a text there
+                row = self.value(f"SELECT row FROM {_table(table)} WHERE id = ?", one)  # noqa: S608
+                found.extend([] if row is None else [(place, row)])
         return found
 
     def settle(self) -> None:

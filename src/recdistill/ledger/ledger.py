@@ -257,12 +257,20 @@ class Ledger:
         row = self.row_of(user)
         if row is None:
             return []
+        rows = self.rows(self.first_of_late())
+        item = rows.item[rows.user == row].tolist()
+        return [name for i in dict.fromkeys(item) if (name := self.id_of("item", i)) is not None]
+
+    def first_of_late(self) -> int:
+        """The number of the first event of the newest closed block; of the open one where none is closed."""
         block = self.open_block()
         before = self.index.value("SELECT first FROM block WHERE number = ?", block.number - 1)
-        rows = self.rows(block.first if before is None else before)
-        item = rows.item[rows.user == row].tolist()
-        names = {i: self.index.value("SELECT id FROM item WHERE row = ?", i) for i in dict.fromkeys(item)}
-        return list(names.values())
+        return block.first if before is None else before
+
+    def id_of(self, table: str, row: int) -> str | None:
+        """The id of a row of "user" or "item"; None where there is none, or a person was forgotten."""
+        query = {"user": "SELECT id FROM user WHERE row = ?", "item": "SELECT id FROM item WHERE row = ?"}
+        return self.index.value(query[table], row)
 
     def counts(self) -> dict[str, int]:
         """Events, users, items, segments and bytes that are kept."""

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import threading
+import time
 from collections import Counter
 
 import pytest
@@ -20,6 +21,8 @@ from recdistill.serve.http.logs import Log
 from recdistill.serve.http.messages import Event
 from recdistill.serve.http.metrics import Metrics
 from recdistill.serve.http.refusal import Refusal
+from recdistill.serve.http.sources import StreamSource
+from recdistill.stream.answers import answer
 from recdistill.stream.stream import Stream
 
 pytest.importorskip("polars")
@@ -57,8 +60,6 @@ def key_of(*ids):
 
 @pytest.fixture
 def client(stream, app_of):
-    from recdistill.serve.http.sources import StreamSource
-
     with app_of(stream, source=StreamSource(stream), first=False, ledger=ledger_of(stream)) as client:
         yield client
 
@@ -111,14 +112,12 @@ def test_too_many_events_in_a_post_are_refused_and_none_is_written(stream, app_o
     assert stored(stream)[0] == []
 
 
-def test_an_id_that_the_ledger_would_cut_short_is_refused(client, stream):
-    for name in ("id", "user", "item"):
-        one = {"id": "e", "user": "u", "item": "i", name: "a\0b"}
-        assert client.post("/v1/events", json={"events": [one]}).status_code == 422
-    odd = {"id": "e", "user": "\x01\n\u202e", "item": "\U0010ffff"}
+def test_any_text_is_an_id(client, stream):
+    odd = ["a", "a\0b", "\0", "\x01\n\u202e", "\U0010ffff"]
     for _ in range(2):
-        assert client.post("/v1/events", json={"events": [odd]}).status_code == 200
-    assert stored(stream)[1:3] == (["\x01\n\u202e"], ["\U0010ffff"])
+        events = [{"id": name, "user": name, "item": name} for name in odd]
+        assert client.post("/v1/events", json={"events": events}).status_code == 200
+    assert stored(stream)[1:3] == (odd, odd)
 
 
 def event(n):
@@ -256,3 +255,73 @@ def test_a_stream_is_rolled_back_by_its_pointer(stream, save, serving, tmp_path)
     for name in ("../versions/000001-aaaaaaaa", "..", ".hidden", "/tmp", "x" * 101, "é"):  # noqa: S108
         assert server.client.post("/v1/rollback", json={"to": name}, headers=bearer).status_code == 422
     assert (stream / "serving").readlink().name == "000001-aaaaaaaa"
+
+
+@pytest.fixture
+def published(stream, save):
+    for n in (1, 2):
+        save(stream / "versions" / f"00000{n}-aaaaaaaa", lineage={"n": n})
+    (stream / "serving").symlink_to("versions/000002-aaaaaaaa")
+    return stream
+
+
+def answered(client, until_it_says, **query):
+    """The answer of a server, once what it says of why is as asked."""
+    end = time.monotonic() + 20
+    while (told := client.post("/v1/recommend", json=query).json())["why"] != until_it_says:
+        assert time.monotonic() < end, told
+        time.sleep(0.02)
+    return told
+
+
+def test_who_is_new_is_folded_in_from_what_the_ledger_holds(published, app_of):
+    with app_of(
+        published, source=StreamSource(published), first=False, ledger=ledger_of(published), every=0.02
+    ) as client:
+        assert answered_first(client)["why"] == "popular"
+        events = [("new", "i1"), ("new", "gone"), ("new", "i4"), ("new", "i1"), ("a", "i2"), ("42", "i3")]
+        posted = [{"id": n, "user": user, "item": item} for n, (user, item) in enumerate(events)]
+        assert client.post("/v1/events", json={"events": posted}).status_code == 200
+        told = answered(client, "folded-in", user="new")
+        assert told["notes"] == []  # it is of what was sent, and that was nothing
+        same = client.post("/v1/recommend", json={"history": ["i1", "i4"]}).json()
+        assert (told["items"], told["scores"]) == (same["items"], same["scores"])
+        with Stream(published) as opened:
+            line = answer(opened, ["new"])
+        assert told["items"] == line.item_id.tolist()
+        assert told["scores"] == pytest.approx(line.score.tolist(), abs=1e-6)
+        # what came with the request follows; numbers are the ids that they are as text
+        told, same = answered(client, "folded-in", user="new", history=["i5"]), {"history": ["i1", "i4", "i5"]}
+        assert told["items"] == client.post("/v1/recommend", json=same).json()["items"]
+        assert "i3" not in answered(client, "folded-in", user=42)["items"]
+        # the version knows a: their own vector answers
+        assert answered(client, "known-user", user="a")["items"] == ["i4", "i3", "i2", "i1"]
+        many = client.post("/v1/recommend/batch", json={"requests": [{"user": "new"}, {"user": "a"}, {"user": "x"}]})
+        assert [one["why"] for one in many.json()["answers"]] == ["folded-in", "known-user", "popular"]
+        with Stream(published) as opened:
+            opened.forget("new")
+        assert answered(client, "popular", user="new")["scores"] is None
+    assert "ledger-not-read" not in client.log.read_text()
+
+
+def answered_first(client):
+    end = time.monotonic() + 20
+    while client.get("/readyz").status_code != 200:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    return client.post("/v1/recommend", json={"user": "new"}).json()
+
+
+def test_who_was_forgotten_does_not_come_back_with_a_rollback(published, serving):
+    server = serving(published)
+    assert answered(server.client, "known-user", user="b")
+    with Stream(published) as opened:
+        opened.versions.serve("000001-aaaaaaaa")
+        server.wait_for("000001-aaaaaaaa")
+        opened.ledger.ingest(batch_of([Event(id="e", user="b", item="i1")], now=1))
+        opened.forget("b")
+        answered(server.client, "popular", user="b")
+        assert server.client.get("/readyz").json()["previous"] == "000002-aaaaaaaa"
+        opened.versions.serve("000002-aaaaaaaa")
+        server.wait_for("000002-aaaaaaaa")
+    assert server.client.post("/v1/recommend", json={"user": "b"}).json()["why"] == "popular"

@@ -61,6 +61,18 @@ def test_a_history_of_strange_items_gets_the_popular_list_and_a_note(client):
     assert told["notes"] == ["history: 2 of 2 items are not in the catalogue and were ignored"]
 
 
+def test_an_empty_list_says_what_made_it(tmp_path, save, app_of):
+    bare = save(tmp_path / "bare", popular=np.zeros(0, np.int64))
+    asked = [{"history": ["strange"]}, {"history": ["i1"], "candidates": ["i1"]}, {"user": "b", "candidates": []}]
+    with app_of(bare) as client:
+        told = client.post("/v1/recommend/batch", json={"requests": asked}).json()["answers"]
+    assert [(one["items"], one["scores"], one["why"]) for one in told] == [
+        ([], None, "popular"),
+        ([], [], "folded-in"),
+        ([], [], "known-user"),
+    ]
+
+
 def test_exclude_candidates_and_available_narrow_a_list(client):
     assert ask(client, user="a", exclude=["i4", "nothing"])["items"] == ["i3", "i2", "i1"]
     assert ask(client, user="a", candidates=["i1", "i3", "i5"])["items"] == ["i3", "i1"]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
+import signal
 import sys
 import threading
 import time
@@ -232,7 +234,7 @@ def test_a_bundle_that_is_replaced_while_it_is_checked_is_not_served(tiny, save,
 
     verdict = inspected(tiny)
     save(tiny, prefix="other", overwrite=True)
-    monkeypatch.setattr(shelf, "inspected", lambda path, search: verdict)
+    monkeypatch.setattr(shelf, "inspected", lambda *_: verdict)
     with pytest.raises(BundleError, match="replaced while it was checked"):
         load(BundleSource(tiny).look())
 
@@ -241,11 +243,58 @@ def test_a_version_that_answers_otherwise_than_when_it_was_checked_is_not_served
     from recdistill.serve.http import shelf
 
     verdict = inspected(tiny)
-    monkeypatch.setattr(
-        shelf, "inspected", lambda path, search: type(verdict)(**{**vars(verdict), "lists": ((0,),) * 3})
-    )
+    monkeypatch.setattr(shelf, "inspected", lambda *_: type(verdict)(**{**vars(verdict), "lists": ((0,),) * 3}))
     with pytest.raises(BundleError, match="does not answer as it did when it was checked"):
         load(BundleSource(tiny).look())
+
+
+def test_whatever_a_loader_or_a_source_raises_the_watch_goes_on(tiny, save, app_of, monkeypatch):
+    from recdistill.serve.http import watching
+
+    def load(seen, **how):
+        if asked := faults and faults.pop():
+            raise asked
+        return shelves.load(seen, **how, check=False)
+
+    class Source(BundleSource):
+        def look(self):
+            if asked := blind and blind.pop():
+                raise asked
+            return super().look()
+
+    faults, blind = [], []
+    monkeypatch.setattr(watching, "load", load)
+    monkeypatch.setattr(watching, "_AGAIN", 0.05)
+    with app_of(tiny, every=0.01, source=Source(tiny)) as client:
+        blind += [PermissionError("b"), PermissionError("b"), PermissionError("b")]
+        until(lambda: not blind)
+        faults += [KeyError("b"), OSError("b")]
+        save(tiny, prefix="new", overwrite=True)
+        until(lambda: prefix_of(client)[0] == "new")  # tried again, though nothing changed
+        assert client.get("/readyz").json()["refused"] is None
+        assert "recdistill_versions_refused_total 2.0" in client.get("/metrics").text
+    told = [json.loads(line) for line in client.log.read_text().splitlines()]
+    assert [line["error"] for line in told if line["event"] == "source-not-seen"] == ["PermissionError"]
+    assert [line["error"] for line in told if line["event"] == "version-not-loaded"] == ["OSError", "KeyError"]
+    reasons = [line["reason"] for line in told if line["event"] == "version-refused"]
+    assert reasons[0] == "It could not be loaded (OSError); it is tried again."
+
+
+def test_a_check_that_hangs_does_not_hold_up_a_shutdown(tiny, save, serving):
+    server = serving(tiny)
+    save(tiny, prefix="new", overwrite=True)
+    pid = server.process.pid
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    if not children.exists():
+        pytest.skip("this system does not tell the children of a process")
+    threads = Path(f"/proc/{pid}/task")
+    found = until(lambda: [int(one) for task in threads.iterdir() for one in (task / "children").read_text().split()])
+    os.kill(found[0], signal.SIGSTOP)
+    begun = time.monotonic()
+    assert server.end() == 0
+    assert time.monotonic() - begun < 15
+    with pytest.raises(ProcessLookupError):
+        os.kill(found[0], 0)
 
 
 # where versions come from

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from msgspec import UNSET
+from msgspec.structs import replace
 
 from recdistill.serve.http.limits import ID_LENGTH
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from recdistill.serve.http.messages import Id, Query, Why
     from recdistill.serve.http.version import Version
@@ -43,10 +44,20 @@ class Lists:
     notes: list[str]
 
 
-def answer(version: Version, queries: Sequence[Query]) -> list[Lists]:
-    """(Q,) queries -> (Q,) lists, each what it would be if it had been asked alone."""
+def answer(
+    version: Version, queries: Sequence[Query], recent: Mapping[str, Sequence[str]] | None = None
+) -> list[Lists]:
+    """(Q,) queries -> (Q,) lists, each what it would be if it had been asked alone.
+
+    Args:
+        version: answers.
+        queries: what is asked.
+        recent: user -> what people did whom the version may not know; it comes before their history.
+    """
     known = _Known(version, queries)
-    notes = _notes(version, queries)
+    notes = _notes(version, queries)  # of what was asked: nobody sent what the ledger holds
+    if recent and version.reads is not None:
+        queries = [_reminded(query, place, known, recent) for place, query in enumerate(queries)]
     found: dict[int, Lists] = {}
     for key, places in _groups(version, queries, known).items():
         service = version.service if key[4] is None else version.among(key[4])
@@ -71,6 +82,14 @@ class _Known:
             users = [_NOBODY if query.user is UNSET else query.user for query in self._queries]
             found = self._found = list(map(bool, self._version.service.users.rows(users) >= 0))
         return found[place]
+
+
+def _reminded(query: Query, place: int, known: _Known, recent: Mapping[str, Sequence[str]]) -> Query:
+    """A query of somebody new, with what the ledger holds of them."""
+    did = () if query.user is UNSET else recent.get(str(query.user), ())
+    if not did or known[place]:
+        return query
+    return replace(query, history=[*did, *([] if query.history is UNSET else query.history)])
 
 
 def _groups(version: Version, queries: Sequence[Query], known: _Known) -> dict[_Key, list[int]]:
@@ -135,7 +154,7 @@ def _cut(
     offsets, popular = told.offsets.tolist(), (told.source == "popular").tolist()
     for at, place in enumerate(places):
         begin, end = offsets[at], min(offsets[at + 1], offsets[at] + queries[place].k)
-        fallback = popular[begin] if begin < end else how == "user" and not known[place]
+        fallback = popular[begin] if begin < end else not _is_told(version, how, queries[place], known=known[place])
         why: Why = "known-user" if how == "user" else version.reads or "history"
         out[place] = Lists(
             items[begin:end],
@@ -143,6 +162,13 @@ def _cut(
             "popular" if fallback else why,
             notes[place],
         )
+
+
+def _is_told(version: Version, how: _How, query: Query, *, known: bool) -> bool:
+    """Whether an empty list is the model's: it knows the user, or something of the history."""
+    if known or how == "user" or query.history is UNSET:
+        return known
+    return bool((version.service.items.rows(query.history) >= 0).any())
 
 
 def _notes(version: Version, queries: Sequence[Query]) -> list[list[str]]:

@@ -20,6 +20,7 @@ from recdistill.serve.http.gate import Gate
 from recdistill.serve.http.limits import Limits
 from recdistill.serve.http.logs import Log
 from recdistill.serve.http.metrics import Metrics
+from recdistill.serve.http.recent import Recent
 from recdistill.serve.http.refusal import Refusal
 from recdistill.serve.http.routes import Routes
 from recdistill.serve.http.shelf import Shelf
@@ -83,6 +84,7 @@ def create_app(source: Source, options: Options, *, first: Version | None = None
     )
     writer = None
     if options.ledger is not None:
+        shelf.recent = Recent(options.ledger)
         writer = Writer(options.ledger, waiting=options.limits.waiting_events, metrics=metrics, log=options.log)
     spec = document(options.limits, version=__version__, token=options.token is not None)
     routes = Routes(

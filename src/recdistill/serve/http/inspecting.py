@@ -64,20 +64,36 @@ class Verdict:
     """(q, k) item rows as the server has to find them."""
 
 
-def inspected(path: Path, search: Search = "auto") -> Verdict:
-    """Check a bundle in another process, searched as it will be."""
+def inspected(
+    path: Path, search: Search = "auto", begun: Callable[[subprocess.Popen[bytes]], object] | None = None
+) -> Verdict:
+    """Check a bundle in another process, searched as it will be.
+
+    Args:
+        path: the bundle's folder.
+        search: as in `Service.from_bundle`.
+        begun: told of the process, so that it can be ended.
+    """
     command = [sys.executable, "-P", "-m", __name__, os.fspath(path), search]
+    piped = subprocess.PIPE
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=piped, stderr=piped) as process:  # noqa: S603
+        if begun is not None:
+            begun(process)
+        try:
+            out, err = process.communicate(timeout=_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return Verdict(f"The check took longer than {_SECONDS:,.0f} seconds.")
+        except BaseException:
+            process.kill()
+            raise
     try:
-        done = subprocess.run(command, check=False, capture_output=True, timeout=_SECONDS, stdin=subprocess.DEVNULL)  # noqa: S603
-    except subprocess.TimeoutExpired:
-        return Verdict(f"The check took longer than {_SECONDS:,.0f} seconds.")
-    try:
-        told = json.loads(done.stdout.splitlines()[-1])
+        told = json.loads(out.splitlines()[-1])
         told["users"], told["lists"] = tuple(told["users"]), tuple(map(tuple, told["lists"]))
         return Verdict(**told)
     except (IndexError, ValueError, TypeError, KeyError):
-        last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
-        how = f"signal {-done.returncode}" if done.returncode < 0 else f"code {done.returncode}"
+        last = err.decode(errors="replace").strip().splitlines()[-1:]
+        how = f"signal {-process.returncode}" if process.returncode < 0 else f"code {process.returncode}"
         return Verdict(f"The check ended with {how}: {' '.join(last)[:300]}")
 
 

@@ -30,7 +30,6 @@ __all__ = [
     "Refused",
     "Rollback",
     "Similar",
-    "StoredId",
     "Timing",
     "VersionTold",
     "Why",
@@ -39,12 +38,8 @@ __all__ = [
 
 _Text = Annotated[str, Meta(min_length=1, max_length=ID_LENGTH)]
 _Number = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
-_Stored = Annotated[str, Meta(min_length=1, max_length=ID_LENGTH, pattern=r"^[^\x00]*$")]
 Id = _Text | _Number
 """An external id: text, or an integer of 64 bits. A table of integers takes "12" as 12."""
-
-StoredId = _Stored | _Number
-"""An external id that a ledger takes: text without NUL characters, which SQLite ends texts at."""
 
 Why = Literal["known-user", "folded-in", "history", "popular"]
 """What made a list: the user's own vector, a fold-in of the history, the encoder that read it; or nobody is known."""
@@ -137,10 +132,10 @@ class Found(Struct, frozen=True):
 class Event(Struct, frozen=True, forbid_unknown_fields=True):
     """Something that a user did."""
 
-    id: StoredId
+    id: Id
     """What the event is known by: posted again, it counts once."""
-    user: StoredId
-    item: StoredId
+    user: Id
+    item: Id
     timestamp: Annotated[int, Meta(ge=0, le=2**53)] | UnsetType = UNSET
     """Unix seconds; the time of arrival where it is left out."""
     weight: Annotated[float, Meta(ge=-1e30, le=1e30)] = 1.0

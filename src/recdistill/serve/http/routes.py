@@ -12,7 +12,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct
 
 from recdistill.errors import RecdistillError
-from recdistill.serve.http import answering, messages
+from recdistill.serve.http import messages
 from recdistill.serve.http.calls import Call, Reply
 from recdistill.serve.http.checks import checked
 from recdistill.serve.http.finding import beginning_with
@@ -259,9 +259,9 @@ class Routes:
         loop, begun = asyncio.get_running_loop(), perf_counter()
 
         def work() -> tuple[Lists, float, float]:
-            answering.answer(loaded.version, [query])
+            self.shelf.answer(loaded.version, [query])
             started = perf_counter()
-            return answering.answer(loaded.version, [query])[0], started, perf_counter()
+            return self.shelf.answer(loaded.version, [query])[0], started, perf_counter()
 
         found, started, ended = await loop.run_in_executor(self.shelf.worker, work)
         timing = Timing(_ms(started - begun), _ms(ended - started), 1)

@@ -16,9 +16,11 @@ from recdistill.serve.http.messages import Query, Refused
 from recdistill.serve.http.version import Version, opened
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import subprocess
+    from collections.abc import Callable, Sequence
 
     from recdistill.serve.http.answering import Lists
+    from recdistill.serve.http.recent import Recent
     from recdistill.serve.http.sources import Seen
     from recdistill.serve.service import Search
 
@@ -49,16 +51,24 @@ class Shelf:
         self.previous: Loaded | None = None
         self.refused: Refused | None = None
         self.worker = ThreadPoolExecutor(1, "answers")
+        self.recent: Recent | None = None
+        """What new people of a stream did."""
         self._wait, self._size, self._watch = wait, size, watch
 
     def loaded(self, version: Version) -> Loaded:
         """A version with a queue of its own."""
-        work = partial(answering.answer, version)
+        work = partial(self.answer, version)
         return Loaded(version, Batcher(work, self.worker, size=self._size, wait=self._wait, watch=self._watch))
+
+    def answer(self, version: Version, queries: Sequence[Query]) -> list[Lists]:
+        """(Q,) queries -> (Q,) lists of a version."""
+        return answering.answer(version, queries, None if self.recent is None else self.recent.items)
 
     def swap(self, version: Version) -> None:
         """Serve a version from the next request on; requests under way keep theirs."""
-        if self.current is None or self.current.version.digest != version.digest:
+        now = None if self.current is None else self.current.version
+        # of one name it is the same version, out of which somebody was taken who asked to be forgotten
+        if now is None or (now.digest != version.digest and now.name != version.name):
             self.previous = self.current
         self.current, self.refused = self.loaded(version), None
 
@@ -95,7 +105,14 @@ class Shelf:
         return self.current
 
 
-def load(seen: Seen, *, threads: int = 1, search: Search = "auto", check: bool = True) -> Version:
+def load(
+    seen: Seen,
+    *,
+    threads: int = 1,
+    search: Search = "auto",
+    check: bool = True,
+    begun: Callable[[subprocess.Popen[bytes]], object] | None = None,
+) -> Version:
     """Check, open and warm what stands at a source; blocks for as long as that takes.
 
     Args:
@@ -103,11 +120,12 @@ def load(seen: Seen, *, threads: int = 1, search: Search = "auto", check: bool =
         threads: of a batch.
         search: how lists are found, as in `Service.from_bundle`.
         check: read every byte in a process of its own first; off where that has just been done.
+        begun: told of that process.
 
     Raises:
         BundleError: it is not to be served; the message says why.
     """
-    verdict = inspected(seen.path, search) if check else None
+    verdict = inspected(seen.path, search, begun) if check else None
     if verdict is not None and verdict.reason is not None:
         raise BundleError(verdict.reason)
     version = opened(seen.path, seen.name, threads=threads, search=search)
