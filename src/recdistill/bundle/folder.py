@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["find", "held_open", "identity", "replaced", "write_whole"]
+__all__ = ["beside", "find", "held_open", "identity", "replaced", "write_whole"]
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2  # linux/fs.h
@@ -54,15 +54,24 @@ def replaced(path: Path) -> Generator[Path]:
     if find(path) != path:
         _aside(path).rename(path)
     shutil.rmtree(_aside(path), ignore_errors=True)
+    with beside(path) as new:
+        yield new
+        _sync(new)
+        _take_place(new, path)
+        _sync(path.parent)
+
+
+@contextmanager
+def beside(path: Path) -> Generator[Path]:
+    """An empty folder beside `path`, gone when the block ends; what killed ones have left goes first."""
+    path = path.absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
     _sweep(path)
     new = path.parent / f".{path.name}.{secrets.token_hex(8)}.partial"
     new.mkdir()
     try:
         with _held(new):
             yield new
-            _sync(new)
-            _take_place(new, path)
-            _sync(path.parent)
     finally:
         shutil.rmtree(new, ignore_errors=True)
 

@@ -7,7 +7,6 @@ answer as the bundle is not written.
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 import numpy as np
 
 from recdistill import bundle as bundles
-from recdistill.bundle.folder import replaced, write_whole
+from recdistill.bundle.folder import beside, replaced, write_whole
 from recdistill.errors import UnknownName, UsageError, printable, problem
 from recdistill.evaluation.ranking import ranker
 from recdistill.evaluation.vectors import VectorRanker
@@ -161,7 +160,7 @@ def _vectors(asked: _Asked) -> tuple[Agreement, list[str]]:
             write_vectors(asked.opened, folder)
             found = asked.checked(agreement(asked.exact, read_vectors(folder), asked.rows))
         return found, []
-    with _beside(path) as folder:
+    with beside(path) as folder:
         written = folder / path.name
         write_vectors(asked.opened, written)
         found = asked.checked(agreement(asked.exact, read_vectors(written), asked.rows))
@@ -234,18 +233,3 @@ def _saved(asked: _Asked, *, lineage: dict[str, Any], **parts: Any) -> None:  # 
 
 def _tables(opened: Bundle) -> list[tuple[str, Any]]:
     return [("users", opened.users), ("items", opened.items)]
-
-
-class _beside:
-    """A new folder beside a path, gone when the block ends."""
-
-    def __init__(self, path: Path) -> None:
-        self._folder = path.absolute().parent / f".{path.name}.partial"
-
-    def __enter__(self) -> Path:
-        shutil.rmtree(self._folder, ignore_errors=True)
-        self._folder.mkdir(parents=True)
-        return self._folder
-
-    def __exit__(self, *_: object) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)

@@ -94,7 +94,13 @@ def _packed(name: str, ids: IdTable) -> dict[str, NDArray[Any]]:
 
 
 def _text(ids: NDArray[Any]) -> NDArray[Any]:
-    return ids if ids.dtype == np.int64 else np.array(ids.tolist(), np.str_)  # no objects: they would be pickled
+    if ids.dtype == np.int64:
+        return ids
+    for one in ids.tolist():
+        if one.endswith("\0"):
+            remedy = "Give a path that ends with .safetensors, or a folder"
+            raise UsageError(problem("An .npz file cuts NUL characters off the end of an id", one, remedy=remedy))
+    return np.array(ids.tolist(), np.str_)  # no objects: they would be pickled
 
 
 def _list(polars: Any, vectors: NDArray[np.float32]) -> Any:  # noqa: ANN401 - of a library imported where it is used

@@ -168,7 +168,7 @@ def test_an_answer_that_takes_too_long_is_given_up(tiny, app_of):
 def test_a_fault_of_ours_is_told_without_what_was_asked(tiny, app_of, monkeypatch):
     from recdistill.serve.http import answering
 
-    def broken(version, queries):
+    def broken(version, queries, recent):
         raise RuntimeError(f"the secret of {queries[0].user}")
 
     monkeypatch.setattr(answering, "answer", broken)
