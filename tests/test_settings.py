@@ -186,8 +186,10 @@ def every_settings_class() -> list[type[Settings]]:
 
 def test_every_settings_class_accepts_its_own_defaults():
     checked = 0
+    one_of_several = {"Member"}  # model or files: it has no default
     for model in every_settings_class():
-        if not any(field.is_required() for field in model.model_fields.values()):
+        required = any(field.is_required() for field in model.model_fields.values())
+        if not required and model.__name__ not in one_of_several:
             given_back = model().model_dump(mode="json", exclude_none=True)
             assert parse(model, given_back) == model(), model
             checked += 1

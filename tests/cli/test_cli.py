@@ -121,7 +121,7 @@ def test_no_command_shows_the_help():
             ["distill", "run.toml", "--set", "train.epoch=3"],
             "Unknown setting 'train.epoch'. Did you mean 'train.epochs'?",
         ),
-        (["distill", "run.toml", "--set", "method.name=rdd"], "Unknown method 'rdd'. Did you mean 'rrd'?"),
+        (["distill", "run.toml", "--set", "method.name=de-rdd"], "Unknown method 'de-rdd'. Did you mean 'de-rrd'?"),
         (["distill", "run.toml", "--set", 'evaluate.metrics=["ndgc@10"]'], "Did you mean 'ndcg'?"),
         (
             ["distill", "run.toml", "--set", "train.protocol=ful"],

@@ -8,6 +8,7 @@ import torch
 from recdistill.errors import MissingKnowledge
 from recdistill.knowledge.view import Kind
 from recdistill.query import Query
+from recdistill.teachers.live import Live
 
 USERS, ITEMS = 24, 37
 NAMES = [
@@ -46,7 +47,12 @@ def test_all_live_models_are_here(name, teachers):
     assert set(NAMES) == set(teachers), "a new model or a new kind of teacher joins this list"
 
 
-@pytest.mark.parametrize("kind", Kind)
+def test_only_a_live_model_gives_its_weights_which_no_view_is_asked_for(teacher):
+    assert set(ASK) == set(Kind) - {Kind.WEIGHTS}
+    assert (Kind.WEIGHTS in teacher.provides) == isinstance(teacher, Live)
+
+
+@pytest.mark.parametrize("kind", ASK)
 def test_it_answers_what_it_provides_and_refuses_the_rest_by_name(teacher, kind):
     view = teacher.view(Query(ROWS))
     if kind in teacher.provides:

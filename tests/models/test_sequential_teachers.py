@@ -172,7 +172,9 @@ def test_hidden_layers_can_be_matched_by_a_method(teacher, student, log, monkeyp
     registry = Registry("method")
     for name in METHODS:
         registry.add(name, METHODS[name])
-    registry.add("states", MethodEntry("states", Nothing, METHODS["plain"].paper, method, ""))
+    registry.add(
+        "states", MethodEntry("states", Nothing, METHODS["plain"].paper, method, "", lambda _: frozenset({Kind.STATES}))
+    )
     monkeypatch.setattr("recdistill.recipes.train.METHODS", registry)
     training = rd.TrainSettings(epochs=25, batch=10, lr=0.03, weight_decay=0, loss="cross-entropy", device="cpu")
     knows = Live(built(teacher, log), seen=log.csr())

@@ -134,7 +134,11 @@ rate = 10.0
 
 
 def of_members(tmp_path, change=lambda text: text):
-    text = TEMPLATE.replace('model = "mf"                    # or', "# or").replace("dim = 200\n", "")
+    text = (
+        TEMPLATE.replace('model = "mf"                    # or', "# or")
+        .replace("dim = 200\n", "")
+        .replace('"de-rrd"', '"rrd"')
+    )
     file = tmp_path / "run.toml"
     file.write_text(change(text.replace("[student]", MEMBERS + "\n[student]", 1)), encoding="utf-8")
     return file

@@ -540,5 +540,5 @@ def test_the_page_on_teachers_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     page = Path(__file__).parents[2] / "docs" / "teachers.md"
     monkeypatch.chdir(tmp_path)
     code = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
-    assert len(code) == 2
+    assert len(code) == 3
     exec("\n".join(code), {})  # noqa: S102 - our own page
