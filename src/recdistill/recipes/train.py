@@ -90,8 +90,8 @@ class TrainSettings(Settings):
     device: str = "auto"
     """ "auto", "cpu", "cuda" or "cuda:<index>"."""
     precision: Precision = "float32"
-    """Of the products in a sequential model's layers: "bfloat16" halves the time of wide ones where the processor has
-    it. Parameters, losses, the teacher, validation and what is served stay float32."""
+    """Of the products in a sequential model's layers: "bfloat16" is for wide ones, on a processor that has it.
+    Parameters, losses, the teacher, validation and what is served stay float32."""
 
     @field_validator("negatives")
     @classmethod
