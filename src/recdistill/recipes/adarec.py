@@ -5,18 +5,15 @@ What is trained is said in `scenes`. Letters: S seeds, m users with a target.
 
 from __future__ import annotations
 
-import json
-import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from recdistill.data.sources import read
 from recdistill.data.split import split
-from recdistill.errors import UnknownName
 from recdistill.evaluation.compare import bootstrap_interval, holm, paired_test, retention
 from recdistill.recipes.adarec_page import markdown
-from recdistill.recipes.cells import Cells, write_text
+from recdistill.recipes.cells import Cells, among, finish, publish
 from recdistill.recipes.scenes import RANDOM, SCENES, Study, rows
 from recdistill.recipes.sequences import Places, values
 from recdistill.search.derive import Design
@@ -30,7 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["reproduce"]
 
-_WAIT = 10.0
 _METRICS = ("HR@10", "NDCG@10", "NDCG@20")
 
 
@@ -50,38 +46,25 @@ def reproduce(
     Arguments and errors as of `sequences.reproduce`; `only` names rows, of which "random" means all ten. A row "cell of
     <scene>" is computed once that scene has been searched, and is printed as missing before.
     """
+    among("table", tables, SCENES)
     for name in tables:
-        if name not in SCENES:
-            raise UnknownName("table", name, SCENES)
-        known = [*rows(name), "random"]
-        for wanted in only:
-            if wanted not in known:
-                raise UnknownName("row", wanted, known)
+        among("row", only, [*rows(name), "random"])
     work.mkdir(parents=True, exist_ok=True)
     places = Places(Cells(out / "cells"), work, watch)
     for name in tables:
         parts = split(read(data / SCENES[name].folder, echo=None), SCENES[name].split)
         for seed in seeds:
-            _finish(Study(SCENES[name], seed, parts, places), only, say)
-    found = _collect(places)
-    write_text(out.with_name(f"{out.name}.json"), json.dumps(found, indent=1) + "\n")
-    write_text(out.with_name(f"{out.name}.md"), markdown(found))
-    return found
+            study = Study(SCENES[name], seed, parts, places)
+            finish(
+                [row for row in rows(name) if (not only or _chosen(row, only)) and study.ready(row)],
+                study.row,
+                lambda row, result, seed=seed, name=name: say(f"{name} {row} seed {seed}: {_figures(row, result)}"),
+            )
+    return publish(out, _collect(places), markdown)
 
 
-def _finish(study: Study, only: Sequence[str], say: Callable[[str], object]) -> None:
-    todo = [row for row in rows(study.scene.name) if not only or {row, row.partition(" ")[0]} & set(only)]
-    while todo:
-        left: list[str] = []
-        for row in todo:
-            result = study.row(row)
-            if result is not None:
-                say(f"{study.scene.name} {row} seed {study.seed}: {_figures(row, result)}")
-            elif not row.startswith("cell of "):  # another process is at it
-                left.append(row)
-        if left and len(left) == len(todo):
-            time.sleep(_WAIT)
-        todo = left
+def _chosen(row: str, only: Sequence[str]) -> bool:
+    return row in only or ("random" in only and row.startswith("random "))
 
 
 def _figures(row: str, result: dict[str, Any]) -> str:

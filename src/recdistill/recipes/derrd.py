@@ -17,9 +17,8 @@ import numpy as np
 from recdistill.data.candidates import Candidates, draw
 from recdistill.data.sources import read
 from recdistill.data.split import split
-from recdistill.errors import UnknownName
 from recdistill.evaluation.evaluate import evaluate
-from recdistill.recipes.cells import Cells
+from recdistill.recipes.cells import Cells, among
 from recdistill.recipes.train import TrainSettings, distill, fit
 from recdistill.training.watch import JsonLines
 
@@ -212,13 +211,9 @@ def cells_of(
     tables: Sequence[str], seeds: Sequence[int], only: Sequence[str] = ()
 ) -> Iterator[tuple[Table, Cell, int]]:
     """The cells of a reproduction, seed by seed, the teacher before its students."""
+    among("table", tables, TABLES)
     for name in tables:
-        if name not in TABLES:
-            raise UnknownName("table", name, TABLES)
-        known = {cell.name for cell in (TABLES[name].teacher, *TABLES[name].students)}
-        for wanted in only:
-            if wanted not in known:
-                raise UnknownName("row", wanted, known)
+        among("row", only, [cell.name for cell in (TABLES[name].teacher, *TABLES[name].students)])
     for seed in seeds:
         for name in tables:
             table = TABLES[name]

@@ -137,6 +137,11 @@ class Study:
         """A finished row, or None."""
         return self.places.cells.get(self.label(row), self.about(row))
 
+    def ready(self, row: str) -> bool:
+        """Whether a row can be computed now: the cell of another scene needs that scene's search."""
+        other = row.removeprefix("cell of ")
+        return other == row or Study(SCENES[other], self.seed, self.parts, self.places).found("search") is not None
+
     # how they come to be
 
     def row(self, row: str) -> dict[str, Any] | None:
