@@ -146,6 +146,7 @@ def test_no_command_shows_the_help():
         (["recommend", "nowhere", "--users", "@none"], "error: "),
         (["reproduce", "de-rdd"], "Unknown paper 'de-rdd'. Did you mean 'de-rrd'?"),
         (["compare", "run.toml", "--methods", "rrd,plian"], "Unknown method 'plian'. Did you mean 'plain'?"),
+        (["compare", "run.toml", "--sizes", "20,x"], "--sizes takes dims, with commas between; got '20,x'."),
     ],
 )
 def test_what_the_user_can_mend_is_one_message_and_exit_2(words, said, tmp_path):
