@@ -48,17 +48,18 @@ def test_values_survive_packing_to_three_digits():
 
 def test_a_method_is_tuned_on_one_table_and_its_winner_is_used_on_the_other(places, monkeypatch):
     said = []
-    asked = {"seeds": [1], "tables": ["citeulike-10", "lastfm-10"], "only": ["teacher", "plain", "rrd"]}
+    asked = {"seeds": [1], "tables": ["lastfm-10", "lastfm-5"], "only": ["teacher", "plain", "rrd"]}
     found = reproduce(**places, **asked, say=said.append)
     assert len(said) == 6
-    assert said[0].startswith("citeulike-10 teacher seed 1: test ndcg@10 ")
-    first, other = (found["tables"][name]["rows"]["rrd"] for name in ("citeulike-10", "lastfm-10"))
+    assert said[0].startswith("lastfm-10 teacher seed 1: test ndcg@10 ")
+    first, other = (found["tables"][name]["rows"]["rrd"] for name in ("lastfm-10", "lastfm-5"))
     assert first["settings"]["method"] == other["settings"]["method"]
     assert {key: first["settings"]["train"][key] for key in ("lr", "weight_decay")} == {
         key: other["settings"]["train"][key] for key in ("lr", "weight_decay")
     }
-    assert set(first["means"]) == {"sampled(499)", "full"}
-    assert set(other["means"]) == {"full"}
+    assert set(first["means"]) == set(other["means"]) == {"full"}
+    cells = places["out"] / "cells"
+    assert len(list(cells.glob("lastfm-*-trials-*.json"))) == 3, "the teacher, plain and rrd, once for both sizes"
     assert found["tables"]["lastfm-10"]["tests"]["full"]["rrd"]["p"] <= 1
     text = (places["out"].with_name("methods.md")).read_text(encoding="utf-8")
     assert text == markdown(found)
@@ -79,3 +80,21 @@ def test_unknown_tables_and_rows_are_said(places):
         reproduce(**places, tables=["citeulike10"])
     with pytest.raises(UnknownName, match="Did you mean 'rrd'"):
         reproduce(**places, only=["rrdd"])
+
+
+def test_each_log_is_tuned_on_itself_and_citeulike_is_measured_by_both_protocols(places):
+    found = reproduce(**places, seeds=[1], tables=["citeulike-10"], only=["teacher", "plain"], say=str)
+    assert set(found["tables"]["citeulike-10"]["rows"]["plain"]["means"]) == {"sampled(499)", "full"}
+    cells = {path.name.rpartition("-")[0] for path in (places["out"] / "cells").glob("*-trials-*.json")}
+    assert cells == {"citeulike-10-plain-trials"}, "its teacher is as the authors train it"
+
+
+def test_rows_are_tested_over_the_seeds_they_share_with_teacher_and_plain(places):
+    asked = {"tables": ["citeulike-10"], "say": str}
+    reproduce(**places, **asked, seeds=[1, 2], only=["teacher", "plain"])
+    found = reproduce(**places, **asked, seeds=[1], only=["rrd"])
+    tests = found["tables"]["citeulike-10"]["tests"]["full"]
+    assert tests["rrd"]["seeds"] == [1]
+    assert tests["plain"]["seeds"] == [1, 2]
+    assert tests["rrd"]["p"] is not None
+    assert tests["plain"]["p"] is None
