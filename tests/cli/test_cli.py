@@ -330,7 +330,7 @@ def test_rows_that_cannot_be_read_stop_a_command_or_are_skipped_where_it_is_told
     (tmp_path / "log.csv").write_text((folder / "log.csv").read_text() + ",i1,5\n")
     (tmp_path / "run.toml").write_text(SMALL)
     for words in (
-        ["compare", "run.toml", "--methods", "plain", "--set", "train.epochs=1"],
+        ["compare", "run.toml", "--methods", "plain", "--trials", "0", "--set", "train.epochs=1"],
         ["evaluate", str(folder / "out/bundles/rrd"), "--data", "log.csv"],
     ):
         stopped = call(*words, cwd=tmp_path)

@@ -233,9 +233,7 @@ def test_a_teacher_of_lists_is_refused_for_methods_that_ask_for_more(run, tmp_pa
 
 def test_a_method_for_other_models_is_refused_before_anything_is_trained(run):
     heard = Heard()
-    with pytest.raises(
-        UsageError, match="A teacher of the model 'mf' cannot teach by these methods: 'adarec' asks for"
-    ):
+    with pytest.raises(UsageError, match=r"A teacher of the model 'mf' cannot teach by these .*: 'adarec' asks"):
         compare_methods(run(), methods=["plain", "rrd", "adarec"], listener=heard)
     assert heard.trained == []
 

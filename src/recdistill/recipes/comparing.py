@@ -87,8 +87,8 @@ def compare_methods(
         tune_each=tune_each,
     )
     _check(run, terms)
+    contest = contest_of(run, terms, listener)  # a log that cannot be read leaves no folder that is taken
     with held(run, overwrite=overwrite):
-        contest = contest_of(run, terms, listener)
         _check_teacher(contest)
         todo = tasks(contest)
         left = [task for task in todo if not task.done()]
