@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from recdistill.teachers.ensemble import Ensemble
     from recdistill.teachers.joined import Joined
     from recdistill.teachers.stored import Stored
+    from recdistill.teachers.trajectory import Trajectory
     from recdistill.training.watch import Report
 
 __all__ = ["Bench", "Result", "curve"]
@@ -151,11 +152,11 @@ class Bench:
         return self._foreign if self.plan.teacher is None else self._trained_teacher
 
     @cached_property
-    def _foreign(self) -> Stored | Joined | Ensemble:
+    def _foreign(self) -> Stored | Joined | Ensemble | Trajectory:
         teacher, say = self.run.teacher, self.listener.say
         if teacher.members:
             return joined_members(teacher, self.plan.members, self.split, say=say, learn=self._member)
-        return from_files(teacher.files, self.split, who="the teacher", say=say)
+        return from_files(teacher, self.split, who="the teacher", say=say)
 
     def _member(self, name: str, model: str, settings: Settings, training: TrainSettings) -> Trained:
         shown = settings.model_dump(mode="json")
@@ -358,8 +359,8 @@ class Bench:
             return System.of("teacher", self._trained_teacher)
         train = self.split.train
         ranker = KnownRanker(self._foreign, n_users=train.n_users, n_items=train.n_items)
-        named = [each.model or ", ".join(each.files) for each in self.run.teacher.members]
-        return System("teacher", ranker, model=" + ".join(named) or ", ".join(self.run.teacher.files), timed=False)
+        named = [each.model or ", ".join(each.kinds) for each in self.run.teacher.members]
+        return System("teacher", ranker, model=" + ".join(named) or ", ".join(self.run.teacher.kinds), timed=False)
 
 
 def curve(report: Report) -> Curve:
