@@ -15,6 +15,7 @@ from recdistill.data.batches import InteractionBatches
 from recdistill.errors import UsageError
 from recdistill.knowledge.view import Kind
 from recdistill.methods import METHODS, Setting
+from recdistill.methods.ranges import flat, overlaid
 from recdistill.models import MODELS
 from recdistill.query import Batch, Query
 from recdistill.recipes.train import TrainSettings, distill, fit
@@ -329,6 +330,19 @@ def test_a_teacher_that_lacks_a_kind_is_told_which_methods_it_can_serve(teachers
     assert {"rd", "rrd", "ir-rrd", "dcd", "unkd", "hetcomp"} <= set(named), "every ranking method takes lists alone"
     assert not {"de", "htd", "cd", "bd", "plain"} & set(named)
     assert "give vectors (vectors = ...)" in str(caught.value)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_it_says_what_is_worth_tuning_in_a_range_that_holds_the_default(method):
+    settings = METHODS[method].settings()
+    ranges = METHODS[method].tuned(settings)
+    assert bool(ranges) == (method != "plain"), "plain has no settings: what it tunes is what all of them tune"
+    assert len(ranges) <= 2, "eight trials see no more"
+    for key, default in flat(settings.model_dump(mode="json"), ranges).items():
+        assert default in ranges[key], f"{key}: the default {default} is not in {ranges[key]}"
+    for end in ("low", "high"):
+        values = {key: getattr(each, end) for key, each in ranges.items()}
+        parse(METHODS[method].settings, overlaid(settings.model_dump(mode="json"), values))
 
 
 @pytest.mark.parametrize("method", METHODS)

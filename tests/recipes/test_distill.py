@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-import recdistill.recipes.bench as bench_module
+import recdistill.recipes.lessons as lessons_module
 from recdistill.data.sources import read
 from recdistill.data.split import split
 from recdistill.data.synthetic import planted
@@ -139,14 +139,14 @@ def test_a_changed_setting_repeats_only_what_depends_on_it(run):
 
 def test_a_run_killed_between_stages_goes_on_and_ends_the_same(run, monkeypatch, tmp_path):
     whole = distill(run(f"output.dir='{tmp_path / 'whole'}'"))
-    real = bench_module.distill
+    real = lessons_module.distill
 
     def killed(teacher, *words, **more):
         if teacher is not None:
             raise KeyboardInterrupt
         return real(teacher, *words, **more)
 
-    monkeypatch.setattr(bench_module, "distill", killed)
+    monkeypatch.setattr(lessons_module, "distill", killed)
     with pytest.raises(KeyboardInterrupt):
         distill(run())
     monkeypatch.undo()

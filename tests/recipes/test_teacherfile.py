@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from recdistill.errors import DataError, SettingsError
+from recdistill.recipes import lessons
 from recdistill.recipes.distill import distill
 from recdistill.recipes.runfile import RunSettings, resolve
 from recdistill.recipes.teacherfile import Teacher, elsewhere, steps_of
@@ -111,15 +112,14 @@ def test_hetcomp_climbs_the_bundles_of_a_folder(run, tmp_path):
 
 
 def test_a_member_of_several_may_be_a_trajectory_of_lists(run, tmp_path, monkeypatch):
-    from recdistill.recipes import bench
 
     lists = pl.read_parquet(tmp_path / "log.parquet").select("user_id", "item_id")
     for step in (9, 10):
         lists.write_parquet(tmp_path / f"{step}.parquet")
     members = [{"model": "mf", "dim": 4}, {"trajectory": [str(tmp_path / f"{step}.parquet") for step in (9, 10)]}]
     made = []
-    whole = bench.joined_members
-    monkeypatch.setattr(bench, "joined_members", lambda *a, **k: made.append(whole(*a, **k)) or made[-1])
+    whole = lessons.joined_members
+    monkeypatch.setattr(lessons, "joined_members", lambda *a, **k: made.append(whole(*a, **k)) or made[-1])
     distill(run({"members": members}, "method={name='hetcomp', base=1.0, near=6}"))
     (ensemble,) = made
     assert isinstance(ensemble, Ensemble)

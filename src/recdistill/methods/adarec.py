@@ -21,6 +21,7 @@ from recdistill.data.sequences import SequenceBatches
 from recdistill.knowledge.view import Kind
 from recdistill.losses.kl import Direction
 from recdistill.methods.base import Paper, Setting, method
+from recdistill.methods.ranges import LinearRange, LogRange
 from recdistill.models.memory import Memory
 from recdistill.models.sequential import Sequential
 from recdistill.objective import Objective, Pass
@@ -140,7 +141,13 @@ def asks(c: AdaRec) -> frozenset[Kind]:
     return frozenset(kind for kind, part in kinds.items() if part)
 
 
-@method("adarec", settings=AdaRec, paper=ADAREC, asks=asks)
+@method(
+    "adarec",
+    settings=AdaRec,
+    paper=ADAREC,
+    asks=asks,
+    tuned={"weight": LinearRange(0.1, 0.9), "temperature": LogRange(0.5, 5)},
+)
 def adarec(c: AdaRec, s: Setting) -> list[Pass]:
     """AdaRec's distillation: transfers embeddings, hidden layers and logits between sequential models."""
     teacher = s.need_teacher("adarec")

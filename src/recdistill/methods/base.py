@@ -13,16 +13,18 @@ from recdistill.query import Query
 from recdistill.registry import Registry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from recdistill.data.draws import Taken
     from recdistill.knowledge.view import Knows, Layer
+    from recdistill.methods.ranges import Range
     from recdistill.models.base import Recommender
     from recdistill.objective import Batches, Pass, Term
     from recdistill.query import Side
     from recdistill.settings import Settings
 
     S = TypeVar("S", bound=Settings)
+    T = TypeVar("T")
 
 __all__ = ["METHODS", "MethodEntry", "Paper", "Setting", "method", "served_by", "width"]
 
@@ -89,6 +91,8 @@ class MethodEntry:
     summary: str
     asks: Callable[[Any], frozenset[Kind]]
     """Settings -> what its terms ask of a teacher; known before anything is read or built."""
+    tuned: Callable[[Any], Mapping[str, Range]]
+    """Settings -> those that are worth tuning, by dotted key, and in which range."""
 
 
 METHODS: Registry[MethodEntry] = Registry("method")
@@ -101,7 +105,12 @@ def served_by(provides: frozenset[Kind]) -> list[str]:
 
 
 def method(
-    name: str, *, settings: type[S], paper: Paper, asks: Iterable[Kind] | Callable[[S], frozenset[Kind]]
+    name: str,
+    *,
+    settings: type[S],
+    paper: Paper,
+    asks: Iterable[Kind] | Callable[[S], frozenset[Kind]],
+    tuned: Mapping[str, Range] | Callable[[S], Mapping[str, Range]] | None = None,
 ) -> Callable[[Callable[[S, Setting], list[Pass]]], Callable[[S, Setting], list[Pass]]]:
     """Register `build(settings, setting) -> passes` under `name`; the docstring's first line is its summary.
 
@@ -110,16 +119,19 @@ def method(
         settings: of the method.
         paper: what is cited.
         asks: the kinds that its terms ask of a teacher, where they depend on the settings a function of them.
+        tuned: the settings worth tuning, by dotted key, and their ranges, which hold the defaults; few, since a search
+            has few trials; None for nothing. Where they depend on the settings, a function of them.
     """
     needed = asks if callable(asks) else _always(frozenset(asks))
+    ranges = tuned if callable(tuned) else _always(tuned or {})
 
     def register(build: Callable[[S, Setting], list[Pass]]) -> Callable[[S, Setting], list[Pass]]:
         summary = (build.__doc__ or "").strip().split("\n", 1)[0]
-        METHODS.add(name, MethodEntry(name, settings, paper, build, summary, needed))
+        METHODS.add(name, MethodEntry(name, settings, paper, build, summary, needed, ranges))
         return build
 
     return register
 
 
-def _always(kinds: frozenset[Kind]) -> Callable[[object], frozenset[Kind]]:
-    return lambda _: kinds
+def _always(value: T) -> Callable[[object], T]:
+    return lambda _: value

@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 
 from recdistill.knowledge.view import Kind
 from recdistill.methods.base import Paper, Setting, method
+from recdistill.methods.ranges import LogRange
 from recdistill.objective import Objective, Pass
 from recdistill.settings import Settings
 from recdistill.teachers.live import Live, Peer
@@ -64,7 +65,13 @@ class BD(Settings):
         return self
 
 
-@method("bd", settings=BD, paper=BD_PAPER, asks=[Kind.SCORES, Kind.WEIGHTS])
+@method(
+    "bd",
+    settings=BD,
+    paper=BD_PAPER,
+    asks=[Kind.SCORES, Kind.WEIGHTS],
+    tuned={"weight": LogRange(1e-2, 5), "temperature": LogRange(1, 20)},
+)
 def bd(c: BD, s: Setting) -> list[Pass]:
     """Bidirectional distillation: a teacher that goes on learning, from its student too."""
     teacher = s.need_teacher("bd")

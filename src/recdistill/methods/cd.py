@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 
 from recdistill.knowledge.view import Kind
 from recdistill.methods.base import Paper, Setting, method
+from recdistill.methods.ranges import LogRange
 from recdistill.objective import Objective, Pass
 from recdistill.settings import Settings
 from recdistill.terms.soft_labels import SoftLabels
@@ -56,7 +57,13 @@ class CD(Settings):
         return self
 
 
-@method("cd", settings=CD, paper=CD_PAPER, asks=[Kind.SCORES])
+@method(
+    "cd",
+    settings=CD,
+    paper=CD_PAPER,
+    asks=[Kind.SCORES],
+    tuned={"weight": LogRange(1e-3, 1), "temperature": LogRange(0.5, 10)},
+)
 def cd(c: CD, s: Setting) -> list[Pass]:
     """Collaborative Distillation: the teacher's scores are soft labels of drawn items."""
     teacher = s.need_teacher("cd")

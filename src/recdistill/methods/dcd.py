@@ -13,6 +13,7 @@ from pydantic import Field
 
 from recdistill.knowledge.view import Kind
 from recdistill.methods.base import Paper, Setting, method
+from recdistill.methods.ranges import LogRange
 from recdistill.objective import Objective, Pass
 from recdistill.settings import Settings
 from recdistill.terms.dual_correction import ItemCorrection, UserCorrection
@@ -51,7 +52,13 @@ class DCD(Settings):
     """Over-estimated users an item."""
 
 
-@method("dcd", settings=DCD, paper=DCD_PAPER, asks=[Kind.RANKS])
+@method(
+    "dcd",
+    settings=DCD,
+    paper=DCD_PAPER,
+    asks=[Kind.RANKS],
+    tuned={"weight": LogRange(1e-4, 1e-1), "item_weight": LogRange(1e-5, 1e-2)},
+)
 def dcd(c: DCD, s: Setting) -> list[Pass]:
     """Dual correction: transfers the ranking where the student errs about it."""
     teacher = s.need_teacher("dcd")

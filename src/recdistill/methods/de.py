@@ -14,6 +14,7 @@ from pydantic import Field
 from recdistill.clock import exponential
 from recdistill.knowledge.view import Kind
 from recdistill.methods.base import Paper, Setting, method, width
+from recdistill.methods.ranges import LogRange
 from recdistill.objective import Objective, Pass
 from recdistill.settings import Settings
 from recdistill.terms.expert_match import ExpertMatch
@@ -82,7 +83,7 @@ def expert_terms(c: DE, s: Setting, *, roles: Literal["half", "once"] = "half") 
     return {"de_users": (c.weight, term("user")), "de_items": (c.weight, term("item"))}
 
 
-@method("de", settings=DE, paper=DE_RRD, asks=[Kind.VECTORS])
+@method("de", settings=DE, paper=DE_RRD, asks=[Kind.VECTORS], tuned={"weight": LogRange(1e-4, 1e-1)})
 def de(c: DE, s: Setting) -> list[Pass]:
     """Distillation Experts: transfers the teacher's vectors."""
     return [Pass("distil", s.batches, Objective(base=(1.0, s.base), **expert_terms(c, s)), s.teacher)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from recdistill.knowledge.view import Kind
 from recdistill.methods.base import Setting, method
 from recdistill.methods.de import DE, DE_RRD, expert_terms
+from recdistill.methods.ranges import LogRange
 from recdistill.methods.rrd import RRD, ranking_term
 from recdistill.objective import Objective, Pass
 from recdistill.settings import Settings
@@ -24,7 +25,13 @@ class Both(Settings):
     """The ranking's part."""
 
 
-@method("de-rrd", settings=Both, paper=DE_RRD, asks=[Kind.RANKS, Kind.VECTORS])
+@method(
+    "de-rrd",
+    settings=Both,
+    paper=DE_RRD,
+    asks=[Kind.RANKS, Kind.VECTORS],
+    tuned={"de.weight": LogRange(1e-4, 1e-1), "rrd.weight": LogRange(1e-4, 1e-1)},
+)
 def de_rrd(c: Both, s: Setting) -> list[Pass]:
     """DE and RRD together: vectors and ranking."""
     teacher = s.need_teacher("de-rrd")

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from recdistill.knowledge.view import Kind
 from recdistill.methods.base import Paper, Setting, method, width
+from recdistill.methods.ranges import LogRange
 from recdistill.objective import Objective, Pass
 from recdistill.settings import Settings
 from recdistill.terms.projection_match import ProjectionMatch
@@ -50,7 +51,7 @@ class FitNet(Settings):
     """Which vectors of the teacher they are matched with."""
 
 
-@method("fitnet", settings=FitNet, paper=FITNET, asks=[Kind.VECTORS])
+@method("fitnet", settings=FitNet, paper=FITNET, asks=[Kind.VECTORS], tuned={"weight": LogRange(1e-4, 1)})
 def fitnet(c: FitNet, s: Setting) -> list[Pass]:
     """FitNet: transfers the teacher's vectors by one projection."""
     teacher = s.need_teacher("fitnet")

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from recdistill.knowledge.view import Kind
 from recdistill.methods.base import Paper, Setting, method, width
+from recdistill.methods.ranges import LinearRange, LogRange
 from recdistill.objective import Objective, Pass
 from recdistill.settings import Settings
 from recdistill.terms.low_pass import LowPass
@@ -53,7 +54,13 @@ class FreqD(Settings):
     """Which vectors of the teacher they are matched with."""
 
 
-@method("freqd", settings=FreqD, paper=FREQD, asks=[Kind.VECTORS])
+@method(
+    "freqd",
+    settings=FreqD,
+    paper=FREQD,
+    asks=[Kind.VECTORS],
+    tuned={"weight": LogRange(1e-4, 1), "smooth": LinearRange(0.1, 0.9)},
+)
 def freqd(c: FreqD, s: Setting) -> list[Pass]:
     """FreqD: transfers vectors smoothed over what occurs together."""
     teacher = s.need_teacher("freqd")

@@ -9,6 +9,7 @@ from pydantic import Field
 from recdistill.errors import UsageError, problem
 from recdistill.knowledge.view import Kind
 from recdistill.methods.base import Paper, Setting, method, width
+from recdistill.methods.ranges import LogRange
 from recdistill.objective import Objective, Pass
 from recdistill.settings import Settings
 from recdistill.terms.topology import FullTopology
@@ -61,7 +62,7 @@ def check_one_width(s: Setting, layer: Layer, teacher_layer: Layer) -> None:
         raise UsageError(problem(what, "; ".join(wrong), remedy=remedy))
 
 
-@method("ftd", settings=FTD, paper=TOPOLOGY, asks=[Kind.VECTORS])
+@method("ftd", settings=FTD, paper=TOPOLOGY, asks=[Kind.VECTORS], tuned={"weight": LogRange(1e-5, 1e-1)})
 def ftd(c: FTD, s: Setting) -> list[Pass]:
     """Full Topology Distillation: transfers the cosines of all pairs of entities."""
     teacher = s.need_teacher("ftd")

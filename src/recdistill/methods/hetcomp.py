@@ -14,6 +14,7 @@ from pydantic import Field
 
 from recdistill.knowledge.view import Kind
 from recdistill.methods.base import Paper, Setting, method
+from recdistill.methods.ranges import LogRange
 from recdistill.objective import Objective, Pass
 from recdistill.settings import Settings
 from recdistill.teachers.trajectory import courses
@@ -62,7 +63,13 @@ class HetComp(Settings):
     """Items a user and epoch, where the rest is sampled."""
 
 
-@method("hetcomp", settings=HetComp, paper=HETCOMP, asks=[Kind.RANKS])
+@method(
+    "hetcomp",
+    settings=HetComp,
+    paper=HETCOMP,
+    asks=[Kind.RANKS],
+    tuned={"weight": LogRange(1e-3, 1), "sharpness": LogRange(2, 60)},
+)
 def hetcomp(c: HetComp, s: Setting) -> list[Pass]:
     """HetComp: transfers what several teachers agree on, from their easy checkpoints to their last."""
     teacher = s.need_teacher("hetcomp")

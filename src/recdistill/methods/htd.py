@@ -15,6 +15,7 @@ from recdistill.knowledge.view import Kind
 from recdistill.methods.base import Setting, method
 from recdistill.methods.de import DE, expert_terms
 from recdistill.methods.ftd import TOPOLOGY, check_one_width
+from recdistill.methods.ranges import LinearRange, LogRange
 from recdistill.objective import Objective, Pass
 from recdistill.settings import Settings
 from recdistill.terms.expert_match import ExpertMatch
@@ -54,7 +55,13 @@ class HTD(Settings):
     """Of the experts' large products while every expert is asked."""
 
 
-@method("htd", settings=HTD, paper=TOPOLOGY, asks=[Kind.VECTORS])
+@method(
+    "htd",
+    settings=HTD,
+    paper=TOPOLOGY,
+    asks=[Kind.VECTORS],
+    tuned={"weight": LogRange(1e-5, 1e-1), "balance": LinearRange(0.1, 0.9)},
+)
 def htd(c: HTD, s: Setting) -> list[Pass]:
     """Hierarchical Topology Distillation: transfers cosines within groups, and to the groups' prototypes."""
     teacher = s.need_teacher("htd")

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from recdistill.knowledge.view import Kind
 from recdistill.methods.base import Paper, Setting, method
+from recdistill.methods.ranges import LogRange
 from recdistill.methods.rrd import RRD, ranking_term
 from recdistill.objective import Objective, Pass
 from recdistill.terms.item_ranking import ItemRanking
@@ -50,7 +51,13 @@ class IRRRD(RRD):
     """The most items a step, drawn at random and weighed up to all of them; 0 takes all."""
 
 
-@method("ir-rrd", settings=IRRRD, paper=IR_RRD, asks=[Kind.RANKS])
+@method(
+    "ir-rrd",
+    settings=IRRRD,
+    paper=IR_RRD,
+    asks=[Kind.RANKS],
+    tuned={"weight": LogRange(1e-4, 1e-1), "item_weight": LogRange(1e-5, 1e-2)},
+)
 def ir_rrd(c: IRRRD, s: Setting) -> list[Pass]:
     """RRD and its item side: also ranks users for items as the teacher does."""
     teacher = s.need_teacher("ir-rrd")

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from recdistill.knowledge.view import Kind
 from recdistill.methods.base import Paper, Setting, method
 from recdistill.methods.de import DE, expert_terms
+from recdistill.methods.ranges import LogRange
 from recdistill.objective import Objective, Pass
 from recdistill.terms.expert_match import ExpertMatch
 from recdistill.terms.preference import PreferenceConsistency
@@ -50,7 +51,13 @@ class PCKD(DE):
         return self
 
 
-@method("pckd", settings=PCKD, paper=PCKD_PAPER, asks=[Kind.RANKS, Kind.VECTORS])
+@method(
+    "pckd",
+    settings=PCKD,
+    paper=PCKD_PAPER,
+    asks=[Kind.RANKS, Kind.VECTORS],
+    tuned={"weight": LogRange(1e-4, 1e-1), "alpha": LogRange(1e-2, 1)},
+)
 def pckd(c: PCKD, s: Setting) -> list[Pass]:
     """Preference-consistent distillation: transfers vectors through experts that keep preferences."""
     teacher = s.need_teacher("pckd")

@@ -22,7 +22,7 @@ class Plain(Settings):
     """No distillation, no settings."""
 
 
-@method("plain", settings=Plain, paper=BPR, asks=())
+@method("plain", settings=Plain, paper=BPR, asks=(), tuned={})
 def plain(c: Plain, s: Setting) -> list[Pass]:
     """The base loss alone, no teacher."""
     del c

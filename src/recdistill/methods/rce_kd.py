@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from recdistill.knowledge.view import Kind
 from recdistill.methods.base import Paper, Setting, method
+from recdistill.methods.ranges import LogRange
 from recdistill.objective import Objective, Pass
 from recdistill.settings import Settings
 from recdistill.terms.rejuvenated import Rejuvenated
@@ -54,7 +55,13 @@ class RCEKD(Settings):
         return self
 
 
-@method("rce-kd", settings=RCEKD, paper=RCE_KD, asks=[Kind.RANKS, Kind.SCORES])
+@method(
+    "rce-kd",
+    settings=RCEKD,
+    paper=RCE_KD,
+    asks=[Kind.RANKS, Kind.SCORES],
+    tuned={"weight": LogRange(1e-2, 1e1), "temperature": LogRange(0.2, 5)},
+)
 def rce_kd(c: RCEKD, s: Setting) -> list[Pass]:
     """Rejuvenated cross-entropy: transfers scores where the student looks, and where only the teacher does."""
     teacher = s.need_teacher("rce-kd")

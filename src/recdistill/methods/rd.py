@@ -13,6 +13,7 @@ from pydantic import Field
 
 from recdistill.knowledge.view import Kind
 from recdistill.methods.base import Paper, Setting, method
+from recdistill.methods.ranges import LogRange
 from recdistill.objective import Objective, Pass
 from recdistill.settings import Settings
 from recdistill.terms.rank_weighted import RankWeighted
@@ -48,7 +49,13 @@ class RD(Settings):
     """ "one": a user's weights sum to 1 (paper); "none": the two weights are multiplied as they are (official code)."""
 
 
-@method("rd", settings=RD, paper=RD_PAPER, asks=[Kind.RANKS])
+@method(
+    "rd",
+    settings=RD,
+    paper=RD_PAPER,
+    asks=[Kind.RANKS],
+    tuned={"weight": LogRange(1e-2, 1e1), "sharpness": LogRange(0.3, 10)},
+)
 def rd(c: RD, s: Setting) -> list[Pass]:
     """Ranking Distillation: the teacher's first items are extra positives."""
     teacher = s.need_teacher("rd")

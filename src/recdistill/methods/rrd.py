@@ -13,6 +13,7 @@ from pydantic import Field
 from recdistill.knowledge.view import Kind
 from recdistill.methods.base import Setting, method
 from recdistill.methods.de import DE_RRD
+from recdistill.methods.ranges import LogRange
 from recdistill.objective import Objective, Pass
 from recdistill.settings import Settings
 from recdistill.terms.relaxed_ranking import RelaxedRanking
@@ -54,7 +55,13 @@ def ranking_term(c: RRD, s: Setting) -> RelaxedRanking:
     )
 
 
-@method("rrd", settings=RRD, paper=DE_RRD, asks=[Kind.RANKS])
+@method(
+    "rrd",
+    settings=RRD,
+    paper=DE_RRD,
+    asks=[Kind.RANKS],
+    tuned={"weight": LogRange(1e-4, 1e-1), "sharpness": LogRange(2, 60)},
+)
 def rrd(c: RRD, s: Setting) -> list[Pass]:
     """Relaxed Ranking Distillation: transfers the teacher's ranking."""
     teacher = s.need_teacher("rrd")

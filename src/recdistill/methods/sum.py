@@ -22,9 +22,10 @@ from recdistill.settings import Settings, parse
 
 if TYPE_CHECKING:
     from recdistill.clock import Schedule
+    from recdistill.methods.ranges import Range
     from recdistill.objective import Term
 
-__all__ = ["HINTON", "Sum", "asks", "sum_of"]
+__all__ = ["HINTON", "Sum", "asks", "sum_of", "tuned"]
 
 HINTON = Paper(
     key="hinton2015distilling",
@@ -56,7 +57,16 @@ def asks(c: Sum) -> frozenset[Kind]:
     return frozenset[Kind]().union(*found)
 
 
-@method("sum", settings=Sum, paper=HINTON, asks=asks)
+def tuned(c: Sum) -> dict[str, Range]:
+    """The weights of its parts, in each method's own range."""
+    found: dict[str, Range] = {}
+    for name, settings in c.parts.items():
+        own = METHODS[name].tuned(_parsed(name, settings))
+        found |= {f"parts.{name}.{key}": each for key, each in own.items() if key.rpartition(".")[2] == "weight"}
+    return found
+
+
+@method("sum", settings=Sum, paper=HINTON, asks=asks, tuned=tuned)
 def sum_of(c: Sum, s: Setting) -> list[Pass]:
     """A sum of methods: their terms beside one base loss."""
     teacher = s.need_teacher("sum")

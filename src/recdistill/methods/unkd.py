@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from recdistill.knowledge.view import Kind
 from recdistill.methods.base import Paper, Setting, method
+from recdistill.methods.ranges import LogRange
 from recdistill.objective import Objective, Pass
 from recdistill.settings import Settings
 from recdistill.terms.stratified import StratifiedPairs
@@ -54,7 +55,13 @@ class UnKD(Settings):
         return self
 
 
-@method("unkd", settings=UnKD, paper=UNKD, asks=[Kind.RANKS])
+@method(
+    "unkd",
+    settings=UnKD,
+    paper=UNKD,
+    asks=[Kind.RANKS],
+    tuned={"weight": LogRange(1e-2, 1e1), "sharpness": LogRange(2, 100)},
+)
 def unkd(c: UnKD, s: Setting) -> list[Pass]:
     """Unbiased distillation: transfers the ranking within groups of like popularity."""
     teacher = s.need_teacher("unkd")

@@ -24,6 +24,7 @@ from recdistill.query import Query
 from recdistill.recipes.answers import Answers, answers
 from recdistill.recipes.bench import Bench, curve
 from recdistill.recipes.cells import digest
+from recdistill.recipes.lessons import Lesson
 from recdistill.recipes.search import inherited, training_of
 from recdistill.recipes.train import known
 from recdistill.report.page import Curve
@@ -150,11 +151,11 @@ class CellStudy(Bench):
         key = digest(about)
         if key not in self._found:
             name = self._name(c)
-            common = self._common(name, about, c.protocol, stage=f"Searching cells, {held_to(c)}")
+            common = self.common(name, about, c.protocol, stage=f"Searching cells, {held_to(c)}")
             if common["valid"] is None:
                 remedy = "Hold some out: split = 'leave-last-out', or valid above 0"
                 raise UsageError(problem("A search needs validation data, and there are none", remedy=remedy))
-            teacher = known(self._trained_teacher, self.split.train) if c.distillation.weight > 0 else None
+            teacher = known(self.trained_teacher, self.split.train) if c.distillation.weight > 0 else None
             common.pop("echo")  # a search has nothing to say that its `train` does not
             self._found[key] = run_search(teacher, self.split.train, c, **common)
         return self._found[key]
@@ -235,28 +236,30 @@ class CellStudy(Bench):
     ) -> Result:
         how = self.plan.retrain
         taught = how.distilled if distilled is None else distilled
-        result = self._student(
-            name,
-            model,
-            settings,
+        lesson = Lesson(
+            bench=self,
+            name=name,
+            model=model,
+            settings=settings,
             method="adarec" if taught else "plain",
             how=c.distillation.model_dump(mode="json") if taught else {},
             training=training_of(c, how),
         )
+        result = self.learned(lesson)
         self._labels[name] = digest([model, settings, taught, training_of(c, how).model_dump(mode="json"), self.seed])
         return result
 
     @cached_property
     def _labels(self) -> dict[str, str]:
         """Digests of what was trained, by name."""
-        return {"teacher": digest(self._about_teacher)}
+        return {"teacher": digest(self.about_teacher)}
 
     @cached_property
     def _found(self) -> dict[str, Found]:
         return {}
 
     def _model(self, name: str) -> Sequential:
-        trained: Trained = self._trained_teacher if name == "teacher" else self._students[name]()
+        trained: Trained = self.trained_teacher if name == "teacher" else self._students[name].trained
         assert isinstance(trained.model, Sequential)  # noqa: S101 - `resolve` has seen to it
         return trained.model
 
@@ -268,7 +271,7 @@ class CellStudy(Bench):
         rows = torch.arange(min(_LOOKED_AT, train.n_users), device=student.item.device)
         history = student.history_of(rows)
         query = Query(rows, history=history, at=(history != -1).nonzero())
-        teacher = known(self._trained_teacher, train)
+        teacher = known(self.trained_teacher, train)
         assert teacher is not None  # noqa: S101 - the term is there
         with torch.no_grad():
             plan = term.mapping(student.view(query), teacher.view(query), query)  # (S, T)
@@ -285,12 +288,12 @@ class CellStudy(Bench):
         return {}
 
     def _about_search(self, c: SearchSettings) -> dict[str, Any]:
-        candidates, (costs, _) = self._candidates(c.protocol), self._prices(c)
+        candidates, (costs, _) = self.candidates(c.protocol), self._prices(c)
         return {
-            "data": self._data_digest,
+            "data": self.data_digest,
             "search": c.model_dump(mode="json"),
             "prices": [*costs.operators, costs.cell, costs.fixed],
-            "teacher": self._about_teacher,
+            "teacher": self.about_teacher,
             "seed": self.seed,
             "candidates": None if candidates is None else candidates.digest,
         }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from recdistill.data.sources import read
 from recdistill.methods import METHODS
 from recdistill.recipes.bench import Bench
+from recdistill.recipes.lessons import Lesson
 from recdistill.settings import parse
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from recdistill.recipes.bench import Result
     from recdistill.recipes.listener import Listener
     from recdistill.recipes.runfile import Data, Plan, RunSettings
+    from recdistill.settings import Settings
 
 __all__ = ["Study", "load_log"]
 
@@ -35,16 +37,22 @@ class Study(Bench):
             method: a registered name; also the name of the row, the bundle and the log.
             settings: the method's; those of the run file where it is the run's method.
         """
-        of_run = self.plan.method if method == self.run.method.name and settings is None else None
+        of_run = self.how(method) if settings is None else None
         chosen = of_run or parse(METHODS[method].settings, dict(settings or {}), at="method")
-        return self._student(
-            method,
-            self.run.student.model,
-            self.plan.student.model_dump(mode="json"),
+        lesson = Lesson(
+            bench=self,
+            name=method,
+            model=self.run.student.model,
+            settings=self.plan.student.model_dump(mode="json"),
             method=method,
             how=chosen.model_dump(mode="json"),
             training=self.plan.train,
         )
+        return self.learned(lesson)
+
+    def how(self, method: str) -> Settings:
+        """What a method is set to: by the run file where it is the run's, else its defaults."""
+        return self.plan.method if method == self.run.method.name else METHODS[method].settings()
 
 
 def load_log(data: Data, listener: Listener) -> Interactions:

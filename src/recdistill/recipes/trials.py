@@ -1,0 +1,216 @@
+"""Fair tuning: the same number of trials for every method, on validation data, each trial kept as a cell.
+
+What is fair, here: every method, "plain" among them, searches the learning rate and the weight decay of the student's
+training (`BASE`), and beside them the settings that its own file names (`MethodEntry.tuned`), one or two. The number of
+trials is the same, and so a method with more to search has fewer trials a setting, never a plain student that was left
+at its defaults. The first trial is what would be run without tuning: the run file's settings, or the defaults.
+
+A trial is judged by the first validation metric of the training at its best epoch, all of them with the run's seed;
+test data are not looked at. A trial whose loss or metric is not a number counts, is shown, and is never chosen: the
+sampler is told it was worth 0, which is the worst that a metric can be.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from recdistill.errors import TrainingError, UsageError, problem
+from recdistill.methods import METHODS
+from recdistill.methods.ranges import LogRange, flat, overlaid
+from recdistill.methods.source import code_of
+from recdistill.recipes.lessons import Lesson
+from recdistill.recipes.suggest import suggest
+from recdistill.recipes.train import TrainSettings
+from recdistill.settings import parse
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from recdistill.methods.ranges import Range, Value
+    from recdistill.recipes.lessons import Lessons
+    from recdistill.settings import Settings
+
+__all__ = ["BASE", "Trial", "Tuned", "space", "tuned"]
+
+BASE: Mapping[str, Range] = {"lr": LogRange(2e-4, 2e-2), "weight_decay": LogRange(1e-6, 1e-1)}
+"""Settings of the student's training that are tuned for every method."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One student, tried."""
+
+    number: int
+    """From 0, the settings as they would be run without tuning."""
+    values: dict[str, Value]
+    """What was tried, by dotted key: "train.lr", "method.weight"."""
+    metric: float | None
+    """The validation metric at its best epoch, in [0, 1]; None where the trial failed."""
+    epochs: int
+    seconds: float
+    """Of training and validation."""
+    failed: str | None = None
+    """Why there is no metric."""
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What the trials of one method came to, and the settings to run it with."""
+
+    method: str
+    model: str
+    model_settings: Mapping[str, Any]
+    """Of the student that was tuned."""
+    seed: int
+    metric: str
+    """The validation metric by which they were judged."""
+    trials: tuple[Trial, ...]
+    how: Mapping[str, Any]
+    """The method's settings, all of them."""
+    training: TrainSettings
+    space: Mapping[str, Range] = field(default_factory=dict[str, "Range"])
+    """What was searched."""
+
+    @property
+    def best(self) -> Trial:
+        """The trial of the greatest metric, the earliest of equals; the first where none gave a number."""
+        return max(self.trials, key=lambda trial: -math.inf if trial.metric is None else trial.metric)
+
+    @property
+    def seconds(self) -> float:
+        """What tuning cost: the training time of all trials."""
+        return sum(trial.seconds for trial in self.trials)
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it as plain values."""
+        return {
+            "method": self.method,
+            "student": {"model": self.model, **self.model_settings},
+            "seed": self.seed,
+            "metric": f"valid {self.metric}",
+            "space": {key: str(each) for key, each in self.space.items()},
+            "best": self.best.number,
+            "settings": {"method": dict(self.how), "train": self.training.model_dump(mode="json")},
+            "trials": [asdict(trial) for trial in self.trials],
+        }
+
+
+def space(method: str, settings: Settings) -> dict[str, Range]:
+    """Everything that is searched for a method with such settings, by dotted key: "train.lr", "method.weight"."""
+    own = METHODS[method].tuned(settings)
+    return {f"train.{key}": each for key, each in BASE.items()} | {f"method.{key}": own[key] for key in own}
+
+
+def tuned(
+    bench: Lessons,
+    model: str,
+    model_settings: Mapping[str, Any],
+    method: str,
+    *,
+    trials: int = 8,
+    how: Settings | None = None,
+    training: TrainSettings,
+    name: str | None = None,
+) -> Tuned:
+    """Search the settings of a method for one student; a finished trial is read, a killed search goes on as it was.
+
+    Trials come one after the other, since each is suggested by those before it: the suggestion is a function of the
+    finished trials, the bench's seed and the method, so that two processes, or one that was killed, try the same.
+
+    Args:
+        bench: the data, the teacher, the seed and the folder.
+        model: the student: a registered name.
+        model_settings: all of its settings.
+        method: a registered name.
+        trials: how many, at least 1; the first is `how` and `training` as they are.
+        how: the method's settings; its defaults when None.
+        training: how the student is trained, where it is not tuned.
+        name: of the logs; the method when None.
+
+    Raises:
+        UsageError: no trials, no validation data to judge by, or Optuna is not installed.
+        RecdistillError: training cannot be done at all: a teacher that lacks what the method asks.
+    """
+    if trials < 1:
+        raise UsageError(problem("Tuning takes one trial or more", trials, remedy="--trials 0 tunes nothing"))
+    if not len(bench.split.valid.queries):
+        remedy = "Hold some out: data.valid above 0, or a split that does; or tune nothing: --trials 0"
+        raise UsageError(problem("Tuning is judged on validation data, and there are none", remedy=remedy))
+    entry, name = METHODS[method], method if name is None else name
+    first = entry.settings() if how is None else how
+    searched = space(method, first)
+    start = {"method": first.model_dump(mode="json"), "train": training.model_dump(mode="json")}
+    finished: list[Trial] = []
+
+    def lesson(number: int, values: Mapping[str, Value]) -> Lesson:
+        chosen = overlaid(start, values)
+        return Lesson(
+            bench=bench,
+            name=f"{name}-trial{number}",
+            model=model,
+            settings=model_settings,
+            method=method,
+            how=parse(entry.settings, _table(chosen["method"]), at="method").model_dump(mode="json"),
+            training=parse(TrainSettings, _table(chosen["train"]), at="train"),
+            code=code_of(method, *_table(chosen["method"]).get("parts", ())),
+        )
+
+    for number in range(trials):
+        values = flat(start, searched) if number == 0 else _next(searched, finished, bench.seed, method)
+        finished.append(_tried(bench, lesson(number, values), number, values))
+    whole = Tuned(
+        method=method,
+        model=model,
+        model_settings=model_settings,
+        seed=bench.seed,
+        metric=training.metrics[0],
+        trials=tuple(finished),
+        how={},
+        training=training,
+        space=searched,
+    )
+    best = lesson(whole.best.number, whole.best.values)
+    return replace(whole, how=best.how, training=best.training)
+
+
+def _next(searched: Mapping[str, Range], finished: list[Trial], seed: int, method: str) -> dict[str, Value]:
+    told = [(trial.values, trial.metric or 0.0) for trial in finished]
+    return suggest(searched, told, seed=seed, purpose=method)
+
+
+def _tried(bench: Lessons, lesson: Lesson, number: int, values: dict[str, Value]) -> Trial:
+    """A trial, trained and judged, or read; its checkpoint is needed no longer."""
+    about, cells = {"trial": lesson.about}, bench.cells
+    label = bench.label(lesson.name)
+    with cells.claim(label, about, wait=True):  # another process at the same trial: wait, and read
+        done = cells.get(label, about)
+        if done is None:
+            done = _judged(lesson)
+            cells.put(label, about, {**done, "values": values})
+        lesson.checkpoint.unlink(missing_ok=True)
+    return Trial(number, values, done["metric"], done["epochs"], done["seconds"], done["failed"])
+
+
+def _judged(lesson: Lesson) -> dict[str, Any]:
+    metric = lesson.training.metrics[0]
+    begun = time.perf_counter()
+    try:
+        report = lesson.trained.report
+    except TrainingError as error:  # it diverged: that is a result
+        return {"metric": None, "epochs": 0, "seconds": round(time.perf_counter() - begun, 3), "failed": str(error)}
+    worth = report.best[metric].value if metric in report.best else math.nan
+    sound = math.isfinite(worth)
+    return {
+        "metric": worth if sound else None,
+        "epochs": len(report.history),
+        "seconds": round(report.seconds, 3),
+        "failed": None if sound else f"{metric} was never measured: no epoch was validated",
+    }
+
+
+def _table(value: object) -> dict[str, Any]:
+    assert isinstance(value, dict)  # noqa: S101 - a dump of settings
+    return value  # pyright: ignore[reportUnknownVariableType]

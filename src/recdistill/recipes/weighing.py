@@ -1,0 +1,207 @@
+"""What a student of a size costs before it is trained: bytes of its bundle, milliseconds of an answer, parameters.
+
+A bundle is the model's tables, whose shapes follow from the model, its width, the users and the items, and beside them
+what does not depend on the width: ids, what users have seen, what is popular, the manifest. So
+
+    bytes(d) = 4 n(d) + rest
+
+with n(d) the numbers of a model of width d as it is initialised, and `rest` weighed once, on the written bundle of an
+untrained student. What a sequential student reads histories with grows with its width: its bundle is written for each.
+Latency is that of the card (median of one user's top-10), asked of the untrained student: what an answer takes does not
+depend on what was learned.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recdistill.errors import SettingsError, UsageError, problem
+from recdistill.evaluation.card import bytes_on_disk, environment
+from recdistill.evaluation.latency import measure
+from recdistill.models import MODELS
+from recdistill.models.sequential import Sequential
+from recdistill.recipes.train import fit
+from recdistill.report.words import megabytes, milliseconds
+from recdistill.settings import parse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from recdistill.recipes.lessons import Lessons
+    from recdistill.recipes.trained import Trained
+    from recdistill.search.budget import Budget
+
+__all__ = ["MANIFEST", "Cost", "Scales", "ladder"]
+
+MANIFEST = 4096
+"""Bytes left for what a bundle says of its training: settings, metrics, papers. The text differs by the method."""
+_SECONDS = 0.4  # for single answers of one size, and again for tables
+_LADDER = (1.0, 0.7, 0.5, 0.35, 0.25)
+"""Shares of the largest width that keeps the budget: a front needs smaller ones, an octave has two steps."""
+_WIDEST = 512
+"""The widest student that is looked at where the teacher's width is not known."""
+_METRICS = {"test ndcg@10": 0.123456789012345, "test recall@10": 0.123456789012345}
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a student of one width costs."""
+
+    dim: int
+    bytes: int
+    """Of its bundle, to within `MANIFEST`, which is counted."""
+    parameters: int
+    """Numbers that are served."""
+    p50_ms: float | None = None
+    """Median of one user's top-10 on this machine; None where it was not measured."""
+
+    def of(self, budget: Budget) -> float:
+        """What counts, in the budget's unit: bytes, milliseconds or parameters."""
+        if budget.of == "latency":
+            assert self.p50_ms is not None  # noqa: S101 - measured where the budget is of it
+            return self.p50_ms
+        return float(self.bytes if budget.of == "bytes" else self.parameters)
+
+
+@dataclass(frozen=True)
+class Scales:
+    """Weighs students of one model on one log; what is weighed is kept with the run."""
+
+    bench: Lessons
+    model: str
+    settings: Mapping[str, Any]
+    """All of the model's, but for `dim`."""
+    timed: bool = False
+    """Whether latency is measured."""
+    _nets: dict[int, Trained] = field(default_factory=dict[int, "Trained"], repr=False)
+
+    def possible(self, dim: int) -> bool:
+        """Whether the model takes that width: heads must divide it, for one."""
+        try:
+            parse(MODELS[self.model].settings, {**self.settings, "dim": dim})
+        except SettingsError:
+            return False
+        return True
+
+    def cost(self, dim: int) -> Cost:
+        """What a student of that width costs; weighed once."""
+        about = self._about | {"dim": dim, "timed": _here() if self.timed else None}
+        done = self.bench.cells.get(f"cost-{dim}", about)
+        if done is None:
+            done = asdict(self._weighed(dim))
+            self.bench.cells.put(f"cost-{dim}", about, done)
+        return Cost(**done)
+
+    def predicted(self, dim: int) -> int:
+        """Bytes of its bundle, without writing it; of a sequential student only its tables count."""
+        return sum(array.nbytes for array in self._net(dim).model.arrays().values()) + self.rest
+
+    @cached_property
+    def rest(self) -> int:
+        """Bytes of a bundle that are not the model's tables, those of the narrowest student."""
+        least = next(dim for dim in range(1, _WIDEST + 1) if self.possible(dim))
+        tables = sum(array.nbytes for array in self._net(least).model.arrays().values())
+        return self._written(least) - tables + MANIFEST
+
+    def _weighed(self, dim: int) -> Cost:
+        net = self._net(dim)
+        size = self._written(dim) + MANIFEST if isinstance(net.model, Sequential) else self.predicted(dim)
+        p50 = None
+        if self.timed:
+            held = self.bench.split.test  # no figure of quality: users, and what their lists leave out
+            taken = measure(net.ranker(), users=held.queries, exclude=held.seen, seconds=_SECONDS)
+            p50 = taken.p50_ms
+        return Cost(dim, size, net.model.n_parameters, p50)
+
+    def _net(self, dim: int) -> Trained:
+        if dim not in self._nets:
+            self._nets.clear()  # one at a time: they may be large
+            self._nets[dim] = fit(
+                self.model,
+                self.bench.split.train,
+                settings={**self.settings, "dim": dim},
+                training={"epochs": 0, "device": "cpu"},
+                seed=self.bench.seed,
+                echo=None,
+            )
+        return self._nets[dim]
+
+    def _written(self, dim: int) -> int:
+        with tempfile.TemporaryDirectory(dir=self.bench.cells.root) as folder:
+            path = Path(folder) / "bundle"
+            self._net(dim).save(path, seen=self.bench.log, metrics=_METRICS)
+            return bytes_on_disk(path)
+
+    @property
+    def _about(self) -> dict[str, Any]:
+        return {"data": self.bench.data_digest, "model": {"name": self.model, **self.settings}}
+
+
+def ladder(scales: Scales, budget: Budget, *, widest: int | None = None) -> list[Cost]:
+    """Students that keep the budget, the widest first: the largest width that does, and shares of it.
+
+    Args:
+        scales: what weighs them.
+        budget: of bytes, latency or parameters.
+        widest: the teacher's width: a student is no wider; 512 where it is not known.
+
+    Raises:
+        UsageError: even the narrowest student costs more.
+    """
+    top = widest or _WIDEST
+    widths = [dim for dim in range(1, top + 1) if scales.possible(dim)]
+    if not widths:
+        widths = [next(dim for dim in range(1, 8 * _WIDEST) if scales.possible(dim))]
+
+    def fits(dim: int) -> bool:
+        # tables alone decide where a bundle need not be written for it
+        return scales.cost(dim).of(budget) <= budget.most
+
+    if not fits(widths[0]):
+        raise too_small(scales, budget, scales.cost(widths[0]))
+    largest = _last(widths, fits)
+    wanted = dict.fromkeys(max(dim for dim in widths if dim <= max(share * largest, widths[0])) for share in _LADDER)
+    return [scales.cost(dim) for dim in wanted]
+
+
+def too_small(scales: Scales, budget: Budget, least: Cost) -> UsageError:
+    """What is said of a budget that no student keeps."""
+    costs = {
+        "bytes": megabytes(least.bytes),
+        "latency": milliseconds(least.p50_ms),
+        "params": f"{least.parameters:,} parameters",
+    }[budget.of]
+    what = f"No {scales.model} student keeps the budget of {budget}: the smallest, of {least.dim} dims, takes {costs}"
+    remedy = f"Give at least {budget.of}={_said(budget, least)}"
+    if budget.of == "bytes":
+        what += f", of which {megabytes(scales.rest)} are ids, what users have seen and the manifest"
+        remedy += ", or drop users and items that have little: data.k_core"
+    elif budget.of == "latency":
+        remedy += ", or fewer items: data.k_core; `recdistill export` has an approximate search"
+    return UsageError(problem(what, remedy=remedy))
+
+
+def _said(budget: Budget, least: Cost) -> str:
+    cost = least.of(budget)
+    if budget.of == "latency":
+        return f"{cost * 1.1:.2g}ms"
+    return f"{cost:,.0f}B".replace(",", "") if budget.of == "bytes" else f"{cost:.0f}params"
+
+
+def _last(widths: list[int], fits: Callable[[int], bool]) -> int:
+    """The last width that fits, where the first does and costs rise."""
+    low, high = 0, len(widths)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(widths[middle]) else (low, middle)
+    return widths[low]
+
+
+def _here() -> dict[str, Any]:
+    """What a measured latency depends on."""
+    found = environment()
+    return {"cpu": found.cpu, "numpy": found.numpy, "recdistill": found.recdistill}
