@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from recdistill.recipes.trained import Trained
     from recdistill.search.budget import Budget
 
-__all__ = ["MANIFEST", "Cost", "Scales", "ladder"]
+__all__ = ["MANIFEST", "Cost", "Scales", "asked", "ladder", "named", "too_small"]
 
 MANIFEST = 4096
 """Bytes left for what a bundle says of its training: settings, metrics, papers. The text differs by the method."""
@@ -170,12 +170,8 @@ def ladder(scales: Scales, budget: Budget, *, widest: int | None = None) -> list
 
 def too_small(scales: Scales, budget: Budget, least: Cost) -> UsageError:
     """What is said of a budget that no student keeps."""
-    costs = {
-        "bytes": megabytes(least.bytes),
-        "latency": milliseconds(least.p50_ms),
-        "params": f"{least.parameters:,} parameters",
-    }[budget.of]
-    what = f"No {scales.model} student keeps the budget of {budget}: the smallest, of {least.dim} dims, takes {costs}"
+    what = f"No {scales.model} student keeps the budget of {asked(budget)}: the smallest, of {least.dim} dims, takes "
+    what += named(least, budget)
     remedy = f"Give at least {budget.of}={_said(budget, least)}"
     if budget.of == "bytes":
         what += f", of which {megabytes(scales.rest)} are ids, what users have seen and the manifest"
@@ -183,6 +179,22 @@ def too_small(scales: Scales, budget: Budget, least: Cost) -> UsageError:
     elif budget.of == "latency":
         remedy += ", or fewer items: data.k_core; `recdistill export` has an approximate search"
     return UsageError(problem(what, remedy=remedy))
+
+
+def named(cost: Cost, budget: Budget) -> str:
+    """What a student costs in the budget's unit, for people: "1.2 MB", "0.43 ms", "20,000 parameters"."""
+    return {
+        "bytes": megabytes(cost.bytes),
+        "latency": milliseconds(cost.p50_ms),
+        "params": f"{cost.parameters:,} parameters",
+    }[budget.of]
+
+
+def asked(budget: Budget) -> str:
+    """The budget, for people."""
+    if budget.of == "params":
+        return f"{budget.most:,.0f} parameters"
+    return megabytes(budget.most) if budget.of == "bytes" else milliseconds(budget.most)
 
 
 def _said(budget: Budget, least: Cost) -> str:
