@@ -32,7 +32,7 @@ from recdistill.recipes.shipping import shipped
 from recdistill.recipes.study import Study, load_log
 from recdistill.recipes.train import distill
 from recdistill.recipes.trials import tuned
-from recdistill.recipes.weighing import Cost, Scales, ladder, named, too_small
+from recdistill.recipes.weighing import Cost, Scales, ladder, named, too_small, weighed
 from recdistill.settings import parse
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from recdistill.recipes.listener import Listener
     from recdistill.recipes.runfile import RunSettings
     from recdistill.recipes.shipping import Shipped
+    from recdistill.recipes.trained import Trained
     from recdistill.recipes.trials import Trial, Tuned
     from recdistill.search.budget import Budget
 
@@ -214,10 +215,35 @@ def _found(study: Study, budget: Budget, *, methods: Sequence[str], trials: int,
     tried = [Tried(top, each) for each in found.values()]
     for cost in costs[1:]:
         tried += [Tried(cost, at(cost, name, 1, found[name])) for name in ("plain", *alive)]
-    best = max(tried, key=lambda each: (each.worth, -each.cost.of(budget)))
-    if best.worth < 0:
-        raise TrainingError(problem("No trial gave a number", best.best.failed, remedy="Look at train.lr and the log"))
+    best = _best(study, budget, tried)
     return Found(budget, plan.train.metrics[0], tuple(tried), best, tuple(met), tuple(notes))
+
+
+def _best(study: Study, budget: Budget, tried: Sequence[Tried]) -> Tried:
+    """The best on validation data, the cheaper of equals, whose bundle with its own manifest keeps the budget."""
+    order = sorted(tried, key=lambda each: (-each.worth, each.cost.of(budget)))
+    if order[0].worth < 0:
+        what = "No trial gave a number"
+        raise TrainingError(problem(what, order[0].best.failed, remedy="Look at train.lr and the log"))
+    for each in order:
+        if budget.of != "bytes" or weighed(study, _untrained(study, each)) <= budget.most:
+            return each
+    raise UsageError(problem("No bundle keeps the budget with what it says of its training", remedy="Raise the budget"))
+
+
+def _untrained(study: Study, each: Tried) -> Trained:
+    """The student as it is before its first step, with all that its bundle will say of it."""
+    return distill(
+        None if each.method == "plain" else study.knows,
+        each.tuned.model,
+        study.split.train,
+        method=each.method,
+        settings=each.tuned.how,
+        model_settings=each.tuned.model_settings,
+        training=each.tuned.training.model_copy(update={"epochs": 0}),
+        seed=study.seed,
+        echo=None,
+    )
 
 
 def _costs(study: Study, budget: Budget, sizes: Sequence[int]) -> tuple[list[Cost], list[str]]:

@@ -35,16 +35,20 @@ if TYPE_CHECKING:
     from recdistill.recipes.trained import Trained
     from recdistill.search.budget import Budget
 
-__all__ = ["MANIFEST", "Cost", "Scales", "asked", "ladder", "named", "too_small"]
+__all__ = ["MANIFEST", "Cost", "Scales", "asked", "ladder", "named", "too_small", "weighed"]
 
-MANIFEST = 4096
-"""Bytes left for what a bundle says of its training: settings, metrics, papers. The text differs by the method."""
+MANIFEST = 2048
+"""Bytes left for what a bundle says of its training: settings, metrics, papers. The text differs by the method; what is
+shipped is weighed with its own before it is chosen, see `weighed`."""
 _SECONDS = 0.4  # for single answers of one size, and again for tables
 _LADDER = (1.0, 0.7, 0.5, 0.35, 0.25)
 """Shares of the largest width that keeps the budget: a front needs smaller ones, an octave has two steps."""
 _WIDEST = 512
 """The widest student that is looked at where the teacher's width is not known."""
-_METRICS = {"test ndcg@10": 0.123456789012345, "test recall@10": 0.123456789012345}
+_MEASURED = 0.12345678901234567  # as long a number as a metric is
+_LINEAGE = {"run": "0" * 16, "data": "0" * 32, "seen": "train, valid and test"}  # as a run says it
+_ROUND = 64
+"""Bytes by which two manifests with the same keys differ at most, as their numbers have more or fewer digits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,14 +135,21 @@ class Scales:
         return self._nets[dim]
 
     def _written(self, dim: int) -> int:
-        with tempfile.TemporaryDirectory(dir=self.bench.cells.root) as folder:
-            path = Path(folder) / "bundle"
-            self._net(dim).save(path, seen=self.bench.log, metrics=_METRICS)
-            return bytes_on_disk(path)
+        return weighed(self.bench, self._net(dim))
 
     @property
     def _about(self) -> dict[str, Any]:
         return {"data": self.bench.data_digest, "model": {"name": self.model, **self.settings}}
+
+
+def weighed(bench: Lessons, student: Trained) -> int:
+    """Bytes of the bundle a run writes of a student, to within those of its metrics' digits, which are counted."""
+    asked_of = bench.run.evaluate.metrics
+    with tempfile.TemporaryDirectory(dir=bench.cells.root) as folder:
+        path = Path(folder) / "bundle"
+        metrics = {f"test {metric}": _MEASURED for metric in asked_of}
+        student.save(path, seen=bench.log, lineage=_LINEAGE, metrics=metrics)
+        return bytes_on_disk(path) + _ROUND
 
 
 def ladder(scales: Scales, budget: Budget, *, widest: int | None = None) -> list[Cost]:

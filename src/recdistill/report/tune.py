@@ -102,7 +102,8 @@ class TunePage(Page):
         if best.method == "plain":
             said.append("No method is better than the plain student: distillation buys nothing here.")
         elif gain is not None:
-            said.append(f"The plain student of that width, tuned as much, is {abs(gain):.1%} {_worse(gain)}.")
+            plain = f"{self.validation_metric} {best.worth:.4f} on validation data, {gain:+.1%} over the plain student"
+            said.append(f"{plain} of that width, tuned as much.")
         return "\n".join([*said, *self.notes])
 
     @property
@@ -128,18 +129,16 @@ class TunePage(Page):
                 limit=limit,
             )
             caption = "Up and left is better; the dashed line is the front of all that was tried."
+            if self.teacher_valid is not None:
+                caption += f" The teacher comes to {self.teacher_valid:.4f}."
             charted.append((drawn, caption))
         return charted
 
     def _points(self, kind: str) -> list[charts.Point]:
-        """The best of each width, distilled and plain, by name; everything else small."""
-        found: list[charts.Point] = []
-        for dim in dict.fromkeys(row.dim for row in self.ordered):
-            here = [row for row in self.ordered if row.dim == dim and row.worth is not None]
-            first = next((row for row in here if row.method != "plain"), None)
-            for row in here:
-                found.append(self._point_of(row, kind, quiet=row is not first and row.method != "plain"))
-        return found
+        """The best of each width by name; everything else small."""
+        some = [row for row in self.ordered if row.worth is not None]
+        named = {row.dim: row for row in reversed(some)}
+        return [self._point_of(row, kind, quiet=row is not named[row.dim]) for row in some]
 
     def _point_of(self, row: Row, kind: str, *, quiet: bool) -> charts.Point:
         x = {"bytes": float(row.bytes), "params": float(row.parameters), "latency": row.p50_ms or 0.0}[kind]
@@ -151,7 +150,3 @@ class TunePage(Page):
             about += f", {milliseconds(row.p50_ms)}"
         name = f"{row.method} {row.dim}"
         return charts.Point(name, x, worth, low, high, _PLAIN if plain else _STUDENT, about, quiet)
-
-
-def _worse(gain: float) -> str:
-    return "worse" if gain >= 0 else "better"
