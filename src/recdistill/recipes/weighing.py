@@ -14,14 +14,18 @@ depend on what was learned.
 from __future__ import annotations
 
 import tempfile
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recdistill.errors import SettingsError, UsageError, problem
+import numpy as np
+
+from recdistill.data.interactions import Interactions
+from recdistill.errors import RecdistillError, UsageError, problem
 from recdistill.evaluation.card import bytes_on_disk, environment
 from recdistill.evaluation.latency import measure
+from recdistill.ids import IdTable
 from recdistill.models import MODELS
 from recdistill.models.sequential import Sequential
 from recdistill.recipes.train import fit
@@ -29,7 +33,7 @@ from recdistill.report.words import megabytes, milliseconds
 from recdistill.settings import parse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from recdistill.recipes.lessons import Lessons
     from recdistill.recipes.trained import Trained
@@ -82,23 +86,63 @@ class Scales:
     timed: bool = False
     """Whether latency is measured."""
     _nets: dict[int, Trained] = field(default_factory=dict[int, "Trained"], repr=False)
+    _possible: dict[int, bool] = field(default_factory=dict[int, bool], repr=False)
 
     def possible(self, dim: int) -> bool:
-        """Whether the model takes that width: heads must divide it, for one."""
-        try:
-            parse(MODELS[self.model].settings, {**self.settings, "dim": dim})
-        except SettingsError:
-            return False
-        return True
+        """Whether the model takes that width: heads must divide it, for one. Asked of a log of three interactions."""
+        if dim not in self._possible:
+            entry, tiny = MODELS[self.model], _tiny()
+            try:
+                settings = parse(entry.settings, {**self.settings, "dim": dim})
+                entry.build(settings, tiny.n_users, tiny.n_items, 0, tiny)
+            except RecdistillError:
+                self._possible[dim] = False
+            else:
+                self._possible[dim] = True
+        return self._possible[dim]
+
+    def down(self, dim: int) -> int:
+        """The widest width the model takes that is at most `dim`; the narrowest there is where none is."""
+        return next((each for each in range(dim, 0, -1) if self.possible(each)), self.least)
+
+    @cached_property
+    def least(self) -> int:
+        """The narrowest width the model takes.
+
+        Raises:
+            UsageError: it takes none up to 512, whatever else is set.
+        """
+        found = next((dim for dim in range(1, _WIDEST + 1) if self.possible(dim)), None)
+        if found is None:
+            what = f"The model {self.model!r} takes no width up to {_WIDEST} with its other settings"
+            raise UsageError(problem(what, remedy="Look at its settings in [student]"))
+        return found
 
     def cost(self, dim: int) -> Cost:
         """What a student of that width costs; weighed once."""
-        about = self._about | {"dim": dim, "timed": _here() if self.timed else None}
+        about = self._about | {"dim": dim}
         done = self.bench.cells.get(f"cost-{dim}", about)
         if done is None:
             done = asdict(self._weighed(dim))
             self.bench.cells.put(f"cost-{dim}", about, done)
-        return Cost(**done)
+        return replace(Cost(**done), p50_ms=self.p50(dim) if self.timed else None)
+
+    def least_of(self, dim: int, budget: Budget) -> float:
+        """What a student of that width takes at least, in the budget's unit, without writing its bundle."""
+        if budget.of == "latency":
+            return self.p50(dim)
+        return float(self.predicted(dim) if budget.of == "bytes" else self._net(dim).model.n_parameters)
+
+    def p50(self, dim: int) -> float:
+        """Median milliseconds of one user's top-10 here; measured once."""
+        about = self._about | {"dim": dim, "here": _here()}
+        done = self.bench.cells.get(f"latency-{dim}", about)
+        if done is None:
+            held = self.bench.split.test  # no figure of quality: users, and what their lists leave out
+            taken = measure(self._net(dim).ranker(), users=held.queries, exclude=held.seen, seconds=_SECONDS)
+            done = {"p50_ms": taken.p50_ms}
+            self.bench.cells.put(f"latency-{dim}", about, done)
+        return done["p50_ms"]
 
     def predicted(self, dim: int) -> int:
         """Bytes of its bundle, without writing it; of a sequential student only its tables count."""
@@ -107,19 +151,13 @@ class Scales:
     @cached_property
     def rest(self) -> int:
         """Bytes of a bundle that are not the model's tables, those of the narrowest student."""
-        least = next(dim for dim in range(1, _WIDEST + 1) if self.possible(dim))
-        tables = sum(array.nbytes for array in self._net(least).model.arrays().values())
-        return self._written(least) - tables + MANIFEST
+        tables = sum(array.nbytes for array in self._net(self.least).model.arrays().values())
+        return self._written(self.least) - tables + MANIFEST
 
     def _weighed(self, dim: int) -> Cost:
         net = self._net(dim)
         size = self._written(dim) + MANIFEST if isinstance(net.model, Sequential) else self.predicted(dim)
-        p50 = None
-        if self.timed:
-            held = self.bench.split.test  # no figure of quality: users, and what their lists leave out
-            taken = measure(net.ranker(), users=held.queries, exclude=held.seen, seconds=_SECONDS)
-            p50 = taken.p50_ms
-        return Cost(dim, size, net.model.n_parameters, p50)
+        return Cost(dim, size, net.model.n_parameters)
 
     def _net(self, dim: int) -> Trained:
         if dim not in self._nets:
@@ -163,19 +201,18 @@ def ladder(scales: Scales, budget: Budget, *, widest: int | None = None) -> list
     Raises:
         UsageError: even the narrowest student costs more.
     """
-    top = widest or _WIDEST
-    widths = [dim for dim in range(1, top + 1) if scales.possible(dim)]
-    if not widths:
-        widths = [next(dim for dim in range(1, 8 * _WIDEST) if scales.possible(dim))]
-
-    def fits(dim: int) -> bool:
-        # tables alone decide where a bundle need not be written for it
-        return scales.cost(dim).of(budget) <= budget.most
-
-    if not fits(widths[0]):
-        raise too_small(scales, budget, scales.cost(widths[0]))
-    largest = _last(widths, fits)
-    wanted = dict.fromkeys(max(dim for dim in widths if dim <= max(share * largest, widths[0])) for share in _LADDER)
+    least, widest = scales.cost(scales.least), scales.down(widest or _WIDEST)
+    if least.of(budget) > budget.most:
+        raise too_small(scales, budget, least)
+    low, high = scales.least, max(widest, scales.least) + 1
+    while high - low > 1:  # costs rise with the width
+        middle = (low + high) // 2
+        fits = scales.least_of(scales.down(middle), budget) <= budget.most
+        low, high = (middle, high) if fits else (low, middle)
+    low = scales.down(low)
+    while scales.cost(low).of(budget) > budget.most:  # with what a sequential student reads histories with
+        low = scales.down(max(low - max(low // 8, 1), 1))
+    wanted = dict.fromkeys(scales.down(max(int(share * low), 1)) for share in _LADDER)
     return [scales.cost(dim) for dim in wanted]
 
 
@@ -215,13 +252,10 @@ def _said(budget: Budget, least: Cost) -> str:
     return f"{cost:,.0f}B".replace(",", "") if budget.of == "bytes" else f"{cost:.0f}params"
 
 
-def _last(widths: list[int], fits: Callable[[int], bool]) -> int:
-    """The last width that fits, where the first does and costs rise."""
-    low, high = 0, len(widths)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(widths[middle]) else (low, middle)
-    return widths[low]
+def _tiny() -> Interactions:
+    """Two users and three items."""
+    ids = IdTable.from_ids(["a", "b"]), IdTable.from_ids(["x", "y", "z"])
+    return Interactions(*ids, user=np.array([0, 0, 1], np.int32), item=np.array([0, 1, 2], np.int32))
 
 
 def _here() -> dict[str, Any]:
