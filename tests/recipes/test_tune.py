@@ -277,7 +277,7 @@ def test_where_the_plain_student_is_best_it_is_shipped_and_said(run, monkeypatch
         (("data.split=ratio", "data.valid=0"), {}, UsageError, "judged on validation data, and there are none"),
         ((), {"methods": ["rrd", "ftd"], "trials": 1}, UsageError, "2 methods need at least as many trials"),
         ((), {"sizes": [0]}, UsageError, "The model 'mf' cannot be of that width; got 0"),
-        ((), {"methods": ["plain"]}, UsageError, "There is no method to tune. Allowed: "),
+        ((), {"methods": ["plain"]}, UsageError, "There is no method to tune. Name one beside 'plain'"),
     ],
 )
 def test_what_cannot_be_tuned_is_said_before_a_student_is_trained(run, trained, assign, asked, error, says):  # noqa: PLR0917

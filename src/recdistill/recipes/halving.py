@@ -35,7 +35,9 @@ def rungs(methods: int, trials: int) -> list[Rung]:
         UsageError: there is no method, or fewer trials than methods.
     """
     if methods < 1:
-        raise UsageError(problem("There is no method to tune", methods))
+        raise UsageError(
+            problem("There is no method to tune", remedy="Name one beside 'plain', which always stands there")
+        )
     if trials < methods:
         what = f"{methods} methods need at least as many trials"
         raise UsageError(problem(what, trials, remedy=f"Give --trials {methods} or more, or name fewer --methods"))

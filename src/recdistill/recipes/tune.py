@@ -164,6 +164,8 @@ def tune(
     if not run.teacher.given:
         remedy = "Give the run file a [teacher]; a plain student alone needs no method: its best size is the widest"
         raise UsageError(problem("Tuning chooses among methods, and there is no teacher", remedy=remedy))
+    if methods:
+        rungs(len({*methods} - {"plain"}), trials or TRIALS)  # before the teacher is trained, not after
     plan = resolve(run)
     listener.begin(f"Reading {run.data.path}")
     log = load_log(run.data, listener)
