@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from recdistill.cli import main
-from recdistill.recipes.runfile import TEMPLATE
+from recdistill.recipes.template import TEMPLATE
 
 
 @dataclass

@@ -14,10 +14,10 @@ from recdistill.data.sources import read
 from recdistill.data.split import split
 from recdistill.data.synthetic import planted
 from recdistill.errors import DataError, UsageError
+from recdistill.recipes.comparing import compare_methods
 from recdistill.recipes.distill import _at_limit as at_limit
 from recdistill.recipes.distill import distill
 from recdistill.recipes.runfile import RunSettings
-from recdistill.recipes.seeds import over_seeds
 from recdistill.recipes.train import TrainSettings
 from recdistill.report.page import Curve
 from recdistill.settings import overlay, parse
@@ -83,7 +83,7 @@ def test_a_run_without_a_teacher_ends_with_one_card_a_bundle_and_a_page(run):
     assert "mf, 3 dims" in page
     assert "teacher \u2192" not in page
     with pytest.raises(UsageError, match=r"The method 'rrd' needs a teacher\. Give the run file a"):
-        over_seeds(alone, methods=["plain", "rrd"])
+        compare_methods(alone, methods=["plain", "rrd"])
 
 
 def test_a_run_ends_with_cards_a_bundle_a_page_and_paired_tests(run):

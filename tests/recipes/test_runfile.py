@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from recdistill.errors import SettingsError, UnknownName
-from recdistill.recipes.runfile import TEMPLATE, read, resolve
+from recdistill.recipes.runfile import read, resolve
+from recdistill.recipes.template import TEMPLATE
 
 
 @pytest.fixture

@@ -61,7 +61,7 @@ def init(
     """Write a run file with every setting explained."""
     from recdistill.errors import UsageError, problem
     from recdistill.recipes.cells import write_text
-    from recdistill.recipes.runfile import TEMPLATE
+    from recdistill.recipes.template import TEMPLATE
 
     if path.exists() and not force:
         raise UsageError(problem(f"There is a file at {str(path)!r} already", remedy="Use --force, or another name"))
@@ -131,22 +131,54 @@ def compare(
     *,
     methods: Annotated[str, typer.Option(help="Methods by name, with commas between.")] = "plain,de,rrd,de-rrd",
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from train.seed upwards.")] = 1,
+    sizes: Annotated[
+        str, typer.Option(metavar="DIMS", help="Dims of the students: 20,40. [default: the run file's student]")
+    ] = "",
+    trials: Annotated[
+        int, typer.Option(min=0, help="Settings tried for each method, on validation data; 0 tunes nothing.")
+    ] = 8,
+    tune_each: Annotated[
+        bool, typer.Option("--tune-each", help="Tune for every size and seed, not for the first of each alone.")
+    ] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes at work at once, one thread each.")] = 1,
     like: Like = None,
     assign: Assign = None,
     on_bad_rows: OnBadRows = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Several methods and seeds on one split: a table with paired tests, corrected for their number."""
+    """Methods x students x seeds on one split, tuned alike: paired tests, costs, segments, a page. It resumes."""
     from recdistill.cli.screen import Screen, console
-    from recdistill.recipes.runfile import read
+    from recdistill.recipes.runfile import read, written
 
     convention = [] if like is None else [f'evaluate.like="{like}"']
-    settings = read(run, [*_assigned(assign, on_bad_rows), *convention])
-    from recdistill.recipes.seeds import over_seeds
+    assigned = [*_assigned(assign, on_bad_rows), *convention]
+    settings = read(run, assigned)
+    from recdistill.recipes.comparing import compare_methods
 
-    found = over_seeds(settings, methods=_words(methods), seeds=seeds, overwrite=overwrite, listener=Screen())
+    found = compare_methods(
+        settings,
+        methods=_words(methods),
+        seeds=seeds,
+        sizes=_dims(sizes),
+        trials=trials,
+        tune_each=tune_each,
+        jobs=jobs,
+        text=written(run, assigned),
+        overwrite=overwrite,
+        listener=Screen(),
+    )
     console().print(found)
-    typer.echo(f"Written: {settings.output.dir / 'compare.json'}")
+    for name in ("compare.html", "compare.md", "compare.json"):
+        typer.echo(f"Written: {settings.output.dir / name}")
+
+
+def _dims(text: str) -> list[int]:
+    from recdistill.errors import UsageError, problem
+
+    words = _words(text)
+    if not all(word.isdecimal() and int(word) for word in words):
+        raise UsageError(problem("--sizes takes dims, with commas between", text, remedy="For example --sizes 20,40"))
+    return [int(word) for word in words]
 
 
 def tune(

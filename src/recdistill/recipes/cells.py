@@ -52,6 +52,10 @@ class Cells:
         path = self.path(name, about)
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
+    def has(self, name: str, about: object) -> bool:
+        """Whether a cell is finished."""
+        return self.path(name, about).exists()
+
     def put(self, name: str, about: object, result: dict[str, Any]) -> None:
         """Finish a cell."""
         write_text(self.path(name, about), json.dumps(result, indent=1, sort_keys=True) + "\n")

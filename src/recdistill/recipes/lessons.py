@@ -162,8 +162,8 @@ class Lessons:
     def at(self, seed: int) -> Self:
         """The same with another seed: the split and the candidates, which do not depend on it, are shared."""
         other = replace(self, seed=seed)
-        shared = ("split", "cells", "data_digest", "_drawn")
-        vars(other).update({name: vars(self)[name] for name in shared if name in vars(self)})
+        shared = {"split": self.split, "cells": self.cells, "data_digest": self.data_digest, "_drawn": self._drawn}
+        vars(other).update(shared)  # as `cached_property` keeps them
         return other
 
     @cached_property

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from recdistill.errors import TrainingError, UsageError, problem
@@ -28,13 +29,13 @@ from recdistill.recipes.train import TrainSettings
 from recdistill.settings import parse
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from recdistill.methods.ranges import Range, Value
     from recdistill.recipes.lessons import Lessons
     from recdistill.settings import Settings
 
-__all__ = ["BASE", "Trial", "Tuned", "space", "tuned"]
+__all__ = ["BASE", "Search", "Trial", "Tuned", "space", "tuned"]
 
 BASE: Mapping[str, Range] = {"lr": LogRange(2e-4, 2e-2), "weight_decay": LogRange(1e-6, 1e-1)}
 """Settings of the student's training that are tuned for every method."""
@@ -81,7 +82,7 @@ class Tuned:
     @property
     def best(self) -> Trial:
         """The trial of the greatest metric, the earliest of equals; the first where none gave a number."""
-        return max(self.trials, key=lambda trial: -math.inf if trial.metric is None else trial.metric)
+        return _best(self.trials)
 
     @property
     def seconds(self) -> float:
@@ -108,6 +109,104 @@ def space(method: str, settings: Settings) -> dict[str, Range]:
     return {f"train.{key}": each for key, each in BASE.items()} | {f"method.{key}": own[key] for key in own}
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Search:
+    """The trials of one method for one student; nothing is tried before it is asked for."""
+
+    bench: Lessons
+    """The data, the teacher, the seed and the folder."""
+    model: str
+    """The student: a registered name."""
+    model_settings: Mapping[str, Any]
+    """All of its settings."""
+    method: str
+    """A registered name."""
+    how: Settings
+    """The method's settings, where they are not tuned."""
+    training: TrainSettings
+    """How the student is trained, where it is not tuned."""
+    trials: int
+    """How many, at least 1; the first is `how` and `training` as they are."""
+    name: str
+    """Of the cells and the logs."""
+
+    @cached_property
+    def space(self) -> dict[str, Range]:
+        """What is searched."""
+        return space(self.method, self.how)
+
+    def found(self) -> Tuned | None:
+        """What a finished search came to; None where it is not finished."""
+        done = self.bench.cells.get(self._label, self._about)
+        return None if done is None else self._tuned([Trial(**trial) for trial in done["trials"]])
+
+    def run(self) -> Tuned:
+        """Try what has not been tried, or read what has.
+
+        Raises:
+            UsageError: no trials, no validation data to judge by, or Optuna is not installed.
+            RecdistillError: training cannot be done at all: a teacher that lacks what the method asks.
+        """
+        if self.trials < 1:
+            raise UsageError(problem("Tuning takes one trial or more", self.trials, remedy="--trials 0 tunes nothing"))
+        if not len(self.bench.split.valid.queries):
+            remedy = "Hold some out: data.valid above 0, or a split that does; or tune nothing: --trials 0"
+            raise UsageError(problem("Tuning is judged on validation data, and there are none", remedy=remedy))
+        if (done := self.found()) is not None:
+            return done
+        finished: list[Trial] = []
+        for number in range(self.trials):
+            values = flat(self._start, self.space)
+            if number:
+                told = [(trial.values, trial.metric or 0.0) for trial in finished]
+                values = suggest(self.space, told, seed=self.bench.seed, purpose=self.method)
+            finished.append(_tried(self._lesson(number, values), number, values))
+        self.bench.cells.put(self._label, self._about, {"trials": [asdict(trial) for trial in finished]})
+        return self._tuned(finished)
+
+    @property
+    def _label(self) -> str:
+        return self.bench.label(f"{self.name}-trials")
+
+    @cached_property
+    def _about(self) -> dict[str, Any]:
+        """All that the winner depends on."""
+        first = self._lesson(0, flat(self._start, self.space))
+        return {"first": first.about, "trials": self.trials, "space": {k: str(v) for k, v in self.space.items()}}
+
+    @cached_property
+    def _start(self) -> dict[str, Any]:
+        return {"method": self.how.model_dump(mode="json"), "train": self.training.model_dump(mode="json")}
+
+    def _lesson(self, number: int, values: Mapping[str, Value]) -> Lesson:
+        chosen = overlaid(self._start, values)
+        how, training = _table(chosen["method"]), _table(chosen["train"])
+        return Lesson(
+            bench=self.bench,
+            name=f"{self.name}-trial{number}",
+            model=self.model,
+            settings=self.model_settings,
+            method=self.method,
+            how=parse(METHODS[self.method].settings, how, at="method").model_dump(mode="json"),
+            training=parse(TrainSettings, training, at="train"),
+            code=code_of(self.method, *how.get("parts", ())),
+        )
+
+    def _tuned(self, trials: list[Trial]) -> Tuned:
+        best = self._lesson(_best(trials).number, _best(trials).values)
+        return Tuned(
+            method=self.method,
+            model=self.model,
+            model_settings=self.model_settings,
+            seed=self.bench.seed,
+            metric=self.training.metrics[0],
+            trials=tuple(trials),
+            how=best.how,
+            training=best.training,
+            space=self.space,
+        )
+
+
 def tuned(
     bench: Lessons,
     model: str,
@@ -132,63 +231,31 @@ def tuned(
         trials: how many, at least 1; the first is `how` and `training` as they are.
         how: the method's settings; its defaults when None.
         training: how the student is trained, where it is not tuned.
-        name: of the logs; the method when None.
+        name: of the cells and the logs; the method when None.
 
     Raises:
         UsageError: no trials, no validation data to judge by, or Optuna is not installed.
         RecdistillError: training cannot be done at all: a teacher that lacks what the method asks.
     """
-    if trials < 1:
-        raise UsageError(problem("Tuning takes one trial or more", trials, remedy="--trials 0 tunes nothing"))
-    if not len(bench.split.valid.queries):
-        remedy = "Hold some out: data.valid above 0, or a split that does; or tune nothing: --trials 0"
-        raise UsageError(problem("Tuning is judged on validation data, and there are none", remedy=remedy))
-    entry, name = METHODS[method], method if name is None else name
-    first = entry.settings() if how is None else how
-    searched = space(method, first)
-    start = {"method": first.model_dump(mode="json"), "train": training.model_dump(mode="json")}
-    finished: list[Trial] = []
-
-    def lesson(number: int, values: Mapping[str, Value]) -> Lesson:
-        chosen = overlaid(start, values)
-        return Lesson(
-            bench=bench,
-            name=f"{name}-trial{number}",
-            model=model,
-            settings=model_settings,
-            method=method,
-            how=parse(entry.settings, _table(chosen["method"]), at="method").model_dump(mode="json"),
-            training=parse(TrainSettings, _table(chosen["train"]), at="train"),
-            code=code_of(method, *_table(chosen["method"]).get("parts", ())),
-        )
-
-    for number in range(trials):
-        values = flat(start, searched) if number == 0 else _next(searched, finished, bench.seed, method)
-        finished.append(_tried(bench, lesson(number, values), number, values))
-    whole = Tuned(
-        method=method,
+    return Search(
+        bench=bench,
         model=model,
         model_settings=model_settings,
-        seed=bench.seed,
-        metric=training.metrics[0],
-        trials=tuple(finished),
-        how={},
+        method=method,
+        how=METHODS[method].settings() if how is None else how,
         training=training,
-        space=searched,
-    )
-    best = lesson(whole.best.number, whole.best.values)
-    return replace(whole, how=best.how, training=best.training)
+        trials=trials,
+        name=method if name is None else name,
+    ).run()
 
 
-def _next(searched: Mapping[str, Range], finished: list[Trial], seed: int, method: str) -> dict[str, Value]:
-    told = [(trial.values, trial.metric or 0.0) for trial in finished]
-    return suggest(searched, told, seed=seed, purpose=method)
+def _best(trials: Sequence[Trial]) -> Trial:
+    return max(trials, key=lambda trial: -math.inf if trial.metric is None else trial.metric)
 
 
-def _tried(bench: Lessons, lesson: Lesson, number: int, values: dict[str, Value]) -> Trial:
+def _tried(lesson: Lesson, number: int, values: dict[str, Value]) -> Trial:
     """A trial, trained and judged, or read; its checkpoint is needed no longer."""
-    about, cells = {"trial": lesson.about}, bench.cells
-    label = bench.label(lesson.name)
+    about, cells, label = {"trial": lesson.about}, lesson.bench.cells, lesson.bench.label(lesson.name)
     with cells.claim(label, about, wait=True):  # another process at the same trial: wait, and read
         done = cells.get(label, about)
         if done is None:

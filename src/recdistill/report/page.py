@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from recdistill.evaluation.card import Card
     from recdistill.evaluation.compare import Interval, PairedTest
 
-__all__ = ["Curve", "Entry", "Page", "Role"]
+__all__ = ["Curve", "Entry", "Page", "Role", "render"]
 
 Role = Literal["teacher", "plain", "student"]
 _SIGNIFICANT = 0.05
@@ -106,21 +106,7 @@ class Page:
 
     def render(self) -> str:
         """The page as HTML."""
-        environment = Environment(
-            loader=PackageLoader("recdistill.report", "."),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        environment.filters |= {
-            "amount": amount,
-            "megabytes": megabytes,
-            "milliseconds": milliseconds,
-            "short": short,
-            "times": times,
-        }
-        return environment.get_template(self.template).render(page=self)
+        return render(self.template, self)
 
     @cached_property
     def teacher(self) -> Entry | None:
@@ -248,3 +234,22 @@ class Page:
         if entry.p50:
             about += f", {milliseconds(entry.p50)}"
         return charts.Point(entry.name, x or 1.0, value.mean, value.low, value.high, self.style(entry), about)
+
+
+def render(template: str, page: object) -> str:
+    """A template of this package, filled; every text is escaped."""
+    environment = Environment(
+        loader=PackageLoader("recdistill.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "amount": amount,
+        "megabytes": megabytes,
+        "milliseconds": milliseconds,
+        "short": short,
+        "times": times,
+    }
+    return environment.get_template(template).render(page=page)

@@ -1,0 +1,286 @@
+"""`recdistill compare`: run a contest, alone or with helpers, and say what it came to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from recdistill.errors import UnknownName, UsageError, problem
+from recdistill.methods import METHODS
+from recdistill.models import MODELS
+from recdistill.recipes.contest import Contest, Entrant, Terms, tasks
+from recdistill.recipes.folder import held
+from recdistill.recipes.labour import work_through
+from recdistill.recipes.listener import Silent
+from recdistill.recipes.runfile import resolve
+from recdistill.recipes.standings import TEACHER, Cost, Part, Standings, costs_relative, rows_of
+from recdistill.recipes.standings_page import written
+from recdistill.recipes.study import load_log
+from recdistill.recipes.teacherfile import check_kinds
+from recdistill.recipes.workers import Crew
+from recdistill.settings import parse
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from recdistill.evaluation.segments import Segment
+    from recdistill.recipes.bench import Result
+    from recdistill.recipes.contest import Finished
+    from recdistill.recipes.labour import Task
+    from recdistill.recipes.listener import Listener
+    from recdistill.recipes.runfile import RunSettings
+
+__all__ = ["compare_methods", "contest_of"]
+
+
+def compare_methods(
+    run: RunSettings,
+    *,
+    methods: Sequence[str],
+    seeds: int = 1,
+    sizes: Sequence[int] = (),
+    trials: int = 8,
+    tune_each: bool = False,
+    jobs: int = 1,
+    text: str = "",
+    overwrite: bool = False,
+    listener: Listener | None = None,
+) -> Standings:
+    """Train teacher and students for every seed and size on the same split; what an earlier call finished is read.
+
+    It writes `compare.json`, `compare.md` and `compare.html` into the run's folder. A killed call goes on, and several
+    at once share the work.
+
+    Args:
+        run: a run file; its own method takes its settings, the others their defaults, where they are not tuned.
+        methods: registered names; "plain" is the baseline of the tests, or the first when it is not among them.
+        seeds: how many, from `train.seed` upwards; seed s trains its own teacher.
+        sizes: dims of the students; the run file's student when empty.
+        trials: for tuning each method on validation data; 0 takes the settings as they are.
+        tune_each: tune for every size and seed, rather than for the first and use the winner everywhere.
+        jobs: how many processes work at once, with one thread each.
+        text: the run file as written, to be shown on the page.
+        overwrite: replace the results of a run with other settings in the same folder.
+        listener: told of what goes on.
+
+    Raises:
+        UnknownName: no such method.
+        UsageError: no method, a number that is too small, a student without such sizes, or a folder that holds a run
+            with other settings.
+        SettingsError: the teacher's files cannot give what a method asks.
+    """
+    listener = listener if listener is not None else Silent()
+    for what, value, least in (("seeds", seeds, 1), ("trials", trials, 0), ("jobs", jobs, 1)):
+        if value < least:
+            raise UsageError(problem(f"--{what} must be at least {least}", value))
+    terms = Terms(
+        methods=tuple(dict.fromkeys(methods)),
+        seeds=tuple(range(run.train.seed, run.train.seed + seeds)),
+        sizes=tuple(dict.fromkeys(sizes)),
+        trials=trials,
+        tune_each=tune_each,
+    )
+    _check(run, terms)
+    with held(run, overwrite=overwrite):
+        contest = contest_of(run, terms, listener)
+        todo = tasks(contest)
+        left = [task for task in todo if not task.done()]
+        listener.say(f"{len(todo):,} pieces of work, {len(todo) - len(left):,} of them finished before")
+        if jobs > 1 and left:
+            Crew(run=run, terms=terms, jobs=min(jobs, len(left)), listener=listener).work()
+
+        def told(task: Task) -> None:
+            left = sum(not each.done() for each in todo)
+            listener.say(f"{task.name}: finished, {left:,} of {len(todo):,} to go")
+
+        work_through(todo, contest.cells, told=told)  # all of it, or what processes that died have left
+        listener.begin("Testing, and timing what is served")
+        found = _standings(contest, jobs)
+    written(found, run, contest, text=text)
+    return found
+
+
+def contest_of(run: RunSettings, terms: Terms, listener: Listener) -> Contest:
+    """The contest of the first seed. Latency is not measured beside training: it comes last, in one process."""
+    quiet = run.model_copy(update={"evaluate": run.evaluate.model_copy(update={"latency": False})})
+    listener.begin(f"Reading {run.data.path}")
+    return Contest(quiet, resolve(run), load_log(run.data, listener), listener, run.train.seed, terms)
+
+
+def _check(run: RunSettings, terms: Terms) -> None:
+    """All that can be known before a log is read."""
+    if not terms.methods:
+        raise UsageError(problem("There is no method to compare", allowed=list(METHODS)))
+    for method in terms.methods:
+        if method not in METHODS:
+            raise UnknownName("method", method, METHODS)
+    plan = resolve(run)
+    for method in terms.methods:
+        if method != "plain" and not run.teacher.given:
+            remedy = "Give the run file a [teacher], or ask for 'plain' alone"
+            raise UsageError(problem(f"The method {method!r} needs a teacher", remedy=remedy))
+        of_run = plan.method if method == run.method.name else METHODS[method].settings()
+        check_kinds(run.teacher, method, METHODS[method].asks(of_run))
+    settings = plan.student.model_dump(mode="json")
+    for size in terms.sizes:
+        if "dim" not in settings:
+            what = f"A {run.student.model!r} has no 'dim' to take sizes of"
+            raise UsageError(problem(what, size, remedy="Leave --sizes out"))
+        parse(MODELS[run.student.model].settings, {**settings, "dim": size}, at="student")
+
+
+# standings
+
+
+def _standings(contest: Contest, jobs: int) -> Standings:
+    """Read everything that is finished, test it, and time what is served."""
+    benches = [contest if seed == contest.seed else contest.at(seed) for seed in contest.terms.seeds]
+    found: dict[str, list[Finished]] = {}
+    entrants: dict[str, Entrant | None] = {entrant.name: entrant for entrant in contest.entrants}
+    if contest.run.teacher.given:
+        entrants = {TEACHER: None, **entrants}
+    for name, entrant in entrants.items():
+        each = [bench.finished(entrant) for bench in benches]
+        found[name] = [one for one in each if one is not None]
+    failed = {
+        name: "; ".join(f"seed {s}: {one.failed}" for s, one in zip(contest.terms.seeds, of, strict=True) if one.failed)
+        for name, of in found.items()
+        if any(one.failed for one in of)
+    }
+    whole = {name: of for name, of in found.items() if all(one.result is not None for one in of)}
+    students = [entrant for entrant in contest.entrants if entrant.name in whole]
+    if not students:
+        what = "No student could be trained: " + "; ".join(f"{name} ({why})" for name, why in failed.items())
+        raise UsageError(problem(what, remedy="A smaller train.lr, or a smaller weight of the method"))
+    base = "plain" if "plain" in contest.terms.methods else contest.terms.methods[0]
+    baselines = {entrant.name: Entrant(base, entrant.size).name for entrant in students}
+    main = contest.run.evaluate.metrics[-1]
+    best = max(students, key=lambda entrant: np.mean([_result(one).valid.means[main] for one in whole[entrant.name]]))
+    metrics = list(_result(whole[best.name][0]).test.per_user)
+    main = metrics[-1]
+    rows = {
+        metric: rows_of(
+            {name: _stacked([_result(one).test.per_user[metric] for one in of]) for name, of in whole.items()},
+            baselines,
+            best.name,
+        )
+        for metric in metrics
+    }
+    costs = {name: _cost(contest, entrants[name], of) for name, of in whole.items()}
+    notes = dict.fromkeys(note for of in whole.values() for one in of for note in _result(one).test.notes)
+    evaluate = contest.run.evaluate
+    return Standings(
+        rows=rows,
+        segments=_segments(contest, whole, baselines, best.name, main),
+        costs=costs_relative(costs, baselines),
+        seeds=contest.terms.seeds,
+        baselines=baselines,
+        best=best.name,
+        main=main,
+        protocol=evaluate.protocol if evaluate.like is None else f"{evaluate.protocol}, like {evaluate.like}",
+        tuned=tuple(_searches(benches)),
+        failed=failed,
+        notes=(*_tuning(contest), *([_busy(jobs)] if jobs > 1 else []), *notes),
+    )
+
+
+def _segments(
+    contest: Contest, whole: dict[str, list[Finished]], baselines: dict[str, str], best: str, main: str
+) -> dict[str, Part]:
+    """Users by what they have in training, from the values of all; items by their own evaluations."""
+    found: dict[str, Part] = {}
+    queries = _result(whole[best][0]).test.queries
+    for segment in contest.users:
+        inside = segment.member[queries]
+        values = {
+            name: _stacked([_result(one).test.per_user[main][inside] for one in of]) for name, of in whole.items()
+        }
+        found[segment.name] = _part(segment, values, baselines, best)
+    for segment in contest.items:
+        if all(segment.name in one.segments for of in whole.values() for one in of):
+            values = {
+                name: _stacked([one.segments[segment.name].per_user[main] for one in of]) for name, of in whole.items()
+            }
+            found[segment.name] = _part(segment, values, baselines, best)
+    return found
+
+
+def _part(segment: Segment, values: dict[str, NDArray[np.float64]], baselines: dict[str, str], best: str) -> Part:
+    users = next(iter(values.values())).shape[1]
+    return Part(segment.about, users, rows_of(values, baselines, best, tests=False))
+
+
+def _cost(contest: Contest, entrant: Entrant | None, of: list[Finished]) -> Cost:
+    cards = [_result(one).card for one in of]
+    seconds = [card.training.seconds for card in cards if card.training.seconds is not None]
+    epochs = [card.training.epochs for card in cards if card.training.epochs is not None]
+    overlaps = [card.agreement.overlap.mean for card in cards if card.agreement is not None]
+    tuned = contest.tuned(entrant) if entrant is not None and contest.terms.trials else None
+    return Cost(
+        student=cards[0].model,
+        parameters=cards[0].parameters,
+        bytes=cards[0].bytes,
+        latency=contest.latency(entrant),
+        seconds=float(np.mean(seconds)) if seconds else None,
+        epochs=float(np.mean(epochs)) if epochs else None,
+        overlap=float(np.mean(overlaps)) if overlaps else None,
+        tuning=None if tuned is None else tuned.seconds,
+    )
+
+
+def _searches(benches: Sequence[Contest]) -> list[dict[str, object]]:
+    """Every search once, in the order of the table."""
+    found: dict[tuple[str, int], dict[str, object]] = {}
+    for bench in benches:
+        for entrant in bench.entrants if bench.terms.trials else ():
+            search = bench.search(entrant)
+            tuned = bench.tuned(entrant)
+            if tuned is not None:
+                found.setdefault((search.name, tuned.seed), tuned.as_json())
+    return list(found.values())
+
+
+def _tuning(contest: Contest) -> list[str]:
+    """How the settings were come by, in sentences."""
+    terms, metric = contest.terms, contest.plan.train.metrics[0]
+    if not terms.trials:
+        return [
+            f"Nothing was tuned: {contest.run.method.name} has the settings of the run file, the others their defaults."
+        ]
+    where = (
+        "anew for every size and seed"
+        if terms.tune_each
+        else f"with seed {terms.seeds[0]}"
+        + (f" at {terms.sizes[0]} dims" if terms.sizes else "")
+        + (
+            ", and the winner is used for every other size and seed"
+            if len(terms.seeds) > 1 and len(terms.sizes) > 1
+            else ", and the winner is used for every other seed"
+            if len(terms.seeds) > 1
+            else ", and the winner is used for every other size"
+            if len(terms.sizes) > 1
+            else ""
+        )
+    )
+    plural = "s" if terms.trials > 1 else ""
+    return [
+        f"Every method had {terms.trials} trial{plural}, judged by {metric} on validation data, {where}. Learning rate "
+        "and weight decay were tuned for all, plain among them; the first trial is the settings as they were."
+    ]
+
+
+def _busy(jobs: int) -> str:
+    return f"{jobs} processes trained at once, so seconds are longer than alone; latency was measured after them."
+
+
+def _result(one: Finished) -> Result:
+    """Of a row that did not fail."""
+    assert one.result is not None  # noqa: S101
+    return one.result
+
+
+def _stacked(values: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+    return np.stack(values)
