@@ -74,6 +74,7 @@ TEACHERS = [
     "joined",
 ]
 DOCS = Path(__file__).parents[2] / "docs" / "methods.md"
+COMPARE = DOCS.with_name("compare.md")
 
 
 def small(name):
@@ -340,6 +341,8 @@ def test_it_says_what_is_worth_tuning_in_a_range_that_holds_the_default(method):
     assert len(ranges) <= 2, "eight trials see no more"
     for key, default in flat(settings.model_dump(mode="json"), ranges).items():
         assert default in ranges[key], f"{key}: the default {default} is not in {ranges[key]}"
+    row = f"| `{method}` | " + "; ".join(f"`{key}` {each}" for key, each in ranges.items()) + " |"
+    assert not ranges or row in COMPARE.read_text(encoding="utf-8"), "docs/compare.md says what is searched"
     for end in ("low", "high"):
         values = {key: getattr(each, end) for key, each in ranges.items()}
         parse(METHODS[method].settings, overlaid(settings.model_dump(mode="json"), values))

@@ -142,7 +142,7 @@ def _trials(found: Standings) -> Shown:
             ]
         )
     heading = ["tuned", "seed", "before", "best", "trial", "settings of the best"]
-    note = "Trial 0 is the settings as they were; every trial is in compare.json and on the page."
+    note = "Trials count from 0, the settings as they were; all of them are in compare.json and on the page."
     return _shown(f"Tuning, {found.tuned[0]['metric']}", heading, lines, note)
 
 

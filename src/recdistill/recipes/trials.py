@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BASE", "Search", "Trial", "Tuned", "space", "tuned"]
 
-BASE: Mapping[str, Range] = {"lr": LogRange(2e-4, 2e-2), "weight_decay": LogRange(1e-6, 1e-1)}
+BASE: Mapping[str, Range] = {"lr": LogRange(5e-4, 2e-2), "weight_decay": LogRange(1e-5, 1e-2)}
 """Settings of the student's training that are tuned for every method."""
 
 
