@@ -107,7 +107,7 @@ def test_no_command_shows_the_help():
         (["tune", "run.toml", "--budget", "5"], "error: A budget needs a unit; got '5'"),
         (
             ["tune", "run.toml", "--budget", "5MB", "--sizes", "8,x"],
-            "error: A width is a whole number of at least 1; got",
+            "error: --sizes takes dims, with commas between; got",
         ),
         (["stream", "stat"], "error: Unknown command 'stat'. Did you mean 'status'? Allowed: forget, ingest, "),
         (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import tomllib
 
 import numpy as np
@@ -227,6 +228,24 @@ def test_a_finished_tuning_is_read_and_a_stopped_one_goes_on(run, trained):
     tune(run(), ROOM, methods=["rrd", "ftd"], trials=6, sizes=[6, 3])
     more = trained.calls[len(whole) :]
     assert len([call for call in more if call[1] == 6]) <= 3 + 2, "only the third trials are new, and what is shipped"
+
+
+def test_helpers_find_what_one_process_finds(run, tmp_path):
+    few = {"methods": ["rrd", "ftd"], "trials": 2, "sizes": [3]}
+    alone = tune(run(), ROOM, **few)
+    beside = tune(run(f"output.dir={tmp_path / 'helped'}"), ROOM, jobs=2, **few)
+
+    def without_time(found):
+        told = found.found.as_json()
+        for each in [told, *told["tried"], *(trial for each in told["tried"] for trial in each["trials"])]:
+            each.pop("seconds", None)
+        return told
+
+    assert without_time(beside) == without_time(alone)
+    said = [path.read_text(encoding="utf-8") for path in (tmp_path / "helped" / "log").glob("helper-*.log")]
+    assert len(said) == 2
+    trained = [line for text in said for line in text.splitlines() if re.match("Training (rrd|ftd|plain)", line)]
+    assert sorted(trained) == [f"Training {name}-3-trial0" for name in ("ftd", "plain", "rrd")], "each by one of them"
 
 
 def test_methods_that_are_not_named_are_those_that_the_teacher_can_serve(run, log_file, tmp_path, trained):

@@ -199,6 +199,7 @@ def tune(
     sizes: Annotated[
         str | None, typer.Option(metavar="DIMS", help="Widths to try: 8,12,16,24,32; from the budget when left out.")
     ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes at work at once, one thread each.")] = 1,
     assign: Assign = None,
     on_bad_rows: OnBadRows = None,
     overwrite: Overwrite = False,
@@ -209,7 +210,7 @@ def tune(
     from recdistill.search.budget import Budget
 
     allowed = Budget.parse(budget)
-    widths = _widths(sizes or "")
+    widths = _dims(sizes or "")
     assigned = _assigned(assign, on_bad_rows)
     settings = read(run, assigned)
     from recdistill.recipes.tune import tune as execute
@@ -220,6 +221,7 @@ def tune(
         methods=_words(methods or ""),
         trials=trials or 0,
         sizes=widths,
+        jobs=jobs,
         text=written(run, assigned),
         overwrite=overwrite,
         listener=Screen(),
@@ -228,18 +230,6 @@ def tune(
     typer.echo(f"Report:   {found.page}")
     typer.echo(f"Run file: {found.run_file}   (recdistill distill {found.run_file} makes it again)")
     typer.echo(f"Student:  {found.bundle}   (recdistill recommend {found.bundle} --users ...)")
-
-
-def _widths(text: str) -> list[int]:
-    """Widths with commas between."""
-    from recdistill.errors import UsageError, problem
-
-    found: list[int] = []
-    for word in _words(text):
-        if not word.isdecimal() or int(word) < 1:
-            raise UsageError(problem("A width is a whole number of at least 1", word, remedy="--sizes 8,12,16,24,32"))
-        found.append(int(word))
-    return found
 
 
 def _assigned(assign: list[str] | None, on_bad_rows: str | None) -> list[str]:

@@ -20,32 +20,34 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from recdistill.errors import TrainingError, UnknownName, UsageError, problem
 from recdistill.methods import METHODS
 from recdistill.recipes.folder import held
 from recdistill.recipes.halving import better_half, rungs
+from recdistill.recipes.labour import Task, work_through
 from recdistill.recipes.listener import Silent
 from recdistill.recipes.runfile import resolve
 from recdistill.recipes.shipping import shipped
 from recdistill.recipes.study import Study, load_log
 from recdistill.recipes.train import distill
-from recdistill.recipes.trials import tuned
+from recdistill.recipes.trials import Search
 from recdistill.recipes.weighing import Cost, Scales, ladder, named, too_small, weighed
+from recdistill.recipes.workers import Crew
+from recdistill.search.budget import Budget
 from recdistill.settings import parse
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from recdistill.recipes.listener import Listener
     from recdistill.recipes.runfile import RunSettings
     from recdistill.recipes.shipping import Shipped
     from recdistill.recipes.trained import Trained
     from recdistill.recipes.trials import Trial, Tuned
-    from recdistill.search.budget import Budget
 
-__all__ = ["METHODS_TRIED", "TRIALS", "Found", "Tried", "front_of", "tune"]
+__all__ = ["METHODS_TRIED", "TRIALS", "Asking", "Found", "Tried", "front_of", "study_of", "tried", "tune"]
 
 METHODS_TRIED = ("de", "rrd", "de-rrd", "ir-rrd", "dcd", "unkd", "rce-kd", "freqd", "htd")
 """Methods that are tried where none are named, with the run file's own; of them those that the teacher can serve."""
@@ -53,6 +55,18 @@ TRIALS = 24
 """Trials of methods at the widest width, where nobody says how many."""
 _FINALISTS = 2
 """Methods that are trained at smaller widths too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """What is asked for, as plain values, so that helpers may be told."""
+
+    of: Literal["latency", "bytes", "params", "macs"]
+    """What the budget is of."""
+    most: float
+    methods: tuple[str, ...]
+    trials: int
+    sizes: tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,6 +144,7 @@ def tune(
     methods: Sequence[str] = (),
     trials: int = 0,
     sizes: Sequence[int] = (),
+    jobs: int = 1,
     text: str = "",
     overwrite: bool = False,
     listener: Listener | None = None,
@@ -143,6 +158,7 @@ def tune(
             beside them.
         trials: how many trainings are shared among the methods at the widest width; `TRIALS` when 0, at least one each.
         sizes: widths that are tried; from the budget when empty.
+        jobs: how many processes train at once, with one thread each.
         text: the run file, to be kept beside the results.
         overwrite: replace the results of a run with other settings in the same folder.
         listener: told of what goes on.
@@ -164,18 +180,25 @@ def tune(
     if not run.teacher.given:
         remedy = "Give the run file a [teacher]; a plain student alone needs no method: its best size is the widest"
         raise UsageError(problem("Tuning chooses among methods, and there is no teacher", remedy=remedy))
+    asking = Asking(budget.of, budget.most, tuple(dict.fromkeys(methods)), trials, tuple(sizes))
     if methods:
         rungs(len({*methods} - {"plain"}), trials or TRIALS)  # before the teacher is trained, not after
-    plan = resolve(run)
     listener.begin(f"Reading {run.data.path}")
-    log = load_log(run.data, listener)
+    study = study_of(run, listener)
     with held(run, overwrite=overwrite):
-        study = Study(run, plan, log, listener, run.train.seed)
         if not len(study.split.valid.queries):
             remedy = "Hold some out: data.valid above 0, or a split that does"
             raise UsageError(problem("Tuning is judged on validation data, and there are none", remedy=remedy))
-        found = _found(study, budget, methods=methods, trials=trials, sizes=sizes)
-        return shipped(study, found, text=text)
+        costs_of(study, budget, sizes)  # before anything is trained, and before helpers keep the processor busy
+        if jobs > 1:
+            able(study, asking.methods)  # the teacher is trained by now
+            Crew(run=run, terms=asking, jobs=jobs, listener=listener).work()
+        return shipped(study, tried(study, asking), text=text)
+
+
+def study_of(run: RunSettings, listener: Listener) -> Study:
+    """The data and the teacher of a run."""
+    return Study(run, resolve(run), load_log(run.data, listener), listener, run.train.seed)
 
 
 def front_of(tried: Sequence[Tried], budget: Budget) -> list[Tried]:
@@ -187,38 +210,57 @@ def front_of(tried: Sequence[Tried], budget: Budget) -> list[Tried]:
     return found
 
 
-def _found(study: Study, budget: Budget, *, methods: Sequence[str], trials: int, sizes: Sequence[int]) -> Found:
-    """Weigh, tune, sweep."""
-    say, plan = study.listener.say, study.plan
-    costs, notes = _costs(study, budget, sizes)
-    chosen = _methods(study, methods)
-    rounds = rungs(len(chosen), trials or max(TRIALS, len(chosen)))
+def tried(study: Study, asking: Asking, *, told: Callable[[Task], object] = lambda _: None) -> Found:
+    """Weigh, tune, sweep. Several processes may do so at once: each takes what nobody is at.
+
+    Args:
+        study: the data, the teacher and the folder.
+        asking: what is asked for.
+        told: called with every search that was done here.
+    """
+    budget, plan = Budget(asking.of, asking.most), study.plan
+    costs, notes = costs_of(study, budget, asking.sizes)
+    chosen = able(study, asking.methods)
+    rounds = rungs(len(chosen), asking.trials or max(TRIALS, len(chosen)))
     finalists = min(_FINALISTS, rounds[-1].methods)
     most = sum(rung.methods * (rung.each - before.each) for before, rung in pairwise(rounds))
     most += rounds[0].methods * rounds[0].each + rounds[-1].each + (finalists + 1) * (len(costs) - 1)
-    say(f"{len(chosen)} methods at {', '.join(str(cost.dim) for cost in costs)} dims: at most {most} trainings.")
+    widths = ", ".join(str(cost.dim) for cost in costs)
+    study.listener.say(f"{len(chosen)} methods at {widths} dims: at most {most} trainings.")
 
-    def at(cost: Cost, method: str, count: int, like: Tuned | None = None) -> Tuned:
-        settings = {**plan.student.model_dump(mode="json"), "dim": cost.dim}
-        how = study.how(method) if like is None else parse(METHODS[method].settings, dict(like.how))
-        training = plan.train if like is None else like.training
-        name = f"{method}-{cost.dim}"
-        return tuned(
-            study, study.run.student.model, settings, method, trials=count, how=how, training=training, name=name
+    def of(cost: Cost, method: str, trials: int, like: Tuned | None = None) -> Search:
+        return Search(
+            bench=study,
+            model=study.run.student.model,
+            model_settings={**plan.student.model_dump(mode="json"), "dim": cost.dim},
+            method=method,
+            how=study.how(method) if like is None else parse(METHODS[method].settings, dict(like.how)),
+            training=plan.train if like is None else like.training,
+            trials=trials,
+            name=f"{method}-{cost.dim}",
         )
+
+    def ran(searches: Sequence[Search]) -> list[Tuned]:
+        tasks = [
+            Task(f"{each.name}-{each.trials}", lambda s=each: s.found() is not None, lambda: True, each.run)
+            for each in searches
+        ]
+        work_through(tasks, study.cells, told=told)
+        return [each.run() for each in searches]
 
     top, alive, found, met = costs[0], list(chosen), dict[str, "Tuned"](), list[tuple[str, ...]]()
     for rung in rounds:
         alive = better_half({name: found[name].best.metric if found else 0.0 for name in alive}, rung.methods)
         met.append(tuple(alive))
-        found |= {name: at(top, name, rung.each) for name in alive}
+        found |= {each.method: each for each in ran([of(top, name, rung.each) for name in alive])}
     alive = better_half({name: found[name].best.metric for name in alive}, finalists)
-    found["plain"] = at(top, "plain", rounds[-1].each)
-    tried = [Tried(top, each) for each in found.values()]
-    for cost in costs[1:]:
-        tried += [Tried(cost, at(cost, name, 1, found[name])) for name in ("plain", *alive)]
-    best = _best(study, budget, tried)
-    return Found(budget, plan.train.metrics[0], tuple(tried), best, tuple(met), tuple(notes))
+    found |= {"plain": ran([of(top, "plain", rounds[-1].each)])[0]}
+    swept = [(cost, name) for cost in costs[1:] for name in ("plain", *alive)]
+    smaller = ran([of(cost, name, 1, found[name]) for cost, name in swept])
+    everything = [Tried(top, each) for each in found.values()]
+    everything += [Tried(cost, each) for (cost, _), each in zip(swept, smaller, strict=True)]
+    best = _best(study, budget, everything)
+    return Found(budget, plan.train.metrics[0], tuple(everything), best, tuple(met), tuple(notes))
 
 
 def _best(study: Study, budget: Budget, tried: Sequence[Tried]) -> Tried:
@@ -248,7 +290,7 @@ def _untrained(study: Study, each: Tried) -> Trained:
     )
 
 
-def _costs(study: Study, budget: Budget, sizes: Sequence[int]) -> tuple[list[Cost], list[str]]:
+def costs_of(study: Study, budget: Budget, sizes: Sequence[int]) -> tuple[list[Cost], list[str]]:
     """What students of the widths that keep the budget cost, the widest first; and what is worth knowing of it."""
     settings = study.plan.student.model_dump(mode="json")
     if "dim" not in settings:
@@ -275,15 +317,21 @@ def _costs(study: Study, budget: Budget, sizes: Sequence[int]) -> tuple[list[Cos
     return fit, [f"Too dear, and not trained: {', '.join(left)} dims."] if left else []
 
 
-def _methods(study: Study, named_methods: Sequence[str]) -> list[str]:
-    """The methods that are tried, each known to get from teacher and student what it asks."""
+def able(study: Study, named_methods: Sequence[str]) -> list[str]:
+    """The methods that are tried, each known to get from teacher and student what it asks; the teacher is trained.
+
+    Raises:
+        UsageError: a method that was named does not get it, or there is none.
+    """
+    with study.cells.claim("teacher-of-tuning", "teacher", wait=True):  # one process trains it, the others read it
+        knows = study.knows
     wanted = dict.fromkeys(named_methods or (study.run.method.name, *METHODS_TRIED))
     wanted.pop("plain", None)
-    able: list[str] = []
+    found: list[str] = []
     for method in wanted:
         try:
             distill(
-                study.knows,
+                knows,
                 study.run.student.model,
                 study.split.train,
                 method=method,
@@ -296,7 +344,7 @@ def _methods(study: Study, named_methods: Sequence[str]) -> list[str]:
             if named_methods:
                 raise
             continue
-        able.append(method)
-    if not able:
+        found.append(method)
+    if not found:
         raise UsageError(problem("There is no method to tune", allowed=[name for name in METHODS if name != "plain"]))
-    return able
+    return found
