@@ -267,7 +267,7 @@ def test_widths_that_are_too_dear_are_said_and_not_trained(run, trained):
     most = scales(run()).predicted(4)
     found = tune(run(), Budget("bytes", most), methods=["rrd"], trials=1, sizes=[9, 4])
     assert {dim for _, dim in trained.calls} == {4}
-    assert found.found.notes[0].startswith("Too dear, and not trained: 9 (")
+    assert found.found.notes[0].startswith("Too dear, and not trained: 9 dims (")
 
 
 def test_where_the_plain_student_is_best_it_is_shipped_and_said(run, monkeypatch):

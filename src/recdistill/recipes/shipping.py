@@ -85,7 +85,7 @@ def shipped(study: Study, found: Found, *, text: str) -> Shipped:
     of_teacher = "teacher" if teacher is not None else None
     comparison = Comparison(cards, evaluations, of_teacher, baseline, tests, corrected, noted(evaluations))
     page = TunePage(
-        title=study.run.data.path.stem,
+        title=_title(study.run.data.path),
         subtitle=f"{best.method}, {cards[_BEST].model}, under {asked(found.budget)}",
         entries=[
             Entry(
@@ -146,6 +146,10 @@ def run_file(study: Study, best: Tried) -> str:
     order = ("data", "teacher", "student", "method", "train", "evaluate", "output")
     said = f"# The best student that `recdistill tune` found under {{budget}}: recdistill distill {_BEST}.toml\n\n"
     return said.format(budget="its budget") + as_toml({name: table[name] for name in order if name in table})
+
+
+def _title(path: Path) -> str:
+    return path.parent.name if path.stem == "interactions" else path.stem
 
 
 def _lesson(study: Study, each: Tried, name: str) -> Lesson:

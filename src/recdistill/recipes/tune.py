@@ -313,8 +313,8 @@ def costs_of(study: Study, budget: Budget, sizes: Sequence[int]) -> tuple[list[C
     fit = [cost for cost in every if cost.of(budget) <= budget.most]
     if not fit:
         raise too_small(scales, budget, every[-1])
-    left = [f"{cost.dim} ({named(cost, budget)})" for cost in every if cost not in fit]
-    return fit, [f"Too dear, and not trained: {', '.join(left)} dims."] if left else []
+    left = [f"{cost.dim} dims ({named(cost, budget)})" for cost in every if cost not in fit]
+    return fit, [f"Too dear, and not trained: {', '.join(left)}."] if left else []
 
 
 def able(study: Study, named_methods: Sequence[str]) -> list[str]:
