@@ -237,8 +237,8 @@ def test_helpers_find_what_one_process_finds(run, tmp_path):
 
     def without_time(found):
         told = found.found.as_json()
-        for each in [told, *told["tried"], *(trial for each in told["tried"] for trial in each["trials"])]:
-            each.pop("seconds", None)
+        for part in [told, *told["tried"], *(trial for each in told["tried"] for trial in each["trials"])]:
+            part.pop("seconds", None)
         return told
 
     assert without_time(beside) == without_time(alone)
