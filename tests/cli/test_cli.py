@@ -153,6 +153,7 @@ def test_no_command_shows_the_help():
         (["recommend", "nowhere", "--users", "@none"], "error: "),
         (["reproduce", "de-rdd"], "Unknown paper 'de-rdd'. Did you mean 'de-rrd'?"),
         (["compare", "run.toml", "--methods", "rrd,plian"], "Unknown method 'plian'. Did you mean 'plain'?"),
+        (["compare", "run.toml", "--sizes", "20,x"], "--sizes takes dims, with commas between; got '20,x'."),
     ],
 )
 def test_what_the_user_can_mend_is_one_message_and_exit_2(words, said, tmp_path):
@@ -336,7 +337,7 @@ def test_rows_that_cannot_be_read_stop_a_command_or_are_skipped_where_it_is_told
     (tmp_path / "log.csv").write_text((folder / "log.csv").read_text() + ",i1,5\n")
     (tmp_path / "run.toml").write_text(SMALL)
     for words in (
-        ["compare", "run.toml", "--methods", "plain", "--set", "train.epochs=1"],
+        ["compare", "run.toml", "--methods", "plain", "--trials", "0", "--set", "train.epochs=1"],
         ["evaluate", str(folder / "out/bundles/rrd"), "--data", "log.csv"],
     ):
         stopped = call(*words, cwd=tmp_path)

@@ -231,6 +231,13 @@ def test_a_teacher_of_lists_is_refused_for_methods_that_ask_for_more(run, tmp_pa
         compare_methods(parse(RunSettings, table), methods=["plain", "rrd", "fitnet"])
 
 
+def test_a_method_for_other_models_is_refused_before_anything_is_trained(run):
+    heard = Heard()
+    with pytest.raises(UsageError, match=r"A teacher of the model 'mf' cannot teach by these .*: 'adarec' asks"):
+        compare_methods(run(), methods=["plain", "rrd", "adarec"], listener=heard)
+    assert heard.trained == []
+
+
 def test_a_helper_ends_with_one_message_where_the_user_can_mend_it(tmp_path):
     plan = tmp_path / "plan.json"
     terms = {"methods": ["plain"], "seeds": [7], "sizes": [], "trials": 0, "tune_each": False}

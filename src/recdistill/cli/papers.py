@@ -12,14 +12,20 @@ __all__ = ["reproduce"]
 
 
 def reproduce(
-    paper: Annotated[str, typer.Argument(help="Which: de-rrd, sequential (SASRec and its kind), or ccd.")] = "de-rrd",
+    paper: Annotated[
+        str,
+        typer.Argument(
+            help="Which: de-rrd, sequential (SASRec and its kind), adarec, ccd, or methods (all of them, tuned alike)."
+        ),
+    ] = "de-rrd",
     *,
     seeds: Annotated[str, typer.Option(help="How many seeds (5: 1 to 5), or which: 2,4.")] = "5",
     tables: Annotated[
         str,
         typer.Option(
             help="Tables by name, with commas between. Of de-rrd: bpr, neumf, bpr-half, trials, best; of "
-            "sequential: toys, beauty, ml-1m; of adarec: ml-100k, toys, beauty, ml-1m. [default: the first]"
+            "sequential: toys, beauty, ml-1m; of adarec: ml-100k, toys, beauty, ml-1m; of methods: citeulike-10, "
+            "citeulike-5, lastfm-10, lastfm-5, foursquare-10. [default: the first]"
         ),
     ] = "",
     only: Annotated[str, typer.Option(help="Rows by name, with commas between; all when left out.")] = "",

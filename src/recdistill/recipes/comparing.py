@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from recdistill.errors import UnknownName, UsageError, problem
+from recdistill.knowledge.view import Kind
 from recdistill.methods import METHODS
 from recdistill.models import MODELS
 from recdistill.recipes.contest import Contest, Entrant, Terms, tasks
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     from recdistill.recipes.runfile import RunSettings
 
 __all__ = ["compare_methods", "contest_of"]
+
+_EVERY = frozenset({Kind.RANKS, Kind.SCORES, Kind.VECTORS, Kind.WEIGHTS})
+"""What every model that is trained here has."""
 
 
 def compare_methods(
@@ -84,8 +88,9 @@ def compare_methods(
         tune_each=tune_each,
     )
     _check(run, terms)
+    contest = contest_of(run, terms, listener)  # a log that cannot be read leaves no folder that is taken
     with held(run, overwrite=overwrite):
-        contest = contest_of(run, terms, listener)
+        _check_teacher(contest)
         todo = tasks(contest)
         left = [task for task in todo if not task.done()]
         listener.say(f"{len(todo):,} pieces of work, {len(todo) - len(left):,} of them finished before")
@@ -130,6 +135,22 @@ def _check(run: RunSettings, terms: Terms) -> None:
             what = f"A {run.student.model!r} has no 'dim' to take sizes of"
             raise UsageError(problem(what, size, remedy="Leave --sizes out"))
         parse(MODELS[run.student.model].settings, {**settings, "dim": size}, at="student")
+
+
+def _check_teacher(contest: Contest) -> None:
+    """Refuse, before anything is trained, all methods that ask a model for what its kind never has."""
+    asked = {name: METHODS[name].asks(contest.how(name)) - _EVERY for name in contest.terms.methods}
+    model, settings, train = contest.run.teacher.model, contest.plan.teacher, contest.split.train
+    if model is None or settings is None or not any(asked.values()):
+        return
+    has = MODELS[model].build(settings, train.n_users, train.n_items, 0, train).provides
+    lacking = {name: sorted(kinds - has) for name, kinds in asked.items() if kinds - has}
+    if lacking:
+        what = "; ".join(f"{name!r} asks for {' and '.join(kinds)}" for name, kinds in lacking.items())
+        remedy = f"Leave out {', '.join(lacking)}, or train a sequential teacher: model = 'sasrec'"
+        raise UsageError(
+            problem(f"A teacher of the model {model!r} cannot teach by these methods: {what}", remedy=remedy)
+        )
 
 
 # standings

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from recdistill.recipes import adarec, ccd, sequences
+from recdistill.recipes import adarec, ccd, method_tables, sequences
 from recdistill.recipes.reproduce import markdown, reproduce
 from recdistill.registry import Registry
 
@@ -35,3 +35,4 @@ REPRODUCTIONS.add("de-rrd", Reproduction(partial(reproduce, "de-rrd"), markdown,
 REPRODUCTIONS.add("ccd", Reproduction(ccd.reproduce, ccd.markdown, "", "yelp-mf"))
 REPRODUCTIONS.add("sequential", Reproduction(sequences.reproduce, sequences.markdown, "", "toys"))
 REPRODUCTIONS.add("adarec", Reproduction(adarec.reproduce, adarec.markdown, "", "ml-100k"))
+REPRODUCTIONS.add("methods", Reproduction(method_tables.reproduce, method_tables.markdown, "", "citeulike-10"))

@@ -1,0 +1,160 @@
+"""The figures of `recdistill reproduce methods`, and their page.
+
+Letters: S seeds, m users with a target.
+"""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import numpy as np
+
+from recdistill.recipes.standings import TEACHER, rows_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from recdistill.recipes.standings import Row
+
+__all__ = ["METRICS", "Found", "markdown", "pack", "summary", "unpack"]
+
+METRICS = ("recall@10", "ndcg@10")
+_MAIN = "ndcg@10"
+
+
+class Found(TypedDict):
+    """The finished cells of a table."""
+
+    title: str
+    rows: dict[str, dict[int, dict[str, Any]]]
+    """Row -> seed -> cell."""
+
+
+def pack(values: NDArray[np.float64]) -> str:
+    """(m,) values in [0, 1] as text: float16, deflated, base64."""
+    return base64.b64encode(zlib.compress(values.astype("<f2").tobytes(), 9)).decode()
+
+
+def unpack(text: str) -> NDArray[np.float64]:
+    """What `pack` packed, to three digits."""
+    return np.frombuffer(zlib.decompress(base64.b64decode(text)), "<f2").astype(np.float64)
+
+
+def summary(found: dict[str, Found]) -> dict[str, Any]:
+    """Means, intervals, tests and costs of every table; what is not there is left out of it.
+
+    A row is compared over the seeds that it, the teacher and the plain student all have.
+    """
+    return {
+        "command": "recdistill reproduce methods",
+        "tables": {
+            name: {"title": of["title"], "rows": {row: _row(of, row) for row in of["rows"]}, "tests": _tests(of)}
+            for name, of in found.items()
+        },
+    }
+
+
+def _row(of: Found, name: str) -> dict[str, Any]:
+    done = of["rows"][name]
+    if not done:
+        return {"seeds": []}
+    return {
+        "seeds": sorted(done),
+        "means": {
+            protocol: {
+                metric: float(np.mean([each["test"][protocol][metric] for each in done.values()])) for metric in METRICS
+            }
+            for protocol in next(iter(done.values()))["test"]
+        },
+        "seconds": float(np.mean([each["seconds"] for each in done.values()])),
+        "epochs": float(np.mean([each["epochs"] for each in done.values()])),
+        "parameters": next(iter(done.values()))["parameters"],
+        "settings": next(iter(done.values()))["settings"],
+    }
+
+
+def _tests(of: Found) -> dict[str, dict[str, Any]]:
+    """Protocol -> row -> interval, per cent of the teacher, and the test against the plain student."""
+    rows = {name: done for name, done in of["rows"].items() if done}
+    both = set(rows.get(TEACHER, {})) & set(rows.get("plain", {}))
+    shared = sorted(both.intersection(*(set(done) for done in rows.values()))) if both else []
+    if not shared:
+        return {}
+    out: dict[str, dict[str, Any]] = {}
+    for protocol in next(iter(rows["plain"].values()))["test"]:
+        values = {
+            name: np.stack([unpack(done[seed]["users"][protocol][_MAIN]) for seed in shared])
+            for name, done in rows.items()
+        }
+        against = dict.fromkeys((name for name in values if name != TEACHER), "plain")
+        found = rows_of(values, against, best="")
+        out[protocol] = {name: {"seeds": shared, **_figures(row)} for name, row in found.items()}
+    return out
+
+
+def _figures(row: Row) -> dict[str, Any]:
+    return {
+        "interval": [row.mean.low, row.mean.high],
+        "kept": None if row.kept is None else [row.kept.mean, row.kept.low, row.kept.high],
+        "difference": None if row.baseline is None else row.baseline.difference.mean,
+        "p": None if row.baseline is None else row.baseline.p,
+    }
+
+
+def markdown(found: dict[str, Any]) -> str:
+    """The tables as a page."""
+    lines = [
+        "# Methods on real data",
+        "",
+        "A teacher of 200 dims by matrix factorisation, students of 20 and 40. Every method, the plain student among "
+        "them, had eight trials on CiteULike at 1/10, judged on validation data with seed 1; the winner is used for "
+        "every other table and seed. Tests are of users, seeds averaged, against the plain student, by sign flips, "
+        "corrected for the rows of a table (Holm); a test and an interval need the seeds that all finished rows share. "
+        "Last.fm has no validation part: a tenth of its training interactions is taken for it. What is not finished is "
+        f"missing. This page and `methods.json` are printed by `{found['command']}`.",
+        "",
+    ]
+    for table in found["tables"].values():
+        lines += _page(table)
+    return "\n".join(lines)
+
+
+def _page(table: dict[str, Any]) -> list[str]:
+    lines, rows = [f"## {table['title']}", ""], table["rows"]
+    done = {name: row for name, row in rows.items() if row["seeds"]}
+    if not done:
+        return [*lines, "Not run yet: missing.", ""]
+    plain = rows.get("plain", {}).get("seconds")
+    for protocol in next(iter(done.values()))["means"]:
+        lines += [
+            f"NDCG@10 and Recall@10, {protocol}:",
+            "",
+            "| row | seeds | NDCG@10 (95 %) | Recall@10 | of the teacher's NDCG@10 (95 %) | over plain | p | training "
+            "| x plain |",
+            "|" + "---|" * 9,
+        ]
+        tests = table["tests"].get(protocol, {})
+        for name, row in rows.items():
+            lines.append(_line(name, row, protocol, tests.get(name, {}), plain))
+        lines.append("")
+    return lines
+
+
+def _line(name: str, row: dict[str, Any], protocol: str, test: dict[str, Any], plain: float | None) -> str:
+    if not row["seeds"]:
+        return f"| {name} | missing |" + " |" * 7
+    means, interval, kept = row["means"][protocol], test.get("interval"), test.get("kept")
+    cells = [
+        name,
+        str(len(row["seeds"])),
+        f"{means['ndcg@10']:.4f}" + (f" ({interval[0]:.4f}-{interval[1]:.4f})" if interval else ""),
+        f"{means['recall@10']:.4f}",
+        f"{kept[0]:.1f} % ({kept[1]:.1f}-{kept[2]:.1f})" if kept else "",
+        f"{test['difference']:+.4f}" if test.get("difference") is not None else "",
+        f"{test['p']:.4f}" if test.get("p") is not None else "",
+        f"{row['seconds']:,.0f} s",
+        f"{row['seconds'] / plain:.1f}" if plain and name != TEACHER else "",
+    ]
+    return "| " + " | ".join(cells) + " |"

@@ -1,0 +1,81 @@
+"""Every method on real data: tuned once, used everywhere, missing where it is missing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+import pytest
+
+import recdistill.recipes.method_tables as module
+from recdistill.data.synthetic import planted
+from recdistill.errors import UnknownName
+from recdistill.recipes.method_tables import TABLES, reproduce, rows
+from recdistill.recipes.method_tables_page import markdown, pack, unpack
+
+
+@pytest.fixture
+def places(tmp_path, monkeypatch):
+    """Two logs of the tables, made up, and tables that train for one epoch."""
+    for folder, parts in (("citeulike_derrd", (0, 1, 2)), ("lastfm_lightgcn", (0, 2))):
+        log = planted(users=40, items=550, interactions=900, dim=4, seed=1)
+        log = log.take(np.argsort(log.user, kind="stable"))
+        first = np.append(True, log.user[1:] != log.user[:-1])
+        part = np.where(first, parts[-1], 0)
+        if len(parts) > 2:
+            part = np.where(np.append(False, first[:-1]), 1, part)
+        (tmp_path / folder).mkdir()
+        columns = {"user_id": list(log.users.external(log.user)), "item_id": list(log.items.external(log.item))}
+        names = np.array(["train", "valid", "test"])[part]
+        pl.DataFrame({**columns, "split": names}).write_parquet(tmp_path / folder / "interactions.parquet")
+    short = {name: replace(table, training={"epochs": 1}, dim=4) for name, table in TABLES.items()}
+    monkeypatch.setattr(module, "TABLES", short)
+    monkeypatch.setattr(module, "_TRIALS", 2)
+    return {"data": tmp_path, "out": tmp_path / "o" / "methods", "work": tmp_path / "w"}
+
+
+def test_every_method_that_such_a_student_can_have_is_a_row():
+    assert rows()[:2] == ["teacher", "plain"]
+    assert {"rrd", "de", "bd", "hetcomp", "sum"} <= set(rows())
+    assert "adarec" not in rows(), "it needs layers of a sequential teacher"
+
+
+def test_values_survive_packing_to_three_digits():
+    values = np.array([0.0, 1.0, 0.5, 1 / np.log2(3)])
+    np.testing.assert_allclose(unpack(pack(values)), values, atol=5e-4)
+
+
+def test_a_method_is_tuned_on_one_table_and_its_winner_is_used_on_the_other(places, monkeypatch):
+    said = []
+    asked = {"seeds": [1], "tables": ["citeulike-10", "lastfm-10"], "only": ["teacher", "plain", "rrd"]}
+    found = reproduce(**places, **asked, say=said.append)
+    assert len(said) == 6
+    assert said[0].startswith("citeulike-10 teacher seed 1: test ndcg@10 ")
+    first, other = (found["tables"][name]["rows"]["rrd"] for name in ("citeulike-10", "lastfm-10"))
+    assert first["settings"]["method"] == other["settings"]["method"]
+    assert {key: first["settings"]["train"][key] for key in ("lr", "weight_decay")} == {
+        key: other["settings"]["train"][key] for key in ("lr", "weight_decay")
+    }
+    assert set(first["means"]) == {"sampled(499)", "full"}
+    assert set(other["means"]) == {"full"}
+    assert found["tables"]["lastfm-10"]["tests"]["full"]["rrd"]["p"] <= 1
+    text = (places["out"].with_name("methods.md")).read_text(encoding="utf-8")
+    assert text == markdown(found)
+    assert "| rrd | 1 |" in text
+    assert "| htd | missing |" in text
+    assert "Not run yet: missing." in text
+    assert not list(places["work"].rglob("rrd*.safetensors")), "students' checkpoints are gone"
+
+    def nothing(*words, **more):
+        raise AssertionError(words)
+
+    monkeypatch.setattr("recdistill.recipes.lessons.distill", nothing)
+    assert reproduce(**places, **asked, say=said.append) == found
+
+
+def test_unknown_tables_and_rows_are_said(places):
+    with pytest.raises(UnknownName, match="Did you mean 'citeulike-10'"):
+        reproduce(**places, tables=["citeulike10"])
+    with pytest.raises(UnknownName, match="Did you mean 'rrd'"):
+        reproduce(**places, only=["rrdd"])
