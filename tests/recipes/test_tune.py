@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 
 import recdistill.recipes.lessons as lessons_module
+import recdistill.recipes.tune as tune_module
 import recdistill.recipes.weighing as weighing_module
 from recdistill.data.synthetic import planted
 from recdistill.errors import TrainingError, UnknownName, UsageError
@@ -191,6 +192,20 @@ def test_the_best_on_validation_data_is_shipped_within_the_budget_and_measured_b
     assert best.best.low <= best.worth <= best.best.high
     assert "test" not in json.dumps([each.tuned.as_json() for each in tried.values()])
     assert len(trained.calls) == 6 + 2 + 3 * 4 - 1 + 2  # trials, plain's, three at each smaller width, the last two
+
+
+def test_a_bundle_that_its_own_manifest_makes_too_large_is_not_chosen(run, monkeypatch):
+    asked = []
+
+    def weighed(bench, student):
+        asked.append(student.model.dim)
+        return 2e6 if student.model.dim == 6 else 1000
+
+    monkeypatch.setattr(tune_module, "weighed", weighed)
+    found = tune(run(), ROOM, **FEW).found
+    assert max(found.tried, key=lambda each: each.worth).cost.dim == asked[0] == 6
+    assert found.best.cost.dim == asked[-1] == 3
+    assert asked == sorted(asked, reverse=True), "the best on validation data first"
 
 
 def test_the_front_is_what_nothing_as_cheap_beats(run):
