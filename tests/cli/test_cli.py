@@ -49,6 +49,7 @@ def call(*words: str, cwd: Path | None = None, env: dict[str, str] | None = None
         ["stream", "--help"],
         ["distill", "--help"],
         ["search", "--help"],
+        ["tune", "--help"],
         ["recommend", "--help"],
         ["--version"],
     ],
@@ -85,6 +86,7 @@ def test_the_commands_are_these_and_each_says_what_it_does():
         "reproduce",
         "search",
         "serve",
+        "tune",
     }
     assert all(each.callback.__doc__ for each in app.registered_commands)
     (group,) = app.registered_groups
@@ -102,6 +104,11 @@ def test_no_command_shows_the_help():
     [
         (["distil"], "error: Unknown command 'distil'. Did you mean 'distill'? Allowed: cite, "),
         (["distill", "runn.toml"], "error: There is no run file 'runn.toml'"),
+        (["tune", "run.toml", "--budget", "5"], "error: A budget needs a unit; got '5'"),
+        (
+            ["tune", "run.toml", "--budget", "5MB", "--sizes", "8,x"],
+            "error: --sizes takes dims, with commas between; got",
+        ),
         (["stream", "stat"], "error: Unknown command 'stat'. Did you mean 'status'? Allowed: forget, ingest, "),
         (
             ["stream", "status", "nowhere"],

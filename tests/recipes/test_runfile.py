@@ -95,6 +95,19 @@ def test_a_misspelt_setting_is_an_error(run_toml, assignment, error, said):
     assert said in str(caught.value)
 
 
+def test_the_run_file_of_a_search_is_told_from_one_of_a_run(run_toml):
+    text = run_toml.read_text(encoding="utf-8")
+    run_toml.write_text(text.replace("[method]", "[search]\nrandom = 2\n\n[method]"), encoding="utf-8")
+    with pytest.raises(SettingsError) as caught:
+        read(run_toml)
+    said = (
+        f"{run_toml} is the run file of a search: it has [search]. Run `recdistill search {run_toml}`; or take [search]"
+    )
+    assert str(caught.value).startswith(said)
+    with pytest.raises(SettingsError, match=r"it has \[search\] and \[retrain\]"):
+        read(run_toml, ["retrain.baseline=false"])
+
+
 def test_a_run_file_without_a_teacher_trains_the_student_alone_and_says_so_where_it_cannot(run_toml):
     text = run_toml.read_text(encoding="utf-8")
     alone = re.sub(r"\[teacher\].*?(?=\[student\])", "", text, flags=re.DOTALL)

@@ -128,3 +128,13 @@ def test_a_heat_map_writes_per_cents_and_frames_what_was_taken():
 def test_small_shares_stay_pale_where_all_are_small():
     rects = list(parsed(heat([[0.1] * 10], rows=["a"], columns=list("0123456789"), title="t")).iter("rect"))
     assert all(float(rect.attrib["fill-opacity"]) < 0.3 for rect in rects)
+
+
+def test_a_limit_is_drawn_inside_the_chart_beside_points_that_are_all_cheaper():
+    points = [Point(name, x, 0.5, 0.4, 0.6, 2) for name, x in (("a", 1e5), ("b", 2e5))]
+    drawn = scatter(points, title="t", x_label="bytes", y_label="q", limit=(1e6, "budget <1 MB>"))
+    place = float(re.search(r'<line class="limit" x1="([0-9.]+)"', drawn)[1])
+    marks = [float(x) for x in re.findall(r'class="mark" transform="translate\(([0-9.]+) ', drawn)]
+    assert max(marks) < place < WIDTH
+    assert "budget &lt;1 MB&gt;" in drawn
+    assert 'class="limit"' not in scatter(points, title="t", x_label="bytes", y_label="q")

@@ -22,9 +22,10 @@ from recdistill.ids import IdTable
 from recdistill.recipes.search import fidelity, retrain, search, settings_of
 from recdistill.recipes.train import TrainSettings, fit
 from recdistill.search.batches import PartBatches
-from recdistill.search.controls import controls, random_of_price
+from recdistill.search.controls import apart, controls, random_of_price
 from recdistill.search.cost import Shape, counted
 from recdistill.search.derive import Design, named
+from recdistill.search.derive import drawn as cell_of
 from recdistill.search.run import shares
 from recdistill.search.settings import PRESETS, SearchSettings
 from recdistill.search.space import SPACES
@@ -464,8 +465,28 @@ def test_controls_stand_beside_what_was_found(found):
         assert found.costs.of(one, space) - found.costs.fixed == pytest.approx(cells, rel=0.1)
         assert one.operators != target.operators
     assert len({one.operators for one in same.values()}) == 5
-    with pytest.raises(UsageError, match="Of 20,000 random cells only"):
-        random_of_price(space, found.costs, replace_operators(target, ["none"] * 6), n=5)
+    assert apart(space, found.costs, target, same.values()) <= 0.1 * cells
+
+
+def test_cells_that_cost_nothing_stand_beside_the_cheapest_random_ones(found):
+    """None of its edges does anything, so no share of its price holds another cell."""
+    space, nothing = SPACES["causal"], replace_operators(found.design, ["none"] * 6)
+    prices = tuple(float(at + 1) * (name != "none") for at, name in enumerate(space.names))
+    free = replace(found.costs, cell=0.0, operators=prices)
+    drawn = random_of_price(space, free, nothing, n=5)
+    prices = [free.of(each, space) for each in drawn.values()]
+    assert len({each.operators for each in drawn.values()} - {nothing.operators}) == 5
+    assert prices == sorted(prices)
+    every = {tuple(cell_of(at, space)) for at in range(20_000)} - {(space.index("none"),) * 6}
+    cheapest = sorted(nothing.depth * sum(free.operators[index] for index in cell) for cell in every)
+    assert prices == pytest.approx([free.fixed + price for price in cheapest[:5]])
+    assert apart(space, free, nothing, drawn.values()) == prices[-1] - free.fixed
+    assert apart(space, free, nothing, []) == 0
+
+
+def test_more_random_cells_than_there_are_is_refused(found):
+    with pytest.raises(UsageError, match=r"Of 20,000 random cells only \d+ are another .* Ask for fewer"):
+        random_of_price(SPACES["causal"], found.costs, found.design, n=20_001)
 
 
 def replace_operators(design, names):

@@ -58,7 +58,7 @@ def recdistill(
 
 _COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Start": (train.demo, train.init),
-    "Train": (train.distill, train.search, train.compare, papers.reproduce),
+    "Train": (train.distill, train.search, train.compare, train.tune, papers.reproduce),
     "Use": (use.evaluate, use.recommend, use.export, serve.serve),
     "About": (about.doctor, about.cite),
 }

@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from recdistill.recipes.distill import Outcome
 
-__all__ = ["Like", "OnBadRows", "compare", "demo", "distill", "init", "search"]
+__all__ = ["Like", "OnBadRows", "compare", "demo", "distill", "init", "search", "tune"]
 
 Assign = Annotated[
     list[str] | None,
@@ -179,6 +179,57 @@ def _dims(text: str) -> list[int]:
     if not all(word.isdecimal() and int(word) for word in words):
         raise UsageError(problem("--sizes takes dims, with commas between", text, remedy="For example --sizes 20,40"))
     return [int(word) for word in words]
+
+
+def tune(
+    run: RunFile,
+    *,
+    budget: Annotated[
+        str,
+        typer.Option(
+            metavar="KIND=AMOUNT", help="The most a student may take: bytes=5MB, latency=1ms, params=300kparams."
+        ),
+    ],
+    methods: Annotated[
+        str | None, typer.Option(help="Methods by name, with commas between; a choice that the teacher can serve.")
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Trainings shared among the methods at the widest width.")
+    ] = None,
+    sizes: Annotated[
+        str | None, typer.Option(metavar="DIMS", help="Widths to try: 8,12,16,24,32; from the budget when left out.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes at work at once, one thread each.")] = 1,
+    assign: Assign = None,
+    on_bad_rows: OnBadRows = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Find the best method and size under a budget, and draw the front. It resumes."""
+    from recdistill.cli.screen import Screen, console
+    from recdistill.recipes.runfile import read, written
+    from recdistill.search.budget import Budget
+
+    allowed = Budget.parse(budget)
+    widths = _dims(sizes or "")
+    assigned = _assigned(assign, on_bad_rows)
+    settings = read(run, assigned)
+    from recdistill.recipes.tune import tune as execute
+
+    found = execute(
+        settings,
+        allowed,
+        methods=_words(methods or ""),
+        trials=trials or 0,
+        sizes=widths,
+        jobs=jobs,
+        text=written(run, assigned),
+        overwrite=overwrite,
+        listener=Screen(),
+    )
+    console().print(found)
+    typer.echo(f"Report:   {found.page}")
+    typer.echo(f"Run file: {found.run_file}   (recdistill distill {found.run_file} makes it again)")
+    typer.echo(f"Student:  {found.bundle}   (recdistill recommend {found.bundle} --users ...)")
 
 
 def _assigned(assign: list[str] | None, on_bad_rows: str | None) -> list[str]:

@@ -166,8 +166,8 @@ class Bench(Lessons):
             return System.of("teacher", self.trained_teacher)
         train = self.split.train
         ranker = KnownRanker(self.foreign, n_users=train.n_users, n_items=train.n_items)
-        named = [each.model or ", ".join(each.files) for each in self.run.teacher.members]
-        return System("teacher", ranker, model=" + ".join(named) or ", ".join(self.run.teacher.files), timed=False)
+        named = [each.model or ", ".join(each.kinds) for each in self.run.teacher.members]
+        return System("teacher", ranker, model=" + ".join(named) or ", ".join(self.run.teacher.kinds), timed=False)
 
 
 def curve(report: Report) -> Curve:

@@ -30,7 +30,7 @@ from recdistill.recipes.train import known
 from recdistill.report.page import Curve
 from recdistill.runtime import Runtime
 from recdistill.search.budget import Budget, within
-from recdistill.search.controls import random_of_price
+from recdistill.search.controls import apart, random_of_price
 from recdistill.search.derive import Design, named
 from recdistill.search.model import Cells, of_design
 from recdistill.search.run import Found, prices
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CellStudy", "Searched"]
 
-_TOLERANCES = (0.1, 0.2, 0.4, 0.8)
+_NEAR = 0.1  # of the price of cells: nearer than that they cost the same
 _LOOKED_AT = 256  # histories, of a picture of who learned from whom
 _TIMED = 2.0  # seconds for each system's single answers, and again for its tables
 
@@ -188,19 +188,16 @@ class CellStudy(Bench):
         d, c = of.design, self.run.search
         beside = {name: named(name, self.space, width=d.width, depth=d.depth) for name in c.controls}
         beside = {name: each.model_copy(update={"exit": d.exit}) for name, each in beside.items()}
-        for tolerance in _TOLERANCES if c.random else ():
-            try:
-                drawn = random_of_price(
-                    self.space, of.costs, d, n=c.random, tolerance=tolerance, seed=rng.key(self.seed, "controls") % 9973
-                )
-            except UsageError:
-                continue
-            if tolerance > _TOLERANCES[0]:
-                self.listener.say(f"Random cells cost what the searched ones do to within {tolerance:.0%}.")
-            return beside | {f"random-{at}": each for at, each in enumerate(drawn.values(), 1)}
-        if c.random:
-            self.listener.say("No random cells cost what the searched ones do, so none stand beside them.")
-        return beside
+        if not c.random:
+            return beside
+        drawn = random_of_price(self.space, of.costs, d, n=c.random, seed=rng.key(self.seed, "controls") % 9973)
+        cells, away = of.costs.of(d, self.space) - of.costs.fixed, apart(self.space, of.costs, d, drawn.values())
+        if away > _NEAR * abs(cells):
+            unit = of.costs.unit
+            self.listener.say(
+                f"Random cells cost what the searched ones do, {cells:,.4g} {unit}, to {away:,.4g} {unit}."
+            )
+        return beside | {f"random-{at}": each for at, each in enumerate(drawn.values(), 1)}
 
     def timing(self, names: Sequence[str]) -> dict[str, Answers]:
         """Milliseconds from a history to a list, all systems in turns; measured once for the same systems."""

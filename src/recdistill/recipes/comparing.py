@@ -14,10 +14,11 @@ from recdistill.recipes.contest import Contest, Entrant, Terms, tasks
 from recdistill.recipes.folder import held
 from recdistill.recipes.labour import work_through
 from recdistill.recipes.listener import Silent
-from recdistill.recipes.runfile import check_kinds, resolve
+from recdistill.recipes.runfile import resolve
 from recdistill.recipes.standings import TEACHER, Cost, Part, Standings, costs_relative, rows_of
 from recdistill.recipes.standings_page import written
 from recdistill.recipes.study import load_log
+from recdistill.recipes.teacherfile import check_kinds
 from recdistill.recipes.workers import Crew
 from recdistill.settings import parse
 
@@ -127,7 +128,7 @@ def _check(run: RunSettings, terms: Terms) -> None:
             remedy = "Give the run file a [teacher], or ask for 'plain' alone"
             raise UsageError(problem(f"The method {method!r} needs a teacher", remedy=remedy))
         of_run = plan.method if method == run.method.name else METHODS[method].settings()
-        check_kinds(run, method, METHODS[method].asks(of_run))
+        check_kinds(run.teacher, method, METHODS[method].asks(of_run))
     settings = plan.student.model_dump(mode="json")
     for size in terms.sizes:
         if "dim" not in settings:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from recdistill.teachers.ensemble import Ensemble
     from recdistill.teachers.joined import Joined
     from recdistill.teachers.stored import Stored
+    from recdistill.teachers.trajectory import Trajectory
 
 __all__ = ["Asked", "Lesson", "Lessons", "Planned"]
 
@@ -200,12 +201,12 @@ class Lessons:
         return self.foreign if self.plan.teacher is None else self.trained_teacher
 
     @cached_property
-    def foreign(self) -> Stored | Joined | Ensemble:
+    def foreign(self) -> Stored | Joined | Ensemble | Trajectory:
         """What the teacher's files hold, or its members together."""
         teacher, say = self.run.teacher, self.listener.say
         if teacher.members:
             return joined_members(teacher, self.plan.members, self.split, say=say, learn=self._member)
-        return from_files(teacher.files, self.split, who="the teacher", say=say)
+        return from_files(teacher, self.split, who="the teacher", say=say)
 
     def _member(self, name: str, model: str, settings: Settings, training: TrainSettings) -> Trained:
         shown = settings.model_dump(mode="json")

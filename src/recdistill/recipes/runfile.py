@@ -8,23 +8,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from recdistill.errors import SettingsError, UnknownName, problem
 from recdistill.evaluation.conventions import convention
 from recdistill.evaluation.metrics import parse as parse_metric
 from recdistill.evaluation.protocol import ProtocolName
+from recdistill.recipes.teacherfile import ELSEWHERE, Teacher, check_kinds
 from recdistill.settings import Settings, load, overlay, parse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from recdistill.knowledge.view import Kind
     from recdistill.recipes.train import TrainSettings
 
-__all__ = ["Plan", "RunSettings", "check_kinds", "read", "resolve", "written"]
+__all__ = ["Plan", "RunSettings", "read", "resolve", "written"]
 
 S = TypeVar("S", bound=Settings)
 Column = Literal["user", "item", "timestamp", "weight", "split"]
@@ -53,79 +53,6 @@ class Data(Settings):
     """Which of a user's repeated interactions with one item stays; left out, all do."""
     on_bad_rows: Literal["error", "skip"] = "error"
     """What to do with rows that cannot be read."""
-
-
-class Source(Settings):
-    """Where one teacher's knowledge is: a model to train, or files. Other keys go to the model."""
-
-    model_config = ConfigDict(extra="allow")
-
-    model: str | None = None
-    """A model to train: "mf", "neumf", "lightgcn", "sasrec", "nextitnet", "bert4rec", "gru4rec"."""
-    lists: Path | None = None
-    """A file of ranked lists: user_id, item_id, score or rank."""
-    scores: Path | None = None
-    """A file of scores: user_id, item_id, score."""
-    vectors: Path | None = None
-    """A file of user and item vectors."""
-    bundle: Path | None = None
-    """A bundle, as `recdistill distill` writes it."""
-    train: dict[str, Any] = Field(default_factory=dict[str, Any])
-    """[teacher.train]: keys of [train] that differ for the teacher."""
-
-    @property
-    def given(self) -> bool:
-        """Whether there is anything at all."""
-        return self.model is not None or bool(self.files)
-
-    @property
-    def files(self) -> dict[str, Path]:
-        """The files that are given, by kind."""
-        kinds = {"lists": self.lists, "scores": self.scores, "vectors": self.vectors, "bundle": self.bundle}
-        return {kind: path for kind, path in kinds.items() if path is not None}
-
-
-class Combine(Settings):
-    """[teacher.combine]: how several members are one teacher."""
-
-    by: Literal["ranks", "scores"] = "ranks"
-    """What is averaged."""
-    worth: Literal["power", "exponential", "reciprocal"] = "reciprocal"
-    """By ranks, what rank r is worth: r^-rate, e^(-r / rate), or 1 / (rate + r)."""
-    rate: float = Field(default=60.0, gt=0)
-    """Of `worth`."""
-    normalise: Literal["minmax", "zscore", "none"] = "zscore"
-    """By scores, what makes those of members comparable: [0, 1] over a list, mean 0 and deviation 1, or nothing."""
-    depth: int = Field(default=500, ge=1)
-    """Of the members' lists."""
-
-
-class Member(Source):
-    """[[teacher.members]]: one of several teachers."""
-
-    weight: float = Field(default=1.0, ge=0)
-    """How much it counts; weights are made to sum to 1."""
-
-    @model_validator(mode="after")
-    def _one_kind(self) -> Member:
-        if (self.model is None) == (not self.files):
-            msg = 'a member is either a model to train (model = "mf") or files (lists, scores, vectors, bundle)'
-            raise ValueError(msg)
-        return self
-
-
-class Teacher(Source):
-    """[teacher]: a model to train, files that hold what a teacher elsewhere knows, or several of either."""
-
-    members: tuple[Member, ...] = ()
-    """[[teacher.members]]: several teachers that are one, each a model to train or files."""
-    combine: Combine = Combine()
-    """[teacher.combine]: how."""
-
-    @property
-    def given(self) -> bool:
-        """Whether there is a teacher at all."""
-        return super().given or bool(self.members)
 
 
 class Student(Settings):
@@ -203,27 +130,12 @@ class RunSettings(Settings):
     evaluate: Evaluate = Evaluate()
     output: Output
 
-    @field_validator("teacher")
-    @classmethod
-    def _one_kind(cls, teacher: Teacher) -> Teacher:
-        kinds = [teacher.model is not None, bool(teacher.files), bool(teacher.members)]
-        if sum(kinds) != 1 and teacher != Teacher():
-            msg = (
-                'a teacher is either a model to train (model = "mf"), files (lists, scores, vectors, bundle), or '
-                "members ([[teacher.members]])"
-            )
-            raise ValueError(msg)
-        if teacher.combine != Combine() and not teacher.members:
-            msg = "[teacher.combine] says how members are one teacher, and there are none: add [[teacher.members]]"
-            raise ValueError(msg)
-        return teacher
-
     @model_validator(mode="after")
     def _taught_by(self) -> RunSettings:
         if not self.teacher.given and self.method.name != "plain":
             msg = (
-                f"the method {self.method.name!r} needs a [teacher]: a model to train, or files (lists, scores, "
-                'vectors, bundle); without one, the method is "plain"'
+                f"the method {self.method.name!r} needs a [teacher]: a model to train, or files ({ELSEWHERE}); "
+                'without one, the method is "plain"'
             )
             raise ValueError(msg)
         return self
@@ -251,9 +163,16 @@ def read(path: Path, assign: Sequence[str] = ()) -> RunSettings:
     """A run file, with `--set` assignments over it.
 
     Raises:
-        SettingsError: the file is missing or not TOML, or a key or value is wrong.
+        SettingsError: the file is missing or not TOML, is that of a search, or a key or value is wrong.
     """
-    return parse(RunSettings, overlay(load(path), assign))
+    table = overlay(load(path), assign)
+    if alien := [f"[{name}]" for name in ("search", "retrain") if name in table]:
+        what = f"{path} is the run file of a search: it has {' and '.join(alien)}"
+        remedy = (
+            f"Run `recdistill search {path}`; or take {' and '.join(alien)} out, and say by which [method] to distil"
+        )
+        raise SettingsError(problem(what, remedy=remedy))
+    return parse(RunSettings, table)
 
 
 def written(path: Path, assign: Sequence[str] = ()) -> str:
@@ -297,7 +216,7 @@ def resolve(run: RunSettings) -> Plan:
             for at, each in enumerate(teacher.members)
         ),
     )
-    check_kinds(run, run.method.name, METHODS[run.method.name].asks(plan.method))
+    check_kinds(run.teacher, run.method.name, METHODS[run.method.name].asks(plan.method))
     for training in (
         plan.train,
         plan.teacher_train,
@@ -310,34 +229,6 @@ def resolve(run: RunSettings) -> Plan:
             raise UnknownName("optimiser", training.optimiser, OPTIMISERS)
         Runtime.of(training.device)
     return plan
-
-
-def check_kinds(run: RunSettings, method: str, asks: frozenset[Kind]) -> None:
-    """Refuse, before a long log is read, what files of such kinds never hold, and models of such a kind never know.
-
-    Raises:
-        SettingsError: the teacher cannot give what the method asks.
-    """
-    from recdistill.knowledge.view import GIVES, Kind  # noqa: PLC0415
-    from recdistill.methods.base import served_by  # noqa: PLC0415
-
-    teacher = run.teacher
-    if teacher.model is not None or not teacher.given:
-        return
-    can = {Kind.RANKS, Kind.SCORES}  # lists may have a column of scores
-    if not teacher.members and {"vectors", "bundle"} & teacher.files.keys():
-        can.add(Kind.VECTORS)
-    if lacking := sorted(asks - can):
-        what = "The members of an ensemble together" if teacher.members else f"[teacher] {' and '.join(teacher.files)}"
-        allowed = "; ".join(f"{kind} come from {GIVES[kind]}" for kind in lacking)
-        remedy = f"Or choose a method that such a teacher can serve: {', '.join(served_by(frozenset(can)))}"
-        raise SettingsError(
-            problem(
-                f"{what} cannot give {' and '.join(lacking)}, which the method {method!r} asks for",
-                allowed=allowed,
-                remedy=remedy,
-            )
-        )
 
 
 def _inline(model: type[S], table: Settings, *, at: str) -> S:

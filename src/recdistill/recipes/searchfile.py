@@ -79,7 +79,7 @@ class SearchRun(Settings):
 
     @model_validator(mode="after")
     def _trained_here(self) -> SearchRun:
-        if self.teacher.model is None or self.teacher.files or self.teacher.members:
+        if self.teacher.model is None or self.teacher.kinds or self.teacher.members:
             msg = 'a search asks for the layers of its teacher, a sequential model trained here: model = "sasrec"'
             raise ValueError(msg)
         return self

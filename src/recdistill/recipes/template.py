@@ -24,7 +24,8 @@ split = "leave-last-out"        # given | leave-last-out | leave-random-out | ra
 model = "mf"                    # or: lists = "top100.parquet", vectors = "teacher.npz", bundle = "runs/big"
 dim = 200
 # train = { epochs = 500 }      # keys of [train] that differ for the teacher
-# Several teachers as one: a table [[teacher.members]] for each, see docs/teachers.md.
+# Also recbole = "saved/BPR.pth", implicit = "als.npz" (both with ids = "..."), trajectory = "runs/steps", and several
+# teachers as one, a table [[teacher.members]] for each: see docs/teachers.md.
 
 [student]
 model = "mf"                    # mf | neumf | lightgcn | sasrec | nextitnet | bert4rec | gru4rec, and their settings

@@ -19,6 +19,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from recdistill.errors import TrainingError, UsageError, problem
+from recdistill.evaluation.evaluate import evaluate
 from recdistill.methods import METHODS
 from recdistill.methods.ranges import LogRange, flat, overlaid
 from recdistill.methods.source import code_of
@@ -55,6 +56,9 @@ class Trial:
     """Of training and validation."""
     failed: str | None = None
     """Why there is no metric."""
+    low: float | None = None
+    """The metric's 95 % interval over users (bootstrap); None where there is no metric."""
+    high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -258,7 +262,8 @@ def _tried(lesson: Lesson, number: int, values: dict[str, Value]) -> Trial:
             done = _judged(lesson)
             cells.put(label, about, {**done, "values": values})
         lesson.checkpoint.unlink(missing_ok=True)
-    return Trial(number, values, done["metric"], done["epochs"], done["seconds"], done["failed"])
+    of = done["metric"], done["epochs"], done["seconds"], done["failed"]
+    return Trial(number, values, *of, low=done["low"], high=done["high"])
 
 
 def _judged(lesson: Lesson) -> dict[str, Any]:
@@ -267,7 +272,8 @@ def _judged(lesson: Lesson) -> dict[str, Any]:
     try:
         report = lesson.trained.report
     except TrainingError as error:  # it diverged: that is a result
-        return {"metric": None, "epochs": 0, "seconds": round(time.perf_counter() - begun, 3), "failed": str(error)}
+        spent = round(time.perf_counter() - begun, 3)
+        return {"metric": None, "epochs": 0, "seconds": spent, "failed": str(error), "low": None, "high": None}
     worth = report.best[metric].value if metric in report.best else math.nan
     sound = math.isfinite(worth)
     return {
@@ -275,7 +281,16 @@ def _judged(lesson: Lesson) -> dict[str, Any]:
         "epochs": len(report.history),
         "seconds": round(report.seconds, 3),
         "failed": None if sound else f"{metric} was never measured: no epoch was validated",
+        **(_interval(lesson, metric) if sound else {"low": None, "high": None}),
     }
+
+
+def _interval(lesson: Lesson, metric: str) -> dict[str, float]:
+    """Of the best epoch's metric over users: `trained` ends there."""
+    bench, protocol = lesson.bench, lesson.training.protocol
+    candidates, ranker = bench.candidates(protocol), lesson.trained.ranker()
+    found = evaluate(ranker, bench.split.valid, (metric,), protocol=protocol, candidates=candidates).metrics[metric]
+    return {"low": found.low, "high": found.high}
 
 
 def _table(value: object) -> dict[str, Any]:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from recdistill.recipes.contest import Terms
     from recdistill.recipes.labour import Task
     from recdistill.recipes.listener import Listener
+    from recdistill.recipes.tune import Asking
 
 __all__ = ["Crew", "help_out"]
 
@@ -43,17 +44,19 @@ _REPLACED = 3  # helpers that died of a signal, at most: what kills each of them
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Crew:
-    """Several processes at the pieces of one comparison."""
+    """Several processes at the pieces of one comparison, or one tuning."""
 
     run: RunSettings
-    terms: Terms
+    terms: Terms | Asking
+    """What is asked for: of a comparison, or of a tuning."""
     jobs: int
     """How many at once."""
     listener: Listener
 
     def work(self) -> None:
         """Come back when all helpers have ended: with everything done, or with what is left to the caller."""
-        plan = {"run": self.run.model_dump(mode="json", exclude_none=True), "terms": asdict(self.terms)}
+        run, what = self.run.model_dump(mode="json", exclude_none=True), type(self.terms).__name__
+        plan = {"run": run, "what": what, "terms": asdict(self.terms)}
         path = self.run.output.dir / "work" / f"helpers-{digest(plan)}.json"
         write_text(path, json.dumps(plan, indent=1) + "\n")
         self.listener.begin(f"{self.jobs} helpers; what they say: {self.run.output.dir / 'log'}/helper-*.log")
@@ -111,24 +114,28 @@ def help_out(plan: Path) -> None:
     from recdistill.recipes.comparing import contest_of  # noqa: PLC0415
     from recdistill.recipes.contest import Terms, tasks  # noqa: PLC0415
     from recdistill.recipes.folder import held  # noqa: PLC0415
+    from recdistill.recipes.tune import Asking, study_of, tried  # noqa: PLC0415
 
     torch.set_num_threads(1)
     content: dict[str, Any] = json.loads(plan.read_text(encoding="utf-8"))
     run = parse(RunSettings, content["run"])
     asked: dict[str, Any] = content["terms"]
-    terms = Terms(
-        methods=tuple(asked["methods"]),
-        seeds=tuple(asked["seeds"]),
-        sizes=tuple(asked["sizes"]),
-        trials=asked["trials"],
-        tune_each=asked["tune_each"],
-    )
 
     def told(task: Task) -> None:
         sys.stdout.write(f"{task.name}: finished\n")
         sys.stdout.flush()  # where nobody listens any more, the helper ends here
 
     with held(run):
+        if content["what"] == Asking.__name__:
+            tried(study_of(run, _Plain()), Asking(**asked), told=told)
+            return
+        terms = Terms(
+            methods=tuple(asked["methods"]),
+            seeds=tuple(asked["seeds"]),
+            sizes=tuple(asked["sizes"]),
+            trials=asked["trials"],
+            tune_each=asked["tune_each"],
+        )
         contest = contest_of(run, terms, _Plain())
         work_through(tasks(contest), contest.cells, told=told)
 

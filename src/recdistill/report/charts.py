@@ -85,6 +85,7 @@ def scatter(
     y_label: str,
     x_unit: Sequence[str] = (),
     fronted: bool = False,
+    limit: tuple[float, str] | None = None,
 ) -> Markup:
     """Quality against cost: x on a log scale, y with its interval; better is up and left.
 
@@ -95,8 +96,9 @@ def scatter(
         y_label: above the axis.
         x_unit: names for powers of 1000 of x ("B", "kB", "MB"); none for plain numbers.
         fronted: draw the steps of the Pareto front.
+        limit: an x that is not to be passed, above 0, and its name: a line from top to bottom.
     """
-    xs = [p.x for p in points]
+    xs = [p.x for p in points] + ([] if limit is None else [limit[0]])
     lows, highs = [p.y if p.quiet else p.low for p in points], [p.y if p.quiet else p.high for p in points]
     pad = max(max(highs) - min(lows), 1e-4) * 0.12
     span = max(max(xs) / min(xs), 1.6)
@@ -114,6 +116,7 @@ def scatter(
     parts = [_grid_y(frame), _ticks_x(frame, _powers(*frame.x), x_unit), _names(frame, x_label, y_label)]
     if fronted:
         parts.append(_steps(frame, front([(p.x, p.y) for p in points])))
+    parts += [] if limit is None else [_limit(frame, *limit)]
     parts += [_small(frame, p) for p in points if p.quiet]
     named = [p for p in points if not p.quiet]
     for group in _near([frame.px(p.x) for p in named], within=32):
@@ -260,6 +263,13 @@ def _small(frame: _Frame, point: Point) -> Markup:
         y=frame.py(point.y),
         d=SHAPES[point.style % 8],
     )
+
+
+def _limit(frame: _Frame, x: float, name: str) -> Markup:
+    return Markup(
+        '<line class="limit" x1="{x:.1f}" x2="{x:.1f}" y1="{a:.1f}" y2="{b:.1f}"/>'
+        '<text class="limit-name" x="{x:.1f}" y="{y:.1f}" text-anchor="middle">{name}</text>'
+    ).format(x=frame.px(x), a=frame.top, b=frame.height - frame.bottom, y=frame.top - 6, name=name)
 
 
 def _steps(frame: _Frame, places: Sequence[tuple[float, float]]) -> Markup:

@@ -8,11 +8,13 @@ from recdistill.errors import UsageError, problem
 from recdistill.search.derive import drawn, named
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from recdistill.search.cost import Costs
     from recdistill.search.derive import Design
     from recdistill.search.space import Space
 
-__all__ = ["ALWAYS", "controls", "random_of_price"]
+__all__ = ["ALWAYS", "apart", "controls", "random_of_price"]
 
 ALWAYS = ("all-none", "all-skip", "nextitnet")
 """Nothing on any edge, the input on every edge, and a hand-made residual block of two convolutions."""
@@ -28,31 +30,45 @@ def controls(space: Space, *, width: int, depth: int, random: int = 10) -> dict[
 def random_of_price(
     space: Space, costs: Costs, design: Design, *, n: int = 10, tolerance: float = 0.1, seed: int = 0
 ) -> dict[str, Design]:
-    """Random cells that cost what `design` does, to within a share of what its cells cost; never itself or twice one.
+    """Random cells that cost what `design` does: to within a share of it, else the nearest; never itself or twice one.
+
+    Of a design that costs next to nothing few random cells, or none, cost about as much: `apart` says how far they are.
 
     Args:
         space: where they are drawn.
         costs: the price list.
         design: whose price, width and depth they have.
         n: how many.
-        tolerance: of the price of the cells, > 0.
+        tolerance: of the price of the cells, > 0; the first `n` to within it, or the nearest of 20,000 draws.
         seed: the first that is tried.
 
     Raises:
-        UsageError: 20,000 draws hold fewer than `n`.
+        UsageError: 20,000 draws hold fewer than `n` other cells.
     """
     target = costs.of(design, space) - costs.fixed
-    found: dict[str, Design] = {}
+    near: list[int] = []
+    away: dict[int, float] = {}
     seen = {design.operators}
     for at in range(seed, seed + _TRIES):
-        price = design.depth * (costs.cell + sum(costs.operators[index] for index in drawn(at, space)))
-        if abs(price - target) > tolerance * target:
+        if len(near) == n:
+            break
+        cells = drawn(at, space)
+        operators = (tuple(space.names[index] for index in cells),) * design.depth
+        if operators in seen:
             continue
-        one = named(f"random-{at}", space, width=design.width, depth=design.depth)
-        if one.operators not in seen:
-            found[f"random-{at}"] = one.model_copy(update={"exit": design.exit})
-            seen.add(one.operators)
-        if len(found) == n:
-            return found
-    what = f"Of {_TRIES:,} random cells only {len(found)} cost {target:g} {costs.unit} to within {tolerance:.0%}"
-    raise UsageError(problem(what, remedy="Raise the tolerance, or ask for fewer"))
+        seen.add(operators)
+        away[at] = abs(design.depth * (costs.cell + sum(costs.operators[index] for index in cells)) - target)
+        if away[at] <= tolerance * abs(target):
+            near.append(at)
+    chosen = near if len(near) == n else sorted(away, key=away.__getitem__)[:n]
+    if len(chosen) < n:
+        what = f"Of {_TRIES:,} random cells only {len(chosen)} are another than the one they stand beside"
+        raise UsageError(problem(what, remedy="Ask for fewer, or search a larger space"))
+    found = {f"random-{at}": named(f"random-{at}", space, width=design.width, depth=design.depth) for at in chosen}
+    return {name: each.model_copy(update={"exit": design.exit}) for name, each in found.items()}
+
+
+def apart(space: Space, costs: Costs, design: Design, others: Iterable[Design]) -> float:
+    """By how much the cells of `others` differ most from those of `design` in price, in the unit of `costs`."""
+    target = costs.of(design, space)
+    return max((abs(costs.of(each, space) - target) for each in others), default=0.0)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["read_arrays", "read_folder", "suffix_of"]
+__all__ = ["read_arrays", "read_folder", "read_ids", "suffix_of"]
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
@@ -48,6 +48,20 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         raise DataError(problem(f"{path} cannot be read as npz", str(error))) from None
     except (zipfile.BadZipFile, EOFError, OSError) as error:
         raise DataError(problem(f"{path} cannot be read as npz", str(error))) from None
+
+
+def read_ids(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The arrays `users` and `items` of an npz or safetensors file: who the rows of a model are.
+
+    Raises:
+        DataError: it cannot be read, holds Python objects, or lacks one of them.
+    """
+    suffix_of(path)
+    arrays = read_arrays(path)
+    missing = [name for name in ("users", "items") if name not in arrays]
+    if missing:
+        raise DataError(problem(f"{path} has no array {missing[0]!r}", sorted(arrays), allowed="users, items"))
+    return arrays["users"], arrays["items"]
 
 
 def read_folder(folder: Path) -> dict[str, NDArray[Any]]:

@@ -17,7 +17,7 @@ from recdistill.errors import UsageError, problem
 from recdistill.external import as_ids
 from recdistill.teachers.callables import Scorer, listed, name_of
 from recdistill.teachers.kept import StoredRanker
-from recdistill.teachers.models import of_implicit, of_rectools
+from recdistill.teachers.models import Saved, of_implicit, of_rectools
 from recdistill.teachers.reading import Pairs, Tables
 from recdistill.teachers.recbole import read_recbole
 from recdistill.teachers.stored import Elsewhere, Files, Ours, of_pairs, of_tables
@@ -63,8 +63,8 @@ def teacher(
         ids: with `recbole`: the data set RecBole saved (`save_dataset: True`), or an npz of `users` and `items`.
         callable: a function of (Q,) external user ids. With `items`: (Q, I') finite scores of those items, greater is
             better. Without: Q sequences of item ids, best first, or a pair of these and their scores.
-        implicit: a fitted model of implicit, with `users` and `items`; one without factors (nearest neighbours) needs
-            `log` too.
+        implicit: a fitted model of implicit, or the npz that `model.save` wrote, with `users` and `items`; one without
+            factors (nearest neighbours) needs `log` too.
         rectools: a fitted model of RecTools, with its `dataset`.
         users: with `implicit`: external ids of the model's user rows.
         items: with `implicit` and `callable`: external ids of the item rows.
@@ -94,6 +94,10 @@ def teacher(
         raise UsageError(problem("A list has at least one item", k))
     if callable is not None:
         return Called(callable, None if items is None else as_ids(items))
+    if isinstance(implicit, Path | str):
+        path = Path(implicit)
+        found = of_implicit(Saved.read(path), users=users, items=items, log=log, k=k)
+        return Imported(f"the teacher implicit {path.name!r}", found)
     if implicit is not None:
         found = of_implicit(implicit, users=users, items=items, log=log, k=k)
         return Imported(f"the teacher {type(implicit).__name__} of implicit", found)

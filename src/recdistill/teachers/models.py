@@ -5,6 +5,7 @@ Letters: U' users and I' items of the model, K list, d dims.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from inspect import signature
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -12,14 +13,17 @@ import numpy as np
 
 from recdistill.errors import DataError, UsageError, problem
 from recdistill.external import as_ids
+from recdistill.teachers.archives import read_arrays, suffix_of
 from recdistill.teachers.reading import Pairs, Tables
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
     from recdistill.external import ExternalIds
 
-__all__ = ["of_implicit", "of_rectools"]
+__all__ = ["Saved", "of_implicit", "of_rectools"]
 
 
 @runtime_checkable
@@ -51,6 +55,29 @@ class _Mapped(Protocol):
 
     user_id_map: Any
     item_id_map: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """The factors of a model that implicit saved."""
+
+    user_factors: NDArray[Any]
+    item_factors: NDArray[Any]
+
+    @classmethod
+    def read(cls, path: Path) -> Saved:
+        """From the npz of `model.save(path)`; nothing in it is run.
+
+        Raises:
+            DataError: no such file, Python objects in it, or no factors.
+        """
+        suffix_of(path)
+        arrays = read_arrays(path)
+        missing = [name for name in ("user_factors", "item_factors") if name not in arrays]
+        if missing:
+            remedy = "A model without factors has no vectors: write its lists, and give them as lists=..."
+            raise DataError(problem(f"{path} has no array {missing[0]!r}", sorted(arrays), remedy=remedy))
+        return cls(arrays["user_factors"], arrays["item_factors"])
 
 
 def of_implicit(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recdistill.errors import DataError, problem
-from recdistill.teachers.archives import read_arrays
+from recdistill.teachers.archives import read_ids
 from recdistill.teachers.inert import Global, Made, Stored, interpreted
 from recdistill.teachers.reading import Tables
 
@@ -147,11 +147,7 @@ class _Archive:
 def _tokens(ids: Path) -> tuple[NDArray[Any], NDArray[Any]]:
     """External ids of rows 1, 2, ..."""
     if ids.suffix.lower() in (".npz", ".safetensors"):
-        arrays = read_arrays(ids)
-        missing = [name for name in ("users", "items") if name not in arrays]
-        if missing:
-            raise DataError(problem(f"{ids} has no array {missing[0]!r}", sorted(arrays), allowed="users, items"))
-        return arrays["users"], arrays["items"]
+        return read_ids(ids)
     if not ids.is_file():
         remedy = "RecBole writes it with `save_dataset: True`; or write an npz of `users` and `items`"
         raise DataError(problem(f"There is no file {ids}", remedy=remedy))
