@@ -12,7 +12,7 @@ from recdistill.continual.learning import Run
 from recdistill.continual.plain import base, popularity, together
 from recdistill.continual.proxies import remembered
 from recdistill.continual.settings import ModelSpec, over
-from recdistill.continual.stages import Sources, believed, distil, falling, update_student
+from recdistill.continual.stages import Sources, believed, distil, falling, replayed, update_student
 from recdistill.continual.teaching import update_teacher
 from recdistill.data.blocks import halves
 from recdistill.training import trainer
@@ -170,6 +170,28 @@ def test_replay_fades_with_the_epochs_or_not(settings):
     assert kept(Clock(99)) == 0.5
 
 
+def test_pairs_that_are_replayed_may_come_in_larger_steps(stream, settings, begun):
+    _, _, student = begun
+    before = stream[0].train.csr()
+
+    def passes(changes):
+        c = over(settings, {"update": {"replay": {"depth": 5, "stability": 2, **changes}}}).update.replay
+        vectors = remembered(student)
+        known = (stream[1].old_users, stream[1].old_items)
+        return replayed(
+            student.model(), [(vectors, 2)], c, known=known, distilled=None, train=before, before=None, size=7, seed=1
+        )
+
+    (small,), (large,) = passes({}), passes({"batch": 20})
+    n = 2 * stream[1].old_users
+    assert (len(small.batches), len(large.batches)) == (-(-n // 7), -(-n // 20))
+
+
+def test_settings_that_say_nothing_of_the_step_of_replay_are_told_as_before_it_was_there(settings):
+    assert "batch" not in settings.update.replay.model_dump(mode="json")
+    assert over(settings, {"update": {"replay": {"batch": 9}}}).update.replay.model_dump(mode="json")["batch"] == 9
+
+
 def test_negatives_leave_what_is_believed_alone(stream, settings, begun):
     _, lists, student = begun
     block = stream[1]
@@ -181,6 +203,11 @@ def test_negatives_leave_what_is_believed_alone(stream, settings, begun):
     unmasked = believed(block.n_users, block.n_items, models=[student], k=3)
     assert unmasked.row(5).tolist() == sorted(student.ranker().top_k(np.array([5]), 3)[0].tolist())
     assert believed(3, 3, k=0, models=[student]) is None
+    few = np.array([1, 4, 7])
+    part = believed(block.n_users, block.n_items, lists=lists, models=[student], k=3, users=few)
+    whole = believed(block.n_users, block.n_items, lists=lists, models=[student], k=3)
+    assert np.flatnonzero(part.degrees).tolist() == few.tolist()
+    assert [part.row(u).tolist() for u in few] == [whole.row(u).tolist() for u in few]
 
 
 def test_full_batch_and_popularity(stream):

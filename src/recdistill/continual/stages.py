@@ -165,6 +165,7 @@ def believed(
     models: Sequence[Snapshot] = (),
     k: int,
     without: Csr | None = None,
+    users: NDArray[np.int64] | None = None,
 ) -> Csr | None:
     """U x I: the best k items of each user in the opinion of an ensemble and of models; None where nobody says.
 
@@ -175,15 +176,17 @@ def believed(
         models: any snapshots.
         k: how many of each.
         without: training items, which are not listed; None lists them too (official code in stage 2).
+        users: whose opinions matter, ascending rows; None = everybody's. Negatives are drawn for those who learn alone.
     """
     out: Csr | None = None
     if k and lists is not None:
-        out = _listing(lists.items[:, :k], n_items, n_users)
+        rows = np.arange(len(lists.items)) if users is None else users[users < len(lists.items)]
+        out = _listing(lists.items[rows, :k], n_items, n_users, rows)
     for each in models if k else ():
         user, item = _asked(each)
-        rows = np.arange(len(user), dtype=np.int64)
+        rows = np.arange(len(user), dtype=np.int64) if users is None else users[users < len(user)]
         left = None if without is None else cut(without, len(user), len(item))
-        one = _listing(VectorRanker(user, item).top_k(rows, min(k, len(item)), left), n_items, n_users)
+        one = _listing(VectorRanker(user, item).top_k(rows, min(k, len(item)), left), n_items, n_users, rows)
         out = one if out is None else out.union(one)
     return out
 
@@ -210,7 +213,7 @@ def replayed(
         distilled: the reference "distilled".
         train: U x I of the block.
         before: training pairs of the block before.
-        size: pairs a step.
+        size: pairs a step, where the settings do not say.
         seed: of the draws.
     """
     if not settings.weight:
@@ -218,7 +221,7 @@ def replayed(
     pairs = remembering(model, asked, settings, known=known, distilled=distilled, train=train, before=before, seed=seed)
     if pairs is None:
         return []
-    batches = PairBatches(pairs, size=size, seed=seed)
+    batches = PairBatches(pairs, size=settings.batch or size, seed=seed)
     weight = (falling(settings), pairs.term)
     return [Pass("replay", batches, Objective(replay=weight), interleave="epoch")]
 
@@ -298,9 +301,11 @@ def _nowhere(train: Csr, lists: Lists, avoid: Csr | None) -> Taken:
     return Taken.of(out if avoid is None else out.union(avoid), torch.device("cpu"))
 
 
-def _listing(lists: NDArray[np.integer], n_columns: int, n_rows: int | None = None) -> Csr:
-    """(R, K) lists, -1 = none -> R x C."""
-    row = np.repeat(np.arange(len(lists)), lists.shape[1])
+def _listing(
+    lists: NDArray[np.integer], n_columns: int, n_rows: int | None = None, rows: NDArray[np.int64] | None = None
+) -> Csr:
+    """(R, K) lists, -1 = none, of `rows` or of the first R -> n_rows x C."""
+    row = np.repeat(np.arange(len(lists)) if rows is None else rows, lists.shape[1])
     flat = lists.ravel()
     there = flat >= 0
     return Csr.from_pairs(row[there], flat[there], len(lists) if n_rows is None else n_rows, n_columns)
