@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from recdistill.clock import Clock
+from recdistill.continual import stages
 from recdistill.continual.ensemble import EnsembleRanker, lists_of
 from recdistill.continual.learning import Run
 from recdistill.continual.plain import base, popularity, together
@@ -187,9 +188,37 @@ def test_pairs_that_are_replayed_may_come_in_larger_steps(stream, settings, begu
     assert (len(small.batches), len(large.batches)) == (-(-n // 7), -(-n // 20))
 
 
-def test_settings_that_say_nothing_of_the_step_of_replay_are_told_as_before_it_was_there(settings):
-    assert "batch" not in settings.update.replay.model_dump(mode="json")
-    assert over(settings, {"update": {"replay": {"batch": 9}}}).update.replay.model_dump(mode="json")["batch"] == 9
+def test_what_settings_have_grown_by_is_not_told_where_it_is_not_set(settings):
+    """Results of before are found under what is told."""
+    told = settings.model_dump(mode="json")
+    for part, name in ((told, "depth"), (told["distil"], "most"), (told["update"]["replay"], "batch")):
+        assert name not in part
+    changes = {"depth": 50, "distil": {"most": 5}, "update": {"replay": {"batch": 9}}}
+    now = over(over(settings, changes), {"exponent": 0.1})
+    assert (now.depth, now.distil.most, now.update.replay.batch) == (50, 5, 9)
+    assert now.model_dump(mode="json")["depth"] == 50
+
+
+def test_some_lists_alone_may_be_learned(stream, settings, begun, monkeypatch):
+    _, lists, _ = begun
+    lists.items[3] = -1  # nobody lists anything for them
+    asked = {}
+    real = stages.EntityBatches
+
+    def batches(ids, *, side, **given):
+        asked[side] = ids
+        return real(ids, side=side, **given)
+
+    monkeypatch.setattr(stages, "EntityBatches", batches)
+    for most in (6, 1000, None):
+        c = over(settings, {"distil": {"passes": "epoch", "most": most}}).distil
+        distil(stream[0], spec("mf"), lists, c, run=Run(2))
+        if most is None:
+            assert [len(asked[side]) for side in ("user", "item")] == [stream[0].n_users, stream[0].n_items]
+        else:
+            assert len(asked["user"]) == len(np.unique(asked["user"])) == min(most, stream[0].n_users - 1)
+            assert 3 not in asked["user"]
+            assert len(asked["item"]) <= most
 
 
 def test_negatives_leave_what_is_believed_alone(stream, settings, begun):

@@ -7,7 +7,7 @@ with five times the learning rate in ten epochs, and replays in few large steps.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
@@ -34,6 +34,17 @@ __all__ = [
     "over",
     "settings_of",
 ]
+
+
+class _Grown(Settings):
+    """Settings that have grown: results are kept under their words, so what came later is told only where it is set."""
+
+    later: ClassVar[tuple[str, ...]] = ()
+
+    @model_serializer(mode="wrap")
+    def _told(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        out: dict[str, Any] = whole(self)
+        return {name: value for name, value in out.items() if value is not None or name not in self.later}
 
 
 class ModelSpec(Settings):
@@ -88,8 +99,10 @@ class Initial(Settings):
     """Where there is no neighbour: leave that half out, or count it as zero and halve all the same (official)."""
 
 
-class Replay(Settings):
+class Replay(_Grown):
     """What is drawn from others' memory, and how it is learned."""
+
+    later: ClassVar[tuple[str, ...]] = ("batch",)
 
     depth: int = Field(default=100, ge=1)
     """A: candidates are the first so many of a source's list."""
@@ -123,14 +136,6 @@ class Replay(Settings):
     """Whose memory is replayed: so many of those known, chosen once a stage; None = everybody's (official code). At a
     million users everybody's ranks cost more than the learning."""
 
-    @model_serializer(mode="wrap")
-    def _told(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """What was there before `batch` was, where it is not set: results are kept under these words."""
-        out: dict[str, Any] = whole(self)
-        if self.batch is None:
-            del out["batch"]
-        return out
-
 
 class Contrast(Settings):
     """LWC-KD: vectors of before against those of now, over the graph of before (Wang et al., CIKM 2021)."""
@@ -157,8 +162,10 @@ class Contrast(Settings):
     """Of the term that sharpens them."""
 
 
-class Distil(Settings):
+class Distil(_Grown):
     """Stage 1: a student from the ensemble."""
+
+    later: ClassVar[tuple[str, ...]] = ("most",)
 
     training: Training = Training(lr=5e-3, batch=1024, decay="all")
     """How; everybody is in a softmax, so there are no rows that a step does not touch."""
@@ -176,6 +183,9 @@ class Distil(Settings):
     """From random vectors, or from the updated student."""
     passes: Literal["batch", "epoch"] = "batch"
     """The users' term beside every batch's users (official code), or in a pass of its own, each user once an epoch."""
+    most: int | None = Field(default=None, ge=1)
+    """Users, and items, whose lists are learned in passes of their own: so many, chosen once a stage, of those who have
+    a list; None = all (official code). Each is asked about everybody of the other side."""
     avoid: int = Field(default=40, ge=0)
     """Negatives avoid so many of the best items of the ensemble, of both proxies and of the updated student."""
 
@@ -239,8 +249,10 @@ class Reservoir(Settings):
 _BASE = Training(batch=512, negatives=2, every=1, patience=10)
 
 
-class CCDSettings(Settings):
+class CCDSettings(_Grown):
     """Continual collaborative distillation."""
+
+    later: ClassVar[tuple[str, ...]] = ("depth",)
 
     student: ModelSpec = ModelSpec()
     """What is served."""
@@ -252,6 +264,9 @@ class CCDSettings(Settings):
     """Of a model that is trained from scratch without a teacher: a baseline's base block, full-batch."""
     exponent: float = Field(default=0.05, ge=0)
     """An item at rank r of a member's list counts `r ** -exponent` in the ensemble."""
+    depth: int | None = Field(default=None, ge=1)
+    """How deep members' lists are read; what is below counts as the next rank. None reads all (official code), which
+    sorts every item for every user; a large catalogue needs a few hundred."""
     distil: Distil = Distil()
     """Stage 1."""
     update: Update = Update()

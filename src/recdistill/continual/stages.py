@@ -96,7 +96,8 @@ def distil(
     if settings.weight and settings.passes == "batch":
         passes = [beside(base, settings.training, {"user_lists": (settings.weight, by_users)})]
     elif settings.weight:
-        everybody = EntityBatches(np.arange(block.n_users), size=settings.training.batch, side="user", seed=run.seed)
+        asked = _listed(lists.items, settings.most, seed=run.seed)
+        everybody = EntityBatches(asked, size=settings.training.batch, side="user", seed=run.seed)
         passes.append(Pass("users", everybody, Objective(user_lists=(settings.weight, by_users)), interleave="epoch"))
     if settings.item_weight:
         of_items = ExactRanking(
@@ -105,7 +106,8 @@ def distil(
             side="item",
             layer=layer,
         )
-        everything = EntityBatches(np.arange(block.n_items), size=settings.item_batch, side="item", seed=run.seed)
+        asked = _listed(lists.users, settings.most, seed=run.seed)
+        everything = EntityBatches(asked, size=settings.item_batch, side="item", seed=run.seed)
         passes.append(
             Pass("items", everything, Objective(item_lists=(settings.item_weight, of_items)), interleave="epoch")
         )
@@ -289,6 +291,15 @@ def _fixed(vectors: Vectors) -> Callable[[], Vectors]:
 def _asked(snapshot: Snapshot) -> Vectors:
     arrays = snapshot.model().arrays()
     return arrays["user"], arrays["item"]
+
+
+def _listed(lists: NDArray[np.int32], most: int | None, *, seed: int) -> NDArray[np.int64]:
+    """(m,) whose lists are learned: all rows, or at most so many of those that are not empty."""
+    if most is None:
+        return np.arange(len(lists), dtype=np.int64)
+    there = np.flatnonzero((lists >= 0).any(1)).astype(np.int64)
+    chance = rng.permutation(rng.key(seed, "listed"), len(there))
+    return np.sort(there[chance[:most]])
 
 
 def _near(lists: NDArray[np.int32], k: int) -> torch.Tensor:

@@ -20,6 +20,7 @@ from recdistill.continual.ensemble import EnsembleRanker, Lists, lists_of
 from recdistill.continual.learning import Run
 from recdistill.continual.reservoir import kept, update_spmf
 from recdistill.continual.settings import Initial
+from recdistill.continual.shallow import shallow_lists
 from recdistill.continual.snapshot import Snapshot
 from recdistill.continual.stages import Sources, begun, believed, distil, update_student
 from recdistill.continual.teaching import update_teacher
@@ -181,7 +182,12 @@ class Lineage:
         """What T_k hands on: lists over block k."""
         c = self._settings(k)
         about = {"exponent": c.exponent, "k": c.distil.near, **self._about(k, *self.members(k))}
-        return self._keep.lists("lists", about, lambda: lists_of(self._ensemble(k), self._csr[k], c.distil.near))
+        if c.depth is None:
+            return self._keep.lists("lists", about, lambda: lists_of(self._ensemble(k), self._csr[k], c.distil.near))
+        depth, exponent = c.depth, c.exponent
+        found = [each for each in map(proxies.remembered, self.members(k)) if each is not None]
+        how = partial(shallow_lists, found, self._csr[k], c.distil.near, depth=depth, exponent=exponent)
+        return self._keep.lists("lists", {**about, "depth": depth}, how)
 
     def distilled(self, k: int) -> Snapshot:
         """S^D_k, on block k - 1."""

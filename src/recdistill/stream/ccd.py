@@ -17,6 +17,7 @@ from recdistill.continual.ensemble import EnsembleRanker, Lists, lists_of
 from recdistill.continual.learning import Run
 from recdistill.continual.proxies import averaged, remembered
 from recdistill.continual.settings import CCDSettings, ModelSpec
+from recdistill.continual.shallow import shallow_lists
 from recdistill.continual.snapshot import Snapshot
 from recdistill.continual.stages import Sources, believed, cut, distil, update_student
 from recdistill.continual.teaching import update_teacher
@@ -131,9 +132,13 @@ class CCD:
         c, block = self.settings, joined(job.blocks)
         specs = zip(c.teachers, teachers, strict=True)
         found = [remembered(Snapshot.from_arrays(spec, arrays)) for spec, arrays in specs]
-        join = EnsembleRanker([each for each in found if each is not None], exponent=c.exponent)
-        near = min(c.distil.near, block.n_items, block.n_users)
-        return Output(lists_of(join, block.train.csr(), near).arrays(), _LISTS)
+        members = [each for each in found if each is not None]
+        near, train = min(c.distil.near, block.n_items, block.n_users), block.train.csr()
+        if c.depth is not None:
+            lists = shallow_lists(members, train, near, depth=min(c.depth, block.n_items), exponent=c.exponent)
+        else:
+            lists = lists_of(EnsembleRanker(members, exponent=c.exponent), train, near)
+        return Output(lists.arrays(), _LISTS)
 
     def distil(
         self, job: Job, *, ensemble: Arrays, student: Arrays, proxies: Arrays | None, before: Arrays | None
