@@ -17,24 +17,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import tempfile
 from pathlib import Path
-from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from recdistill import bundle
-from recdistill.bundle.encoder import Encoder
 from recdistill.evaluation.card import environment
-from recdistill.evaluation.ranking import VectorRanker
-from recdistill.serve.service import Service
+from recdistill.recipes.onnx_times import times_of_bundles
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    Work = Callable[[], object]
+_COMPARED = ("body", "end to end")
 
 
 def main() -> None:
@@ -56,9 +49,8 @@ def main() -> None:
             paths = {"teacher": asked.teacher, **paths}
         else:
             paths = {**exported(asked, Path(folder)), **paths}
-        services = {name: Service.from_bundle(path, threads=asked.threads) for name, path in paths.items()}
         opened = {name: bundle.open(path) for name, path in paths.items()}
-        table = {size: measured(asked, services, opened, size) for size in asked.batches}
+        table = measured(asked, paths)
     about = {
         name: {
             "model": one.manifest.model,
@@ -76,54 +68,18 @@ def main() -> None:
         asked.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
-def measured(
-    asked: argparse.Namespace, services: dict[str, Service], opened: dict[str, Any], size: int
-) -> dict[str, dict[str, float]]:
-    """Milliseconds of a batch of `size` histories; the first model is the one that others are compared with."""
-    works: dict[tuple[str, str], Work] = {}
-    chance = np.random.default_rng(0)
-    for name, service in services.items():
-        part, ranker = opened[name].encoder, service.ranker
-        assert part is not None, f"{name} holds no encoder"
-        assert isinstance(ranker, VectorRanker)
-        encoder = Encoder(part.graph, part.entry, part.table, threads=asked.threads)
-        rows = chance.integers(0, len(service.items), (size, asked.length))
-        clicks = [service.items.external(row).tolist() for row in rows]
-        vectors, places = encoder.vectors(rows), np.arange(size)
-
-        works[name, "body"] = lambda encoder=encoder, rows=rows: encoder.vectors(rows)
-        works[name, "head"] = lambda ranker=ranker, vectors=vectors, places=places: ranker.asked_by(vectors).top_k(
-            places, 10
-        )
-        works[name, "end to end"] = lambda service=service, clicks=clicks: service.recommend_after(clicks, 10)
-    taken = in_turns(list(works.values()), asked.rounds)
-    table: dict[str, dict[str, float]] = {name: {} for name in services}
-    for (name, what), ms in zip(works, taken, strict=True):
-        table[name][what] = round(ms, 4)
-    first = next(iter(services))
-    for name, each in table.items():
-        for what in ("body", "end to end"):
-            each[f"{what}, times as fast"] = round(table[first][what] / each[what], 2) if name != first else 1.0
+def measured(asked: argparse.Namespace, paths: dict[str, Path]) -> dict[str, dict[str, dict[str, float]]]:
+    """Milliseconds by batch size; the first model is the one that others are compared with."""
+    times = times_of_bundles(
+        paths, batches=asked.batches, length=asked.length, rounds=asked.rounds, threads=asked.threads
+    )
+    first = times[next(iter(times))]
+    table: dict[str, dict[str, dict[str, float]]] = {}
+    for size in map(str, asked.batches):
+        for name, each in times.items():
+            ratios = {f"{what}, times as fast": round(first[size][what] / each[size][what], 2) for what in _COMPARED}
+            table.setdefault(size, {})[name] = {**each[size], **ratios}
     return table
-
-
-def in_turns(works: list[Work], rounds: int) -> list[float]:
-    """Median milliseconds of each; a turn calls each as often as takes about 2 ms, so a slow minute slows all."""
-
-    def once(work: Work, times: int) -> float:
-        begin = perf_counter_ns()
-        for _ in range(times):
-            work()
-        return (perf_counter_ns() - begin) / 1e6 / times
-
-    for work in works:
-        once(work, 3)
-    often = [max(1, round(2 / max(once(work, 1), 1e-3))) for work in works]
-    taken: list[list[float]] = [[] for _ in works]
-    for _ in range(rounds):
-        for place, work in enumerate(works):
-            taken[place].append(once(work, often[place]))
-    return [statistics.median(each) for each in taken]
 
 
 def exported(asked: argparse.Namespace, folder: Path) -> dict[str, Path]:

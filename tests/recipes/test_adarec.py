@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import polars as pl
 import pytest
 
 from recdistill.errors import UnknownName
 from recdistill.recipes import adarec, scenes
+from recdistill.recipes.onnx_times import onnx_times
 from recdistill.recipes.papers import REPRODUCTIONS
 from recdistill.recipes.scenes import RANDOM, Scene, rows
 from recdistill.search.derive import Design
@@ -43,6 +45,8 @@ def small(monkeypatch):
     ]
     monkeypatch.setattr(scenes, "SCENES", {each.name: each for each in both})
     monkeypatch.setattr(adarec, "SCENES", {each.name: each for each in both})
+    quick = partial(onnx_times, rounds=1)
+    monkeypatch.setattr(scenes, "onnx_times", quick)
     narrow = {"small sasrec": ("sasrec", {"dim": 4, "layers": 2, "heads": 1})}
     monkeypatch.setattr(scenes, "_SMALL", narrow)
     for module in (scenes, adarec):
@@ -58,7 +62,7 @@ def test_every_row_is_computed_once_and_printed(where, tmp_path):
     said: list[str] = []
     found = adarec.reproduce(say=said.append, tables=["walks"], **where)
     table = found["scenes"]["walks"]["rows"]
-    here = [row for row in rows("walks") if row not in {"search", "cell of strolls"}]
+    here = [row for row in rows("walks") if row not in {"search", "latency", "cell of strolls"}]
     assert [name for name, row in table.items() if row["seeds"]] == here
     assert table["teacher"]["retention"][0] == pytest.approx(100)
     assert table["searched"]["body"] < table["teacher"]["body"]
@@ -66,11 +70,18 @@ def test_every_row_is_computed_once_and_printed(where, tmp_path):
     assert found["scenes"]["walks"]["against random"]["1"]["cells"] == 2
     page = (tmp_path / "results" / "adarec.md").read_text()
     assert "| cell of strolls | missing |" in page
+    assert "Not run yet (`--tables strolls`): missing." in page
+    assert "| random cells of its price, mean of 2 | 1 |" in page
+    assert {"teacher", "searched", "small sasrec", "random 1"} <= set(found["scenes"]["walks"]["ms"])
+    assert set(found["scenes"]["walks"]["ms"]["searched"]["256"]) == {"body", "head", "end to end"}
+    others = found["scenes"]["walks"]["against others"]
+    assert set(others) == {"teacher", "searched alone", "all-none", "all-skip", "nextitnet", "small sasrec"}
+    assert all(each["corrected"] >= each["p"] for each in others.values())
     assert "- Seed 1 found: " in page
     assert json.loads((tmp_path / "results" / "adarec.json").read_text()) == json.loads(json.dumps(found))
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "results").rglob("*.json")}
     cells = {path for path in before if path.parent.name == "cells"}
-    assert len(cells) == len(here) + 1
+    assert len(cells) == len(here) + 2  # the search and the milliseconds
     assert adarec.reproduce(say=said.append, tables=["walks"], **where) == found
     assert all(path.stat().st_mtime_ns == before[path] for path in cells)
 
@@ -82,6 +93,8 @@ def test_a_cell_of_another_scene_is_trained_once_that_scene_is_searched(where):
     adarec.reproduce(say=str, tables=["walks"], only=["search"], **where)
     then = adarec.reproduce(say=str, tables=["strolls"], only=only, **where)
     assert then["scenes"]["strolls"]["rows"]["cell of walks"]["seeds"]
+    page = where["out"].with_suffix(".md").read_text()
+    assert "| Strolls: own cell less the cell of walks | 1 |" in page
 
 
 def test_the_random_cells_cost_what_the_searched_one_does(where):

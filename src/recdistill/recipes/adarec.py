@@ -5,17 +5,15 @@ What is trained is said in `scenes`. Letters: S seeds, m users with a target.
 
 from __future__ import annotations
 
-import json
-import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from recdistill.data.sources import read
 from recdistill.data.split import split
-from recdistill.errors import UnknownName
-from recdistill.evaluation.compare import bootstrap_interval, paired_test, retention
-from recdistill.recipes.cells import Cells, write_text
+from recdistill.evaluation.compare import bootstrap_interval, holm, paired_test, retention
+from recdistill.recipes.adarec_page import markdown
+from recdistill.recipes.cells import Cells, among, finish, publish
 from recdistill.recipes.scenes import RANDOM, SCENES, Study, rows
 from recdistill.recipes.sequences import Places, values
 from recdistill.search.derive import Design
@@ -27,9 +25,8 @@ if TYPE_CHECKING:
 
     from recdistill.training.watch import Watch
 
-__all__ = ["markdown", "reproduce"]
+__all__ = ["reproduce"]
 
-_WAIT = 10.0
 _METRICS = ("HR@10", "NDCG@10", "NDCG@20")
 
 
@@ -49,43 +46,34 @@ def reproduce(
     Arguments and errors as of `sequences.reproduce`; `only` names rows, of which "random" means all ten. A row "cell of
     <scene>" is computed once that scene has been searched, and is printed as missing before.
     """
+    among("table", tables, SCENES)
     for name in tables:
-        if name not in SCENES:
-            raise UnknownName("table", name, SCENES)
-        known = [*rows(name), "random"]
-        for wanted in only:
-            if wanted not in known:
-                raise UnknownName("row", wanted, known)
+        among("row", only, [*rows(name), "random"])
     work.mkdir(parents=True, exist_ok=True)
     places = Places(Cells(out / "cells"), work, watch)
     for name in tables:
         parts = split(read(data / SCENES[name].folder, echo=None), SCENES[name].split)
         for seed in seeds:
-            _finish(Study(SCENES[name], seed, parts, places), only, say)
-    found = _collect(places)
-    write_text(out.with_name(f"{out.name}.json"), json.dumps(found, indent=1) + "\n")
-    write_text(out.with_name(f"{out.name}.md"), markdown(found))
-    return found
+            study = Study(SCENES[name], seed, parts, places)
+            finish(
+                [row for row in rows(name) if (not only or _chosen(row, only)) and study.ready(row)],
+                study.row,
+                lambda row, result, seed=seed, name=name: say(f"{name} {row} seed {seed}: {_figures(row, result)}"),
+            )
+    return publish(out, _collect(places), markdown)
 
 
-def _finish(study: Study, only: Sequence[str], say: Callable[[str], object]) -> None:
-    todo = [row for row in rows(study.scene.name) if not only or {row, row.partition(" ")[0]} & set(only)]
-    while todo:
-        left: list[str] = []
-        for row in todo:
-            result = study.row(row)
-            if result is not None:
-                said = f"{result['cost']:.4g} {result['unit']}" if row == "search" else _figures(result)
-                say(f"{study.scene.name} {row} seed {study.seed}: {said}, {result['epochs']} epochs")
-            elif not row.startswith("cell of "):  # another process is at it
-                left.append(row)
-        if left and len(left) == len(todo):
-            time.sleep(_WAIT)
-        todo = left
+def _chosen(row: str, only: Sequence[str]) -> bool:
+    return row in only or ("random" in only and row.startswith("random "))
 
 
-def _figures(result: dict[str, Any]) -> str:
-    return "test " + ", ".join(f"{key} {result['test'][key]:.4f}" for key in ("HR@10", "NDCG@10"))
+def _figures(row: str, result: dict[str, Any]) -> str:
+    if row == "latency":
+        return ", ".join(f"{name} {ms['1']['body']:.3g} ms" for name, ms in result["ms"].items())
+    if row == "search":
+        return f"{result['cost']:.4g} {result['unit']}, {result['epochs']} epochs"
+    figures = ", ".join(f"{key} {result['test'][key]:.4f}" for key in ("HR@10", "NDCG@10"))
+    return f"test {figures}, {result['epochs']} epochs"
 
 
 def _collect(places: Places, seeds: Sequence[int] = range(1, 101)) -> dict[str, Any]:
@@ -94,12 +82,15 @@ def _collect(places: Places, seeds: Sequence[int] = range(1, 101)) -> dict[str, 
     for scene in SCENES.values():
         studies = {seed: Study(scene, seed, _NOWHERE, places) for seed in seeds}
         done = {row: {s: r for s, each in studies.items() if (r := each.found(row))} for row in rows(scene.name)}
-        searches = done.pop("search")
+        searches, times = done.pop("search"), done.pop("latency")
         scenes[scene.name] = {
             "title": scene.title,
             "rows": {row: _summary(found, done["teacher"]) for row, found in done.items()},
             "searches": {str(seed): _searched(found) for seed, found in searches.items()},
             "against random": _against_random(done, searches),
+            "against others": _against_others(done),
+            "ms": next((found["ms"] for found in times.values()), {}),  # of the first seed: one run, one machine
+            "timed on": next((found["environment"]["cpu"] for found in times.values()), None),
         }
     return {
         "protocol": "leave-one-out, all items ranked, training stopped by validation NDCG@10",
@@ -138,6 +129,22 @@ def _searched(found: dict[str, Any]) -> dict[str, Any]:
     return about | {"operators": [list(row) for row in dict.fromkeys(design.operators)], "entropy": last.get("entropy")}
 
 
+def _against_others(done: dict[str, dict[int, dict[str, Any]]]) -> dict[str, Any]:
+    """Searched less each other row over the seeds that both have, the p-values corrected together (Holm)."""
+    out: dict[str, Any] = {}
+    for row, theirs in done.items():
+        both = sorted(set(done["searched"]) & set(theirs))
+        if not both or row == "searched" or row.startswith("random "):
+            continue
+        ours, other = (values({seed: of[seed] for seed in both}, "NDCG@10") for of in (done["searched"], theirs))
+        test = paired_test(ours, other)
+        gap = test.difference
+        out[row] = {"seeds": len(both), "difference": [gap.mean, gap.low, gap.high], "p": test.p_permutation}
+    for row, p in zip(out, holm([each["p"] for each in out.values()]).tolist(), strict=True) if out else ():
+        out[row]["corrected"] = p
+    return out
+
+
 def _against_random(done: dict[str, Any], searches: dict[int, dict[str, Any]]) -> dict[str, Any]:
     """Searched less the mean of the random cells, the spread of these, and the supernet's rank correlation, by seed."""
     out: dict[str, Any] = {}
@@ -162,58 +169,3 @@ def _against_random(done: dict[str, Any], searches: dict[int, dict[str, Any]]) -
             ),
         }
     return out
-
-
-def markdown(found: dict[str, Any]) -> str:
-    """The tables as a page."""
-    lines = [
-        "# AdaRec: searched students, their teachers, and what nobody searched",
-        "",
-        f"{found['protocol'][:1].upper()}{found['protocol'][1:]}; the teacher is NextItNet 256. Every student is "
-        "distilled by the same terms, those called alone excepted. Intervals: 95 % bootstrap over users and seeds. "
-        "Kept: share of the teacher's NDCG@10. Body: parameters without embeddings and output. This page and "
-        f"`adarec.json` are printed by `{found['command']}`.",
-        "",
-    ]
-    for scene in found["scenes"].values():
-        lines += [f"## {scene['title']}", "", *_table(scene["rows"]), "", *_beside(scene), ""]
-    return "\n".join(lines)
-
-
-def _table(rows: dict[str, Any]) -> list[str]:
-    lines = [
-        "| row | seeds | HR@10 | NDCG@10 (95 %) | NDCG@20 | kept (95 %) | parameters | body |",
-        "|" + "---|" * 8,
-    ]
-    for name, row in rows.items():
-        if not row["seeds"]:
-            lines.append(f"| {name} | missing |" + " |" * 6)
-            continue
-        mean, (low, high) = row["mean"], row["interval"]["NDCG@10"]
-        kept = "{:.1f} % ({:.1f}-{:.1f})".format(*row["retention"]) if "retention" in row else ""
-        cells = [
-            name,
-            str(len(row["seeds"])),
-            f"{mean['HR@10']:.4f}",
-            f"**{mean['NDCG@10']:.4f}** ({low:.4f}-{high:.4f})",
-            f"{mean['NDCG@20']:.4f}",
-            kept,
-            f"{row['parameters']:,}",
-            f"{row['body']:,}",
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
-
-
-def _beside(scene: dict[str, Any]) -> list[str]:
-    lines: list[str] = []
-    for seed, each in scene["searches"].items():
-        cells = "; ".join(", ".join(row) for row in each["operators"])
-        lines.append(f"- Seed {seed} found: {cells} ({each['cost']:.4g} {each['unit']}, {each['epochs']} epochs).")
-    for seed, each in scene["against random"].items():
-        lines.append(
-            f"- Seed {seed}: searched less the mean of {each['cells']} random cells {each['difference']:+.4f} NDCG@10 "
-            f"(p {each['p']:.3f}), their spread {each['spread']:.4f}; Kendall's tau of the supernet "
-            f"{each['kendall']:.2f}."
-        )
-    return lines

@@ -9,7 +9,6 @@ Letters: K blocks after the base block, S seeds.
 
 from __future__ import annotations
 
-import json
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -18,12 +17,11 @@ import numpy as np
 
 from recdistill.continual.settings import TUNED, over, settings_of
 from recdistill.data.blocks import official, widened
-from recdistill.errors import UnknownName
 from recdistill.evaluation.continual import continual
 from recdistill.evaluation.evaluate import evaluate
 from recdistill.recipes.ccd_page import markdown
 from recdistill.recipes.ccd_rows import MAIN, ROWS, SCENES, Row, Scene
-from recdistill.recipes.cells import Cells, write_text
+from recdistill.recipes.cells import Cells, among, finish, publish
 from recdistill.recipes.lineage import Kept, Lineage
 
 if TYPE_CHECKING:
@@ -39,7 +37,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ROWS", "SCENES", "Row", "Scene", "collect", "markdown", "measured", "reproduce"]
 
-_WAIT = 10.0
 _METRICS = ("recall@20", "ndcg@20")
 
 
@@ -70,34 +67,24 @@ def reproduce(
         UnknownName: no such scene or row.
         DataError: the data is not there.
     """
-    for name in tables:
-        if name not in SCENES:
-            raise UnknownName("table", name, SCENES)
-    for name in only:
-        if name not in ROWS:
-            raise UnknownName("row", name, ROWS)
+    among("table", tables, SCENES)
+    among("row", only, ROWS)
     cells = Cells(out / "cells")
     keep = Kept.at(work, watch)
     for name in tables:
         scene = SCENES[name]
         stream = official(data / scene.folder, clean=scene.clean)
-        todo = [(ROWS[row], seed) for seed in seeds for row in only or MAIN]
-        while todo:
-            left: list[tuple[Row, int]] = []
-            for row, seed in todo:
-                result = _cell(cells, keep, stream, (scene, row), seed=seed)
-                if result is None:  # another process is at it
-                    left.append((row, seed))
-                    continue
-                whole = continual(np.array(result["recall@20"], np.float64), decimals=4)[-1]
-                say(f"{name} {row.name} seed {seed}: LA {whole.la:.4f}, RA {whole.ra:.4f}, H {whole.h:.4f}")
-            if left and len(left) == len(todo):
-                time.sleep(_WAIT)
-            todo = left
-    found = collect(cells)
-    write_text(out.with_name(f"{out.name}.json"), json.dumps(found, indent=1) + "\n")
-    write_text(out.with_name(f"{out.name}.md"), markdown(found))
-    return found
+        finish(
+            [(ROWS[row], seed) for seed in seeds for row in only or MAIN],
+            lambda at, stream=stream, scene=scene: _cell(cells, keep, stream, (scene, at[0]), seed=at[1]),
+            lambda at, result, name=name: say(f"{name} {at[0].name} seed {at[1]}: {_figures(result)}"),
+        )
+    return publish(out, collect(cells), markdown)
+
+
+def _figures(result: dict[str, Any]) -> str:
+    whole = continual(np.array(result["recall@20"], np.float64), decimals=4)[-1]
+    return f"LA {whole.la:.4f}, RA {whole.ra:.4f}, H {whole.h:.4f}"
 
 
 def _settings(scene: Scene, row: Row, k: int) -> CCDSettings:

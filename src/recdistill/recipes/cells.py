@@ -10,14 +10,22 @@ import fcntl
 import hashlib
 import json
 import os
+import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from recdistill.errors import UnknownName
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator, Iterable
     from pathlib import Path
 
-__all__ = ["Cells", "digest", "write_text"]
+__all__ = ["Cells", "among", "digest", "finish", "publish", "write_text"]
+
+T = TypeVar("T")
+
+_WAIT = 10.0
+"""Seconds until what other processes are at is looked for again."""
 
 
 def digest(content: object) -> str:
@@ -34,6 +42,48 @@ def write_text(path: Path, text: str) -> None:
         out.flush()
         os.fsync(out.fileno())
     beside.replace(path)
+
+
+def among(what: str, wanted: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse names that are not known.
+
+    Raises:
+        UnknownName: one of `wanted` is not among `known`.
+    """
+    known = list(known)
+    for name in wanted:
+        if name not in known:
+            raise UnknownName(what, name, known)
+
+
+def finish(
+    todo: Iterable[T], attempt: Callable[[T], dict[str, Any] | None], tell: Callable[[T, dict[str, Any]], object]
+) -> None:
+    """Attempt everything until it is done; what another process holds is asked for again when the rest is done.
+
+    Args:
+        todo: what is to be done, in order.
+        attempt: the result, or None while another process is at it.
+        tell: told of each result.
+    """
+    left = list(todo)
+    while left:
+        before, left = left, []
+        for each in before:
+            result = attempt(each)
+            if result is None:
+                left.append(each)
+            else:
+                tell(each, result)
+        if len(left) == len(before):
+            time.sleep(_WAIT)
+
+
+def publish(out: Path, found: dict[str, Any], page: Callable[[dict[str, Any]], str]) -> dict[str, Any]:
+    """Write `<out>.json` and its page `<out>.md` beside the directory `out` of cells; returns what was found."""
+    write_text(out.with_name(f"{out.name}.json"), json.dumps(found, indent=1) + "\n")
+    write_text(out.with_name(f"{out.name}.md"), page(found))
+    return found
 
 
 class Cells:

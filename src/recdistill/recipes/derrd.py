@@ -17,9 +17,8 @@ import numpy as np
 from recdistill.data.candidates import Candidates, draw
 from recdistill.data.sources import read
 from recdistill.data.split import split
-from recdistill.errors import UnknownName
 from recdistill.evaluation.evaluate import evaluate
-from recdistill.recipes.cells import Cells
+from recdistill.recipes.cells import Cells, among
 from recdistill.recipes.train import TrainSettings, distill, fit
 from recdistill.training.watch import JsonLines
 
@@ -90,6 +89,10 @@ def _students(base: str, dim: int, e: dict[str, Any], r: dict[str, Any]) -> tupl
     )
 
 
+_IR_RRD = Cell("ir-rrd", "bpr", 20, "ir-rrd", {"weight": 1e-3, "item_weight": 5e-4})
+"""IR-RRD as its authors' log has it."""
+
+
 def _wide(near: int, far: int, *, weight: float = 1e-3, depth: int = 500) -> dict[str, Any]:
     """RRD with more of the list; the sharpness grows with it, so that the head stays likely."""
     reach = min(3 * near, depth)
@@ -107,6 +110,8 @@ _TRIALS: dict[str, Cell] = {
         ("rrd-200", "rrd", {"weight": 1e-3, "near": 200, "far": 200, "sharpness": 60.0, "reach": 500}, {}),
         ("rrd-400", "rrd", _wide(400, 400), {}),
         ("rrd-400-of-1000", "rrd", _wide(400, 400, depth=1000), {}),
+        ("ir-rrd-400", "ir-rrd", _wide(400, 400) | {"items": "positives"}, {}),
+        ("ir-rrd-400-1e-2", "ir-rrd", _wide(400, 400) | {"items": "positives", "item_weight": 1e-2}, {}),
         ("de-rrd-200", "de-rrd", {"de": {"weight": 1e-2} | _FAST, "rrd": _wide(200, 200)}, {}),
     )
 }
@@ -120,7 +125,7 @@ TABLES: dict[str, Table] = {
             "mf",
             {},
             Cell("teacher", "bpr", 200),
-            _students("bpr", 20, {"weight": 1e-2} | _FAST, {"weight": 1e-3}),
+            (*_students("bpr", 20, {"weight": 1e-2} | _FAST, {"weight": 1e-3}), _IR_RRD),
         ),
         Table(
             "neumf",
@@ -206,13 +211,9 @@ def cells_of(
     tables: Sequence[str], seeds: Sequence[int], only: Sequence[str] = ()
 ) -> Iterator[tuple[Table, Cell, int]]:
     """The cells of a reproduction, seed by seed, the teacher before its students."""
+    among("table", tables, TABLES)
     for name in tables:
-        if name not in TABLES:
-            raise UnknownName("table", name, TABLES)
-        known = {cell.name for cell in (TABLES[name].teacher, *TABLES[name].students)}
-        for wanted in only:
-            if wanted not in known:
-                raise UnknownName("row", wanted, known)
+        among("row", only, [cell.name for cell in (TABLES[name].teacher, *TABLES[name].students)])
     for seed in seeds:
         for name in tables:
             table = TABLES[name]

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from recdistill.errors import UnknownName
 from recdistill.evaluation.compare import bootstrap_interval, holm, paired_test, retention
-from recdistill.recipes.cells import write_text
-from recdistill.recipes.derrd import CUTS, TABLES, Experiment, Table, cells_of, run_cell, unpack
+from recdistill.recipes.cells import finish, publish
+from recdistill.recipes.derrd import CUTS, TABLES, Cell, Experiment, Table, cells_of, run_cell, unpack
 from recdistill.recipes.published import DE_RRD_LOG, DE_RRD_PAPER
 
 if TYPE_CHECKING:
@@ -25,7 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["PAPERS", "collect", "markdown", "reproduce", "summary"]
 
 PAPERS = ("de-rrd",)
-_WAIT = 10.0
 _ORDER = (("plain", "rrd"), ("rrd", "de"), ("de", "de-rrd"))
 _NAMES = tuple(f"{metric}@{cut}" for cut in CUTS for metric in ("H", "M", "N"))
 
@@ -65,23 +62,14 @@ def reproduce(
         raise UnknownName("paper", name, PAPERS)
     todo = list(cells_of(tables, seeds, only))
     experiment = Experiment.open(data, out, work)
-    while todo:
-        left: list[Any] = []
-        for table, cell, seed in todo:
-            result = run_cell(experiment, table, cell, seed, watch=watch)
-            if result is None:  # another process is at it
-                left.append((table, cell, seed))
-                continue
-            on = table.judged_on
-            figures = ", ".join(f"{key} {result['own'][f'{on}.{key}']:.4f}" for key in ("H@5", "N@10"))
-            say(f"{table.name} {cell.name} seed {seed}: {on} {figures}, {result['epochs']} epochs")
-        if len(left) == len(todo):
-            time.sleep(_WAIT)
-        todo = left
-    found = collect(experiment)
-    write_text(out.with_name(f"{name}.json"), json.dumps(found, indent=1) + "\n")
-    write_text(out.with_name(f"{name}.md"), markdown(found))
-    return found
+    finish(todo, lambda at: run_cell(experiment, *at, watch=watch), lambda at, result: say(_said(*at, result)))
+    return publish(out.with_name(name), collect(experiment), markdown)
+
+
+def _said(table: Table, cell: Cell, seed: int, result: dict[str, Any]) -> str:
+    on = table.judged_on
+    figures = ", ".join(f"{key} {result['own'][f'{on}.{key}']:.4f}" for key in ("H@5", "N@10"))
+    return f"{table.name} {cell.name} seed {seed}: {on} {figures}, {result['epochs']} epochs"
 
 
 def collect(experiment: Experiment, seeds: Sequence[int] = range(1, 101)) -> dict[str, Any]:

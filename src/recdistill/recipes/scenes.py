@@ -12,7 +12,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from recdistill.evaluation.card import environment
+from recdistill.models import MODELS
 from recdistill.models.nextitnet import ADAREC
+from recdistill.models.sequential import Sequential
+from recdistill.recipes.onnx_times import onnx_times
 from recdistill.recipes.search import search, settings_of
 from recdistill.recipes.sequences import Places, measured
 from recdistill.recipes.train import TrainSettings, distill, fit
@@ -20,6 +24,7 @@ from recdistill.search.controls import ALWAYS, random_of_price
 from recdistill.search.derive import Design, named
 from recdistill.search.model import of_design
 from recdistill.search.space import SPACES
+from recdistill.settings import parse
 from recdistill.training.watch import JsonLines
 
 if TYPE_CHECKING:
@@ -33,6 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RANDOM", "SCENES", "Scene", "Study", "rows"]
 
+_NO_STUDENTS = ("teacher", "search", "searched alone", "latency")
 RANDOM = 10
 """Random cells of the searched one's price."""
 _SMALL: dict[str, tuple[str, dict[str, Any]]] = {
@@ -48,6 +54,8 @@ _TRAINING: dict[str, Any] = {
     "weight_decay": 0.0,
     "patience": 10,
 }
+_STUDENTS: dict[str, Any] = {"batch": 32}
+"""Over `_TRAINING`: four times the steps an epoch, which a student needs more than a wide teacher does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +114,8 @@ class Study:
         common = {"data": scene.folder, "split": scene.split, "seed": self.seed, "teacher": teacher}
         if row == "teacher":
             return common
+        if row != "search":
+            common["students"] = _STUDENTS
         common["distillation"] = self._settings.distillation.model_dump(mode="json", exclude={"memory"})
         if row in _SMALL:
             return common | {"student": _SMALL[row]}
@@ -127,13 +137,18 @@ class Study:
         """A finished row, or None."""
         return self.places.cells.get(self.label(row), self.about(row))
 
+    def ready(self, row: str) -> bool:
+        """Whether a row can be computed now: the cell of another scene needs that scene's search."""
+        other = row.removeprefix("cell of ")
+        return other == row or Study(SCENES[other], self.seed, self.parts, self.places).found("search") is not None
+
     # how they come to be
 
     def row(self, row: str) -> dict[str, Any] | None:
         """The result of a row; None when another process is at it, or what it needs is not there yet."""
         if (done := self.found(row)) is not None:
             return done
-        searched = row not in {"teacher", "search", *_SMALL, *ALWAYS}
+        searched = row not in {"teacher", "search", *_SMALL, *ALWAYS}  # "latency" too: it times what was found
         if (row != "teacher" and self.row("teacher") is None) or (searched and self.row("search") is None):
             return None
         about, label, cells = self.about(row), self.label(row), self.places.cells
@@ -142,7 +157,7 @@ class Study:
                 return None
             if (done := cells.get(label, about)) is not None:
                 return done
-            compute = self._search if row == "search" else self._trained
+            compute = {"search": self._search, "latency": self._times}.get(row, self._trained)
             checkpoint = self.places.work / cells.path(label, about, ".safetensors").name
             watch = [*self.places.watch(label), JsonLines(self.places.work / f"{label}.jsonl")]
             found = compute(row, checkpoint, watch)
@@ -155,14 +170,9 @@ class Study:
     def _trained(self, row: str, checkpoint: Path, watch: Sequence[Watch]) -> dict[str, Any] | None:
         if row == "teacher":
             return measured(self._teacher, self.parts)
-        if row in _SMALL:
-            model, settings = _SMALL[row]
-            settings = {**settings, "length": 50, "every": True}
-        else:
-            design = self._design(row)
-            if design is None:
-                return None
-            model, settings = "cells", of_design(design, self._settings.frame).model_dump(mode="json")
+        if (built := self._student(row)) is None:
+            return None
+        model, settings = built
         alone = row.endswith("alone")
         trained = distill(
             None if alone else self._teacher,
@@ -173,11 +183,33 @@ class Study:
             seed=self.seed,
             settings={} if alone else self._settings.distillation.model_dump(mode="json"),
             model_settings=settings,
-            training=TrainSettings.model_validate(self._training),
+            training=TrainSettings.model_validate(self._training | _STUDENTS),
             checkpoint=checkpoint,
             watch=watch,
         )
         return measured(trained, self.parts)
+
+    def _student(self, row: str) -> tuple[str, dict[str, Any]] | None:
+        """The model of a row with its settings; None where its cell has not been found yet."""
+        if row in _SMALL:
+            model, settings = _SMALL[row]
+            return model, {**settings, "length": 50, "every": True}
+        design = self._design(row)
+        return None if design is None else ("cells", of_design(design, self._settings.frame).model_dump(mode="json"))
+
+    def _times(self, row: str, checkpoint: Path, watch: Sequence[Watch]) -> dict[str, Any]:
+        """Milliseconds in onnxruntime of all models of the scene, in turns; weights do not matter."""
+        del row, checkpoint, watch
+        train = self.parts.train
+        known = {row: self._student(row) for row in rows(self.scene.name) if row not in _NO_STUDENTS}
+        shapes = {row: built for row, built in known.items() if built is not None and not row.startswith("cell of ")}
+        asked = {"teacher": ("nextitnet", self.about("teacher")["teacher"]["model"]), **shapes}
+        models: dict[str, Sequential] = {}
+        for each, (name, c) in asked.items():
+            model = MODELS[name].build(parse(MODELS[name].settings, c), train.n_users, train.n_items, 0, train)
+            assert isinstance(model, Sequential)  # noqa: S101 - all rows are
+            models[each] = model
+        return {"environment": environment().model_dump(mode="json"), "ms": onnx_times(models, train)}
 
     @cached_property
     def _teacher(self) -> Trained:
@@ -236,7 +268,7 @@ class Study:
 
 
 def rows(scene: str) -> tuple[str, ...]:
-    """Of a scene's table, and its search."""
+    """Of a scene's table, its search, and what its models cost to serve."""
     others = tuple(f"cell of {other}" for other in SCENES if other != scene)
     random = tuple(f"random {at}" for at in range(RANDOM))
-    return ("teacher", "search", "searched", "searched alone", *ALWAYS, *_SMALL, *random, *others)
+    return ("teacher", "search", "searched", "searched alone", *ALWAYS, *_SMALL, *random, *others, "latency")

@@ -10,8 +10,6 @@ Letters: S seeds, m users with a target.
 
 from __future__ import annotations
 
-import json
-import time
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +17,10 @@ import numpy as np
 
 from recdistill.data.sources import read
 from recdistill.data.split import split
-from recdistill.errors import UnknownName
 from recdistill.evaluation.compare import bootstrap_interval
 from recdistill.evaluation.evaluate import evaluate
 from recdistill.models.sequential import Sequential
-from recdistill.recipes.cells import Cells, write_text
+from recdistill.recipes.cells import Cells, among, finish, publish
 from recdistill.recipes.derrd import pack, unpack
 from recdistill.recipes.published import SEQUENTIAL
 from recdistill.recipes.train import TrainSettings, fit
@@ -41,7 +38,6 @@ if TYPE_CHECKING:
 
 __all__ = ["SCENES", "Places", "Row", "Scene", "markdown", "measured", "reproduce", "values"]
 
-_WAIT = 10.0
 _DEPTH = 50
 """Ranks are kept down to here."""
 _METRICS = ("HR@5", "NDCG@5", "HR@10", "NDCG@10")
@@ -134,35 +130,25 @@ def reproduce(
         UnknownName: no such scene or row.
         DataError: the data is not there.
     """
+    among("table", tables, SCENES)
     for name in tables:
-        if name not in SCENES:
-            raise UnknownName("table", name, SCENES)
-        known = {row.name for row in SCENES[name].rows}
-        for wanted in only:
-            if wanted not in known:
-                raise UnknownName("row", wanted, known)
+        among("row", only, [row.name for row in SCENES[name].rows])
     work.mkdir(parents=True, exist_ok=True)
     places = Places(Cells(out / "cells"), work, watch)
     for name in tables:
         scene = SCENES[name]
         parts = split(read(data / scene.folder, echo=None), "given")
-        todo = [(row, seed) for seed in seeds for row in scene.rows if not only or row.name in only]
-        while todo:
-            left: list[tuple[Row, int]] = []
-            for row, seed in todo:
-                result = _cell(places, parts, scene, row, seed=seed)
-                if result is None:  # another process is at it
-                    left.append((row, seed))
-                    continue
-                figures = ", ".join(f"{key} {result['test'][key]:.4f}" for key in ("HR@10", "NDCG@10"))
-                say(f"{scene.name} {row.name} seed {seed}: test {figures}, {result['epochs']} epochs")
-            if left and len(left) == len(todo):
-                time.sleep(_WAIT)
-            todo = left
-    found = _collect(places.cells)
-    write_text(out.with_name(f"{out.name}.json"), json.dumps(found, indent=1) + "\n")
-    write_text(out.with_name(f"{out.name}.md"), markdown(found))
-    return found
+        finish(
+            [(row, seed) for seed in seeds for row in scene.rows if not only or row.name in only],
+            lambda at, parts=parts, scene=scene: _cell(places, parts, scene, at[0], seed=at[1]),
+            lambda at, result, name=name: say(f"{name} {at[0].name} seed {at[1]}: {_figures(result)}"),
+        )
+    return publish(out, _collect(places.cells), markdown)
+
+
+def _figures(result: dict[str, Any]) -> str:
+    figures = ", ".join(f"{key} {result['test'][key]:.4f}" for key in ("HR@10", "NDCG@10"))
+    return f"test {figures}, {result['epochs']} epochs"
 
 
 def _label(scene: Scene, row: Row, seed: int) -> str:

@@ -1,0 +1,137 @@
+"""The page of `recdistill reproduce adarec`: a table a scene, what the search was worth, cells that change places."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+__all__ = ["markdown"]
+
+_METRICS = ("HR@10", "NDCG@10", "NDCG@20")
+_SWAP = "cell of "
+
+
+def markdown(found: dict[str, Any]) -> str:
+    """The tables as a page."""
+    lines = [
+        "# AdaRec: searched students, their teachers, and what nobody searched",
+        "",
+        f"{found['protocol'][:1].upper()}{found['protocol'][1:]}; the teacher is NextItNet 256. Every student is "
+        "distilled by the same terms, those called alone excepted. Intervals: 95 % bootstrap over users and seeds. "
+        "Kept: share of the teacher's NDCG@10. Body: parameters without embeddings and output. Milliseconds: "
+        "onnxruntime, one thread, histories of 50, body and whole answer, for 1 history and for 256. This page and "
+        f"`adarec.json` are printed by `{found['command']}`.",
+        "",
+    ]
+    for name, scene in found["scenes"].items():
+        lines += [f"## {scene['title']}", ""]
+        if not any(row["seeds"] for row in scene["rows"].values()):
+            lines += [f"Not run yet (`--tables {name}`): missing.", ""]
+            continue
+        lines += [*_table(scene), "", *_worth(scene), ""]
+    return "\n".join([*lines, *_swaps(found["scenes"])])
+
+
+def _table(scene: dict[str, Any]) -> list[str]:
+    columns = "row", "seeds", "HR@10", "NDCG@10 (95 %)", "NDCG@20", "kept (95 %)", "parameters", "body"
+    lines = [f"| {' | '.join([*columns, 'body ms', 'answer ms'])} |", "|" + "---|" * (len(columns) + 2)]
+    random = {name: row for name, row in scene["rows"].items() if name.startswith("random ")}
+    for name, row in scene["rows"].items():
+        if name in random:
+            continue
+        if not row["seeds"]:
+            lines.append(f"| {name} | missing |" + " |" * len(columns))
+            continue
+        mean, (low, high) = row["mean"], row["interval"]["NDCG@10"]
+        kept = "{:.1f} % ({:.1f}-{:.1f})".format(*row["retention"]) if "retention" in row else ""
+        cells = [
+            name,
+            str(len(row["seeds"])),
+            f"{mean['HR@10']:.4f}",
+            f"**{mean['NDCG@10']:.4f}** ({low:.4f}-{high:.4f})",
+            f"{mean['NDCG@20']:.4f}",
+            kept,
+            f"{row['parameters']:,}",
+            f"{row['body']:,}",
+            *_ms(scene["ms"], name.removesuffix(" alone")),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return [*lines, _random(random, scene["ms"])]
+
+
+def _random(rows: dict[str, Any], times: dict[str, Any]) -> str:
+    """All random cells in one row."""
+    found = {name: row for name, row in rows.items() if row["seeds"]}
+    if not found:
+        return "| random cells | missing |" + " |" * 8
+    each = {metric: [row["mean"][metric] for row in found.values()] for metric in _METRICS}
+    mean = {metric: statistics.fmean(of) for metric, of in each.items()}
+    spread = statistics.stdev(each["NDCG@10"]) if len(each["NDCG@10"]) > 1 else 0.0
+    kept = statistics.fmean(row["retention"][0] for row in found.values() if "retention" in row)
+    sizes = [statistics.fmean(row[what] for row in found.values()) for what in ("parameters", "body")]
+    timed = [times[name] for name in found if name in times]
+    ms = {"random": _mean_of(timed)} if timed else {}
+    cells = [
+        f"random cells of its price, mean of {len(found)}",
+        str(max(len(row["seeds"]) for row in found.values())),
+        f"{mean['HR@10']:.4f}",
+        f"**{mean['NDCG@10']:.4f}** (spread {spread:.4f})",
+        f"{mean['NDCG@20']:.4f}",
+        f"{kept:.1f} %",
+        *(f"{size:,.0f}" for size in sizes),
+        *_ms(ms, "random"),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _mean_of(timed: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        size: {part: statistics.fmean(each[size][part] for each in timed) for part in parts}
+        for size, parts in timed[0].items()
+    }
+
+
+def _ms(times: dict[str, Any], name: str) -> list[str]:
+    if name not in times:
+        return ["", ""]
+    return [", ".join(f"{each[part]:.3g}" for each in times[name].values()) for part in ("body", "end to end")]
+
+
+def _worth(scene: dict[str, Any]) -> list[str]:
+    """What was found, and whether it is better than what was not searched."""
+    lines: list[str] = []
+    for seed, each in scene["searches"].items():
+        cells = "; ".join(", ".join(row) for row in each["operators"])
+        lines.append(f"- Seed {seed} found: {cells} ({each['cost']:.4g} {each['unit']}, {each['epochs']} epochs).")
+    for seed, each in scene["against random"].items():
+        lines.append(
+            f"- Seed {seed}: searched less the mean of {each['cells']} random cells {each['difference']:+.4f} NDCG@10 "
+            f"(p {each['p']:.3f}), their spread {each['spread']:.4f}; Kendall's tau of the supernet "
+            f"{each['kendall']:.2f}."
+        )
+    others = {row: each for row, each in scene["against others"].items() if not row.startswith(_SWAP)}
+    if others:
+        lines += ["", *_differences("searched less", others)]
+    return lines
+
+
+def _swaps(scenes: dict[str, Any]) -> list[str]:
+    """Each scene's own cell beside the cells of other scenes, trained the same way."""
+    swapped = {
+        f"{scene['title']}: own cell less the {row}": each
+        for scene in scenes.values()
+        for row, each in scene["against others"].items()
+        if row.startswith(_SWAP)
+    }
+    lines = ["## Cells that change places", ""]
+    if not swapped:
+        return [*lines, "Needs searched students of two scenes: missing.", ""]
+    return [*lines, *_differences("scene", swapped), ""]
+
+
+def _differences(title: str, rows: dict[str, Any]) -> list[str]:
+    lines = [f"| {title} | seeds | NDCG@10 (95 %) | p (Holm) |", "|---|---|---|---|"]
+    for row, each in rows.items():
+        mean, low, high = each["difference"]
+        lines.append(f"| {row} | {each['seeds']} | {mean:+.4f} ({low:+.4f} to {high:+.4f}) | {each['corrected']:.3g} |")
+    return lines
