@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -20,11 +19,10 @@ from hypothesis import strategies as st
 from recdistill.data.sources import read
 from recdistill.data.synthetic import planted
 from recdistill.errors import DataError, UsageError
-from recdistill.ledger import Events, Ledger, merging, segments
+from recdistill.ledger import Events, Ledger
 from recdistill.ledger.blocks import Block, Rule, cut
 from recdistill.ledger.events import chunks, gathered
 from recdistill.ledger.locks import held
-from recdistill.ledger.merging import FEW
 from recdistill.ledger.segments import Rows
 
 DAY = 86_400
@@ -110,6 +108,23 @@ def test_a_column_of_event_ids_is_found_in_a_file(tmp_path, suffix):
     key = gathered(path).key
     assert key[0] == key[1]
     assert len(set(gathered(table, columns={"event": "item"}).key.tolist())) == 2
+
+
+def test_a_column_of_kinds_names_no_event_and_two_columns_of_ids_have_to_be_told_apart():
+    kinds = frame(("a", "x", "view"), ("b", "y", "view"), names=("user", "item", "event"))
+    assert len(np.unique(gathered(kinds).key)) == 2
+    assert len(np.unique(gathered(kinds, columns={"event": "event"}).key)) == 1
+    both = frame(("a", "x", 1, 2), names=("user", "item", "event_id", "message_id"))
+    with pytest.raises(
+        DataError, match=r"2 columns could hold the event: 'event_id', 'message_id'.*--column event=event_id"
+    ):
+        gathered(both)
+    np.testing.assert_array_equal(
+        gathered(both, columns={"event": "message_id"}).key,
+        gathered(frame(("b", "y", 2), names=("user", "item", "event_id"))).key,
+    )
+    with pytest.raises(UsageError, match="names the event twice"):
+        gathered(both, columns={"event": "message_id", "event_id": "event_id"})
 
 
 def test_rows_without_an_event_id_among_rows_with_one_are_refused():
@@ -323,70 +338,6 @@ def test_compaction_merges_the_segments_of_a_block_and_changes_no_event(ledger):
     after = ledger.rows()
     assert after.key.tolist() == before.key.tolist()
     assert after.number.tolist() == before.number.tolist()
-
-
-def test_many_small_batches_become_few_segments_and_no_event_changes(tmp_path):
-    Ledger.create(tmp_path / "s", Rule(base=10_000, events=10_000)).close()
-    ledger = Ledger(tmp_path / "s", Rule(base=10_000, events=10_000))
-    most = 0
-    for n in range(150):
-        size = (1, 30, 3)[n % 3]  # of several classes, in turn
-        done = ledger.ingest(batch(*[("a", f"x{n}-{one}", n) for one in range(size)]), now=0.0)
-        assert done.new == size
-        most = max(most, ledger.counts()["segments"])
-    assert most <= 3 * FEW
-    assert ledger.counts()["segments"] == len(list((ledger.folder / "segments").iterdir()))
-    rows = ledger.rows()
-    assert rows.number.tolist() == list(range(1700))
-    assert rows.timestamp.tolist() == [n for n in range(150) for _ in range((1, 30, 3)[n % 3])]
-    assert len(ledger.rows(40, 100)) == 60
-    assert ledger.ingest(batch(("a", "x7-0", 7)), now=0.0).new == 0, "and what was merged still counts once"
-    ledger.close()
-
-
-def test_a_merge_that_was_killed_leaves_nothing_behind(ledger, monkeypatch):
-    class Cut(BaseException):
-        pass
-
-    def cut_off(*_):
-        raise Cut
-
-    ledger.close()
-    big = Ledger(ledger.folder.parent, Rule(base=1000, events=1000))
-    for n in range(FEW - 1):
-        big.ingest(batch(("a", f"x{n}", n)), now=0.0)
-
-    def fill(name):
-        for n in range(FEW + 1):
-            big.ingest(batch(("b", f"{name}{n}", n)), now=0.0)
-
-    for where in ("unlink", "rename"):
-        with monkeypatch.context() as patch:
-            if where == "unlink":  # the merge is through, the old files are there
-                patch.setattr(Path, "unlink", cut_off)
-            else:
-                patch.setattr(merging, "merged", cut_off)
-            with pytest.raises(Cut):
-                fill(where)
-        before = len(big.rows())
-        assert big.ingest(batch(("c", where, 1)), now=0.0).new == 1
-        assert len(big.rows()) == before + 1
-        assert big.counts()["segments"] == len(list((big.folder / "segments").iterdir()))
-    big.close()
-
-
-def test_a_reader_whose_segment_is_merged_away_reads_again(ledger, monkeypatch):
-    ledger.ingest(batch(("a", "x", 1)), now=0.0)
-    real, failed = segments.read, []
-
-    def read(path):
-        if not failed:
-            failed.append(path)
-            raise FileNotFoundError(path)
-        return real(path)
-
-    monkeypatch.setattr(segments, "read", read)
-    assert len(ledger.rows()) == 1
 
 
 def test_events_that_were_dropped_are_not_taken_in_again(ledger):

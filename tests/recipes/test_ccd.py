@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from recdistill.continual.settings import over, settings_of
 from recdistill.data.blocks import official
 from recdistill.errors import DataError, UnknownName
 from recdistill.evaluation.continual import continual
@@ -228,3 +229,22 @@ def test_gains_are_over_the_baselines_that_are_there_and_name_the_missing(data, 
     wanted = [h["ccd"][k] - max(h["fine-tune"][k], h["spmf"][k]) for k in (0, 1)] + [h["ccd"][2] - h["fine-tune"][2]]
     assert "| gain of the student* | " + " | ".join(f"{gain:+.4f}" for gain in wanted) + " |" in text
     assert "Missing: fine-tune: decay of touched rows (from D0 on), spmf (from D2 on), lwc-kd (from D0 on)" in text
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_every_scene_runs_with_its_student_and_its_teachers(data, tmp_path, monkeypatch, name):
+    """The published ones too: an epoch of each stage, on a small stream."""
+    scene, short = SCENES[name], {"epochs": 1, "batch": 128, "every": 1}
+    quick = {"training": short}
+    changes = {"base": short, "plain": short, "distil": {**quick, "near": 5}, "update": quick, "teach": quick}
+    settings = over(settings_of("default", scene.settings), changes).model_dump(mode="json")
+    small = dataclasses.replace(scene, folder="tiny", settings=settings)
+    monkeypatch.setattr(ccd, "SCENES", {name: small})
+    where = {**places(tmp_path, data), "tables": [name]}
+    row = reproduce(**where, seeds=[1], only=["ccd"], say=lambda _: None)["scenes"][name]["rows"]["ccd"]
+    assert (row["blocks"], row["of"]) == (3, 3)
+    assert all(0 <= value <= 1 for value in row["mean"]["recall@20 with base"][-1])
+    members = [each["name"] for each in settings["teachers"]]
+    stages = [path.name.rsplit("-", 1)[0] for path in (tmp_path / "a/work/stages").glob("*.safetensors")]
+    assert stages.count("teacher-base") == len(members) == {"gowalla-lightgcn": 7, "yelp-mf-small": 2}.get(name, 5)
+    assert (settings["student"]["name"] == "lightgcn") == name.endswith("lightgcn")
