@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from recdistill.clock import Clock
+from recdistill.continual import stages
 from recdistill.continual.ensemble import EnsembleRanker, lists_of
 from recdistill.continual.learning import Run
 from recdistill.continual.plain import base, popularity, together
 from recdistill.continual.proxies import remembered
 from recdistill.continual.settings import ModelSpec, over
-from recdistill.continual.stages import Sources, believed, distil, falling, update_student
+from recdistill.continual.stages import Sources, believed, distil, falling, replayed, update_student
 from recdistill.continual.teaching import update_teacher
 from recdistill.data.blocks import halves
 from recdistill.training import trainer
@@ -170,6 +171,56 @@ def test_replay_fades_with_the_epochs_or_not(settings):
     assert kept(Clock(99)) == 0.5
 
 
+def test_pairs_that_are_replayed_may_come_in_larger_steps(stream, settings, begun):
+    _, _, student = begun
+    before = stream[0].train.csr()
+
+    def passes(changes):
+        c = over(settings, {"update": {"replay": {"depth": 5, "stability": 2, **changes}}}).update.replay
+        vectors = remembered(student)
+        known = (stream[1].old_users, stream[1].old_items)
+        return replayed(
+            student.model(), [(vectors, 2)], c, known=known, distilled=None, train=before, before=None, size=7, seed=1
+        )
+
+    (small,), (large,) = passes({}), passes({"batch": 20})
+    n = 2 * stream[1].old_users
+    assert (len(small.batches), len(large.batches)) == (-(-n // 7), -(-n // 20))
+
+
+def test_what_settings_have_grown_by_is_not_told_where_it_is_not_set(settings):
+    """Results of before are found under what is told."""
+    told = settings.model_dump(mode="json")
+    for part, name in ((told, "depth"), (told["distil"], "most"), (told["update"]["replay"], "batch")):
+        assert name not in part
+    changes = {"depth": 50, "distil": {"most": 5}, "update": {"replay": {"batch": 9}}}
+    now = over(over(settings, changes), {"exponent": 0.1})
+    assert (now.depth, now.distil.most, now.update.replay.batch) == (50, 5, 9)
+    assert now.model_dump(mode="json")["depth"] == 50
+
+
+def test_some_lists_alone_may_be_learned(stream, settings, begun, monkeypatch):
+    _, lists, _ = begun
+    lists.items[3] = -1  # nobody lists anything for them
+    asked = {}
+    real = stages.EntityBatches
+
+    def batches(ids, *, side, **given):
+        asked[side] = ids
+        return real(ids, side=side, **given)
+
+    monkeypatch.setattr(stages, "EntityBatches", batches)
+    for most in (6, 1000, None):
+        c = over(settings, {"distil": {"passes": "epoch", "most": most}}).distil
+        distil(stream[0], spec("mf"), lists, c, run=Run(2))
+        if most is None:
+            assert [len(asked[side]) for side in ("user", "item")] == [stream[0].n_users, stream[0].n_items]
+        else:
+            assert len(asked["user"]) == len(np.unique(asked["user"])) == min(most, stream[0].n_users - 1)
+            assert 3 not in asked["user"]
+            assert len(asked["item"]) <= most
+
+
 def test_negatives_leave_what_is_believed_alone(stream, settings, begun):
     _, lists, student = begun
     block = stream[1]
@@ -181,6 +232,11 @@ def test_negatives_leave_what_is_believed_alone(stream, settings, begun):
     unmasked = believed(block.n_users, block.n_items, models=[student], k=3)
     assert unmasked.row(5).tolist() == sorted(student.ranker().top_k(np.array([5]), 3)[0].tolist())
     assert believed(3, 3, k=0, models=[student]) is None
+    few = np.array([1, 4, 7])
+    part = believed(block.n_users, block.n_items, lists=lists, models=[student], k=3, users=few)
+    whole = believed(block.n_users, block.n_items, lists=lists, models=[student], k=3)
+    assert np.flatnonzero(part.degrees).tolist() == few.tolist()
+    assert [part.row(u).tolist() for u in few] == [whole.row(u).tolist() for u in few]
 
 
 def test_full_batch_and_popularity(stream):

@@ -110,6 +110,23 @@ def test_a_column_of_event_ids_is_found_in_a_file(tmp_path, suffix):
     assert len(set(gathered(table, columns={"event": "item"}).key.tolist())) == 2
 
 
+def test_a_column_of_kinds_names_no_event_and_two_columns_of_ids_have_to_be_told_apart():
+    kinds = frame(("a", "x", "view"), ("b", "y", "view"), names=("user", "item", "event"))
+    assert len(np.unique(gathered(kinds).key)) == 2
+    assert len(np.unique(gathered(kinds, columns={"event": "event"}).key)) == 1
+    both = frame(("a", "x", 1, 2), names=("user", "item", "event_id", "message_id"))
+    with pytest.raises(
+        DataError, match=r"2 columns could hold the event: 'event_id', 'message_id'.*--column event=event_id"
+    ):
+        gathered(both)
+    np.testing.assert_array_equal(
+        gathered(both, columns={"event": "message_id"}).key,
+        gathered(frame(("b", "y", 2), names=("user", "item", "event_id"))).key,
+    )
+    with pytest.raises(UsageError, match="names the event twice"):
+        gathered(both, columns={"event": "message_id", "event_id": "event_id"})
+
+
 def test_rows_without_an_event_id_among_rows_with_one_are_refused():
     log = read(frame(("a", "x", 1), ("b", "y", 2)), echo=None)
     with pytest.raises(DataError, match="There are 1 event ids for 2 events"):

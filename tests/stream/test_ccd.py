@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import tomllib
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
-from recdistill.errors import SettingsError
 from recdistill.recipes.stream import settings_text
-from recdistill.stream.ccd import CCD, CCDStreamSettings
+from recdistill.stream import ccd as stream_ccd
 from recdistill.stream.stream import Stream
 from recdistill.training import trainer
 
@@ -85,9 +85,11 @@ def test_a_stream_cut_at_every_boundary_ends_in_the_same_bytes(begun, content):
     assert content(cut) == content(whole)
 
 
-def test_a_stage_cut_between_two_epochs_ends_in_the_same_bytes(begun, content, monkeypatch):
+@pytest.mark.parametrize("times", ["", ", times = 2"])
+def test_a_stage_cut_between_two_epochs_ends_in_the_same_bytes(begun, settings, content, monkeypatch, times):
     """Training is resumed from its checkpoint, with the pairs that were being replayed."""
-    whole, cut = begun("whole"), begun("cut")
+    text = text_of(settings, **{"{ depth = 20 } }\nteach": f"{{ depth = 20 }}{times} }}\nteach"})
+    whole, cut = begun("whole", text), begun("cut", text)
     with Stream(whole) as stream:
         stream.step(blocks=2)
     real, saves = trainer.checkpoint.save, []
@@ -178,10 +180,28 @@ def test_what_was_distilled_and_published_can_be_rolled_back_to(begun):
         assert stream.versions.open(older).manifest.citations[0].startswith("@inproceedings{lee2024ccd")
 
 
-def test_several_updates_inside_a_block_are_refused_because_a_stream_has_two_clocks():
-    settings = CCDStreamSettings.model_validate({"update": {"times": 3}})
-    with pytest.raises(SettingsError, match=r"update\.times must be 1 on a stream.*3.*teacher\.every"):
-        CCD(settings)
+def test_a_block_is_learned_in_several_updates_one_after_the_other_in_time(begun, settings, monkeypatch):
+    seen = []
+    real = stream_ccd.update_student
+
+    def update(block, before, student, sources, how, *, part, run, **given):
+        learned = real(block, before, student, sources, how, part=part, run=run, **given)
+        seen.append((student, part, learned.snapshot, run.name))
+        return learned
+
+    monkeypatch.setattr(stream_ccd, "update_student", update)
+    thrice = text_of(settings, **{"replay = { depth = 20 } }\nteach": "replay = { depth = 20 }, times = 3 }\nteach"})
+    with Stream(begun("s", thrice)) as stream:
+        stream.step(blocks=2)
+        student = stored(stream, 1, "student").arrays
+        block = stored(stream, 1, "collect").arrays
+    assert len(seen) == len({name for *_, name in seen}) == 3
+    times = [part.timestamp for _, part, *_ in seen]
+    assert all(early.max() <= late.min() for early, late in pairwise(times))
+    assert sorted(np.concatenate(times).tolist()) == sorted(block["train_timestamp"].tolist())
+    assert seen[1][0] is seen[0][2]
+    assert seen[2][0] is seen[1][2]
+    np.testing.assert_array_equal(student["weights/user"], seen[2][2].weights["user"])
 
 
 def test_the_template_of_another_method_brings_none_of_the_first_ones_keys():

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from recdistill.continual.replay import Vectors
 
-__all__ = ["EnsembleRanker", "Lists", "lists_of"]
+__all__ = ["EnsembleRanker", "Lists", "lists_of", "merge"]
 
 _SCORES = 1 << 21
 """Scores of one member at a time (8 MiB)."""
@@ -145,11 +145,11 @@ def lists_of(ranker: EnsembleRanker, train: Csr, k: int) -> Lists:
         scores[np.repeat(np.arange(len(rows)), mine.degrees), mine.indices] = -1
         items[at : at + size] = _best(scores, k)
         row, item = np.nonzero(scores > best[:, -1])  # a later user of an equal score comes later
-        _merge(best, who, item, rows[row], scores[row, item])
+        merge(best, who, item, rows[row], scores[row, item])
     return Lists(items, who)
 
 
-def _merge(
+def merge(
     best: NDArray[np.float32],
     who: NDArray[np.int32],
     item: NDArray[np.int64],

@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Memory", "Remembered", "SoftLabels", "memories", "ranks"]
 
-_SCORES = 1 << 21
-"""Scores of a reference at a time (8 MiB)."""
+_SCORES = 1 << 19
+"""Scores of a reference at a time (2 MiB)."""
 
 Vectors = tuple["NDArray[np.float32]", "NDArray[np.float32]"]
 """(U, d) and (I, d) whose inner products are scores."""
@@ -123,17 +123,34 @@ def ranks(
     user, item = reference
     out = np.zeros(items.shape, np.int64)
     size = max(1, _SCORES // max(len(item), 1))
+    room = (np.empty((size, len(item)), np.float32), np.empty((size, len(item)), np.bool_))  # fresh ones cost as much
     for at in range(0, len(users), size):
         some, asked = users[at : at + size], items[at : at + size]
-        scores = user[some] @ item.T  # (c, I)
+        scores = np.matmul(user[some], item.T, out=room[0][: len(some)])  # (c, I)
         mine = np.take_along_axis(scores, np.maximum(asked, 0), 1)  # (c, A)
         if without is not None:
             rows = without.select(some)
             scores[np.repeat(np.arange(len(some)), rows.degrees), rows.indices] = -np.inf
-        scores.sort(axis=1)
-        place = torch.searchsorted(torch.from_numpy(scores), torch.from_numpy(mine), right=True).numpy()
-        out[at : at + size] = np.where(asked >= 0, len(item) - place, 0)
+        out[at : at + size] = _above(scores, mine, asked >= 0, room[1][: len(some)])
     return out
+
+
+def _above(
+    scores: NDArray[np.float32], mine: NDArray[np.float32], asked: NDArray[np.bool_], over: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """(c, I), (c, A), (c, A), room of (c, I) -> (c, A) how many of a row's scores are greater than each asked one.
+
+    Only what beats a row's least asked score is sorted: a model seldom ranks low what a source ranks high.
+    """
+    low = np.where(asked, mine, np.inf).min(1, initial=np.inf).astype(np.float32)
+    np.greater(scores, low[:, None], out=over)
+    count = np.count_nonzero(over, axis=1)
+    most = int(count.max(initial=0))
+    table = np.full((len(scores), most), -np.inf, np.float32)
+    table[np.arange(most) < count[:, None]] = scores[over]
+    table.sort(axis=1)
+    place = torch.searchsorted(torch.from_numpy(table), torch.from_numpy(mine), right=True).numpy()
+    return np.where(asked, most - place, 0)
 
 
 def _estimated(

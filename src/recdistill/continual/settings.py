@@ -1,14 +1,15 @@
-"""Everything that can be set of continual collaborative distillation, and two presets.
+"""Everything that can be set of continual collaborative distillation, and presets.
 
 "default" does what the paper's figure and its code's comments promise; "compat" does what the official code does
-(Gyu-Seok0/CCD_KDD24 at 47a00b1, or its first commit 906159c where the newest is broken).
+(Gyu-Seok0/CCD_KDD24 at 47a00b1, or its first commit 906159c where the newest is broken); "quick" updates the student
+with five times the learning rate in ten epochs, and replays in few large steps.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from recdistill.errors import UnknownName
 from recdistill.settings import Settings, parse
@@ -33,6 +34,17 @@ __all__ = [
     "over",
     "settings_of",
 ]
+
+
+class _Grown(Settings):
+    """Settings that have grown: results are kept under their words, so what came later is told only where it is set."""
+
+    later: ClassVar[tuple[str, ...]] = ()
+
+    @model_serializer(mode="wrap")
+    def _told(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        out: dict[str, Any] = whole(self)
+        return {name: value for name, value in out.items() if value is not None or name not in self.later}
 
 
 class ModelSpec(Settings):
@@ -87,8 +99,10 @@ class Initial(Settings):
     """Where there is no neighbour: leave that half out, or count it as zero and halve all the same (official)."""
 
 
-class Replay(Settings):
+class Replay(_Grown):
     """What is drawn from others' memory, and how it is learned."""
+
+    later: ClassVar[tuple[str, ...]] = ("batch",)
 
     depth: int = Field(default=100, ge=1)
     """A: candidates are the first so many of a source's list."""
@@ -112,6 +126,9 @@ class Replay(Settings):
     """The weight falls as `exp(-epoch / period)`; None keeps it."""
     redraw: int = Field(default=5, ge=1)
     """Epochs between draws."""
+    batch: int | None = Field(default=None, ge=1)
+    """Pairs a step; None = as many as a step has interactions (official code). Few large steps cost less, and move
+    people who are silent in the block less often."""
     among: int | None = Field(default=None, ge=1)
     """Ranks in the reference are counted among so many items, drawn anew each time, and scaled up; None counts all. At
     1024 and eps 1e-4 weights are off by 2 % on Yelp, 6 % on Gowalla, for a tenth of the time."""
@@ -145,8 +162,10 @@ class Contrast(Settings):
     """Of the term that sharpens them."""
 
 
-class Distil(Settings):
+class Distil(_Grown):
     """Stage 1: a student from the ensemble."""
+
+    later: ClassVar[tuple[str, ...]] = ("most",)
 
     training: Training = Training(lr=5e-3, batch=1024, decay="all")
     """How; everybody is in a softmax, so there are no rows that a step does not touch."""
@@ -164,6 +183,9 @@ class Distil(Settings):
     """From random vectors, or from the updated student."""
     passes: Literal["batch", "epoch"] = "batch"
     """The users' term beside every batch's users (official code), or in a pass of its own, each user once an epoch."""
+    most: int | None = Field(default=None, ge=1)
+    """Users, and items, whose lists are learned in passes of their own: so many, chosen once a stage, of those who have
+    a list; None = all (official code). Each is asked about everybody of the other side."""
     avoid: int = Field(default=40, ge=0)
     """Negatives avoid so many of the best items of the ensemble, of both proxies and of the updated student."""
 
@@ -227,8 +249,10 @@ class Reservoir(Settings):
 _BASE = Training(batch=512, negatives=2, every=1, patience=10)
 
 
-class CCDSettings(Settings):
+class CCDSettings(_Grown):
     """Continual collaborative distillation."""
+
+    later: ClassVar[tuple[str, ...]] = ("depth",)
 
     student: ModelSpec = ModelSpec()
     """What is served."""
@@ -240,6 +264,9 @@ class CCDSettings(Settings):
     """Of a model that is trained from scratch without a teacher: a baseline's base block, full-batch."""
     exponent: float = Field(default=0.05, ge=0)
     """An item at rank r of a member's list counts `r ** -exponent` in the ensemble."""
+    depth: int | None = Field(default=None, ge=1)
+    """How deep members' lists are read; what is below counts as the next rank. None reads all (official code), which
+    sorts every item for every user; a large catalogue needs a few hundred."""
     distil: Distil = Distil()
     """Stage 1."""
     update: Update = Update()
@@ -275,8 +302,15 @@ PRESETS: dict[str, dict[str, Any]] = {
         },
         "proxies": {"mode": "weights"},
     },
+    "quick": {
+        "update": {
+            "training": {"lr": 5e-3, "epochs": 10, "batch": 1024},
+            "replay": {"batch": 32_768, "among": 1024, "depth": 50, "redraw": 10},
+        }
+    },
 }
-"""Over the defaults. What else the official code does and is not offered, because it is a fault: docs/ccd.md."""
+"""Over the defaults; "quick" is a student update of few epochs (docs/benchmarks.md). What else the official code does
+and is not offered, because it is a fault: docs/ccd.md."""
 
 
 def _tuned(

@@ -96,7 +96,8 @@ def distil(
     if settings.weight and settings.passes == "batch":
         passes = [beside(base, settings.training, {"user_lists": (settings.weight, by_users)})]
     elif settings.weight:
-        everybody = EntityBatches(np.arange(block.n_users), size=settings.training.batch, side="user", seed=run.seed)
+        asked = _listed(lists.items, settings.most, seed=run.seed)
+        everybody = EntityBatches(asked, size=settings.training.batch, side="user", seed=run.seed)
         passes.append(Pass("users", everybody, Objective(user_lists=(settings.weight, by_users)), interleave="epoch"))
     if settings.item_weight:
         of_items = ExactRanking(
@@ -105,7 +106,8 @@ def distil(
             side="item",
             layer=layer,
         )
-        everything = EntityBatches(np.arange(block.n_items), size=settings.item_batch, side="item", seed=run.seed)
+        asked = _listed(lists.users, settings.most, seed=run.seed)
+        everything = EntityBatches(asked, size=settings.item_batch, side="item", seed=run.seed)
         passes.append(
             Pass("items", everything, Objective(item_lists=(settings.item_weight, of_items)), interleave="epoch")
         )
@@ -165,6 +167,7 @@ def believed(
     models: Sequence[Snapshot] = (),
     k: int,
     without: Csr | None = None,
+    users: NDArray[np.int64] | None = None,
 ) -> Csr | None:
     """U x I: the best k items of each user in the opinion of an ensemble and of models; None where nobody says.
 
@@ -175,15 +178,17 @@ def believed(
         models: any snapshots.
         k: how many of each.
         without: training items, which are not listed; None lists them too (official code in stage 2).
+        users: whose opinions matter, ascending rows; None = everybody's. Negatives are drawn for those who learn alone.
     """
     out: Csr | None = None
     if k and lists is not None:
-        out = _listing(lists.items[:, :k], n_items, n_users)
+        rows = np.arange(len(lists.items)) if users is None else users[users < len(lists.items)]
+        out = _listing(lists.items[rows, :k], n_items, n_users, rows)
     for each in models if k else ():
         user, item = _asked(each)
-        rows = np.arange(len(user), dtype=np.int64)
+        rows = np.arange(len(user), dtype=np.int64) if users is None else users[users < len(user)]
         left = None if without is None else cut(without, len(user), len(item))
-        one = _listing(VectorRanker(user, item).top_k(rows, min(k, len(item)), left), n_items, n_users)
+        one = _listing(VectorRanker(user, item).top_k(rows, min(k, len(item)), left), n_items, n_users, rows)
         out = one if out is None else out.union(one)
     return out
 
@@ -210,7 +215,7 @@ def replayed(
         distilled: the reference "distilled".
         train: U x I of the block.
         before: training pairs of the block before.
-        size: pairs a step.
+        size: pairs a step, where the settings do not say.
         seed: of the draws.
     """
     if not settings.weight:
@@ -218,7 +223,7 @@ def replayed(
     pairs = remembering(model, asked, settings, known=known, distilled=distilled, train=train, before=before, seed=seed)
     if pairs is None:
         return []
-    batches = PairBatches(pairs, size=size, seed=seed)
+    batches = PairBatches(pairs, size=settings.batch or size, seed=seed)
     weight = (falling(settings), pairs.term)
     return [Pass("replay", batches, Objective(replay=weight), interleave="epoch")]
 
@@ -288,6 +293,15 @@ def _asked(snapshot: Snapshot) -> Vectors:
     return arrays["user"], arrays["item"]
 
 
+def _listed(lists: NDArray[np.int32], most: int | None, *, seed: int) -> NDArray[np.int64]:
+    """(m,) whose lists are learned: all rows, or at most so many of those that are not empty."""
+    if most is None:
+        return np.arange(len(lists), dtype=np.int64)
+    there = np.flatnonzero((lists >= 0).any(1)).astype(np.int64)
+    chance = rng.permutation(rng.key(seed, "listed"), len(there))
+    return np.sort(there[chance[:most]])
+
+
 def _near(lists: NDArray[np.int32], k: int) -> torch.Tensor:
     return torch.from_numpy(lists[:, :k].astype(np.int64))
 
@@ -298,9 +312,11 @@ def _nowhere(train: Csr, lists: Lists, avoid: Csr | None) -> Taken:
     return Taken.of(out if avoid is None else out.union(avoid), torch.device("cpu"))
 
 
-def _listing(lists: NDArray[np.integer], n_columns: int, n_rows: int | None = None) -> Csr:
-    """(R, K) lists, -1 = none -> R x C."""
-    row = np.repeat(np.arange(len(lists)), lists.shape[1])
+def _listing(
+    lists: NDArray[np.integer], n_columns: int, n_rows: int | None = None, rows: NDArray[np.int64] | None = None
+) -> Csr:
+    """(R, K) lists, -1 = none, of `rows` or of the first R -> n_rows x C."""
+    row = np.repeat(np.arange(len(lists)) if rows is None else rows, lists.shape[1])
     flat = lists.ravel()
     there = flat >= 0
     return Csr.from_pairs(row[there], flat[there], len(lists) if n_rows is None else n_rows, n_columns)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from recdistill.data.formats.roles import canonical
+from recdistill.data.formats.roles import event_column
 from recdistill.data.formats.text import first_lines, kind_of
 from recdistill.data.sources import read
 from recdistill.errors import DataError, problem
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Events", "chunks", "gathered"]
 
-_EVENT = ("event", "event_id", "event_uuid", "message_id")
 _NO_TIME = np.int64(np.iinfo(np.int64).min)
 
 
@@ -98,7 +97,7 @@ def gathered(
     repeats: bool = True,
     echo: Callable[[str], object] | None = None,
 ) -> Events:
-    """Read a batch from anything `data.sources.read` takes; a column `event_id` names the events.
+    """Read a batch from anything `data.sources.read` takes; a column `event_id` names the events (`roles.EVENT`).
 
     Args:
         source: a path, a frame or a matrix.
@@ -108,10 +107,10 @@ def gathered(
         echo: told what was inferred.
 
     Raises:
-        BadRows, DataError, UsageError: as in `read`; some events have an id and others none.
+        BadRows, DataError, UsageError: as in `read`; some events have an id and others none, or two columns could
+            name them.
     """
-    said = dict(columns or {})
-    event = next((said.pop(role) for role in list(said) if canonical(role) in _names()), None) or _event_column(source)
+    event, said = event_column(_columns(source), columns or {}, _called(source))
     log = read(source, columns=said, on_bad_rows=on_bad_rows, echo=echo)
     if event is None:
         return Events.of(log, repeats=repeats)
@@ -180,16 +179,8 @@ def _gather(waiting: Queue[str | None], size: int, seconds: float) -> tuple[list
     return block, True
 
 
-def _names() -> set[str]:
-    return {canonical(name) for name in _EVENT}
-
-
-def _event_column(source: object) -> str | None:
-    """The column of event ids that a source has by name."""
-    for name in _columns(source):
-        if canonical(name) in _names():
-            return name
-    return None
+def _called(source: object) -> str:
+    return str(source) if isinstance(source, str | Path) else type(source).__name__
 
 
 def _columns(source: object) -> list[str]:

@@ -3,6 +3,7 @@
     <stream>/ledger/index.sqlite    ids, event keys, segments, blocks, finished stages
     <stream>/ledger/segments/       Parquet files of events: rows of users and items, no ids
     <stream>/ledger/spool/          what arrives by a pipe, until it is read
+    <stream>/ledger/unfinished      while segments change; left by a process that was killed
 
 Events of a batch are appended by time, ties in the order of the source; an event that comes later than the end of its
 block stands in the block that is open when it arrives. External ids are text: 12 and "12" are one id, "007" another.
@@ -13,6 +14,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, cast
 
@@ -20,13 +22,14 @@ import numpy as np
 
 from recdistill.errors import UsageError, problem
 from recdistill.ids import text_keys
-from recdistill.ledger import keys, segments
+from recdistill.ledger import keys, merging, segments
 from recdistill.ledger.blocks import Block, Rule, cut
 from recdistill.ledger.index import Index
 from recdistill.ledger.locks import held
 from recdistill.ledger.segments import Rows
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["Block", "Ingested", "Ledger"]
 
 _WAIT = 600.0  # seconds for another ingest to finish
+_AGAIN = 10  # times that events are looked for whose files are merged meanwhile
 _BLOCK = "number, first, last, users, items, low, high, late, opened, closed, why"
 
 
@@ -107,10 +111,16 @@ class Ledger:
             now: Unix seconds of its arrival; None reads the clock.
         """
         now = time.time() if now is None else now
-        with self.writing():
-            self.tidy()
+        with self.writing(), self._tidied():
             with self.index.change():
-                return self._ingested(events, now)
+                done = self._ingested(events, now)
+            found = merging.due(self.index, self.open_block(now).first)
+            if found:
+                with self.index.change():
+                    gone = merging.merged(self.index, self.folder / "segments", found)
+                for name in gone:
+                    (self.folder / "segments" / name).unlink()
+            return done
 
     def close_open(self, *, now: float | None = None, asked: bool = False) -> Block | None:
         """Close the open block if it is old enough by the clock, or if it is asked; the block, or None.
@@ -230,9 +240,16 @@ class Ledger:
     def rows(self, first: int = 0, last: int | None = None) -> Rows:
         """The events numbered `first` up to, not including, `last`; those that are kept."""
         last = 1 << 62 if last is None else last
-        names = self.index.rows("SELECT name FROM segment WHERE first < ? AND last > ? ORDER BY first", last, first)
-        parts = [segments.read(self.folder / "segments" / name).within(first, last) for (name,) in names]
-        return Rows.joined(parts)
+        for left in reversed(range(_AGAIN)):
+            names = self.index.rows("SELECT name FROM segment WHERE first < ? AND last > ? ORDER BY first", last, first)
+            try:
+                parts = [segments.read(self.folder / "segments" / name).within(first, last) for (name,) in names]
+            except FileNotFoundError:  # an ingest has merged it meanwhile
+                if not left:
+                    raise
+                continue
+            return Rows.joined(parts)
+        raise AssertionError
 
     def size(self, table: str) -> int:
         """How many rows users or items have, the forgotten included."""
@@ -288,6 +305,20 @@ class Ledger:
         for file in (self.folder / "segments").iterdir():
             if file.name not in recorded:
                 file.unlink()
+        self._tidy_spool()
+
+    @contextmanager
+    def _tidied(self) -> Generator[None]:
+        """A mark stands while segments change; whoever finds it tidies first, so that others need not list files."""
+        self._tidy_spool()
+        mark = self.folder / "unfinished"
+        if mark.exists():
+            self.tidy()
+        mark.touch()
+        yield
+        mark.unlink()
+
+    def _tidy_spool(self) -> None:
         for spool in (self.folder / "spool").glob("*"):
             if not _alive(spool.name):
                 shutil.rmtree(spool, ignore_errors=True)

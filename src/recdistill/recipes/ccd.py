@@ -106,6 +106,7 @@ def _about(scene: Scene, row: Row, seed: int, blocks: int = 6) -> dict[str, Any]
         "taught": row.taught,
         "settings": settings,
         "seed": seed,
+        **({"without": list(row.without)} if row.without else {}),
     }
 
 
@@ -128,7 +129,8 @@ def _cell(
             return done
         began = time.perf_counter()
         fixed = {k: _settings(scene, row, k) for k in range(len(stream))}
-        line = Lineage(stream, row.how, fixed.__getitem__, seed=seed, keep=keep, taught=row.taught)
+        how = (row.how, fixed.__getitem__)
+        line = Lineage(stream, *how, seed=seed, keep=keep, taught=row.taught, without=row.without)
         told = partial(cells.put, _so_far(label), about)
         result: dict[str, Any] = {"about": about, **measured(stream, line.after, told=told)}
         result["seconds"] = round(time.perf_counter() - began, 1)

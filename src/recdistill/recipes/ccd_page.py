@@ -10,6 +10,9 @@ from recdistill.recipes.ccd_published import CCD_FLOOR, CCD_GAINS
 
 __all__ = ["markdown"]
 
+_CONTINUAL = ("fine-tune", "fine-tune: decay of touched rows", "spmf", "lwc-kd", "lwc-kd with piw", "replay alone")
+"""Over the best of which CCD's student gains; popularity and full-batch are no continual baselines."""
+
 
 def markdown(found: dict[str, Any]) -> str:
     """The tables as a page."""
@@ -68,17 +71,30 @@ def _curves(scene: dict[str, Any]) -> list[str]:
     for name, row in rows.items():
         curve = [f"{h:.4f}" for *_, h in row["mean"]["recall@20 with base"]]
         lines.append(f"| {name} | " + " | ".join(curve + [""] * (size - len(curve))) + " |")
-    continual = ("fine-tune", "fine-tune: decay of touched rows", "spmf", "lwc-kd", "lwc-kd with piw", "replay alone")
-    own = [name for name in continual if name in rows]
-    for who, ours, rivals in (("student", "ccd", own), ("teacher", "teachers", ["teachers on their own"])):
-        there = [name for name in rivals if name in rows]
-        if ours not in rows or not there:
+    notes: list[str] = []
+    for who, ours, rivals in (("student", "ccd", _CONTINUAL), ("teacher", "teachers", ("teachers on their own",))):
+        if ours not in rows:
             continue
-        curves = {name: [h for *_, h in rows[name]["mean"]["recall@20 with base"]] for name in (ours, *there)}
-        known = [k for k in range(size) if all(k < len(curve) for curve in curves.values())]
-        gains = [f"{curves[ours][k] - max(curves[name][k] for name in there):+.4f}" for k in known]
-        lines.append(f"| gain of the {who} | " + " | ".join(gains + [""] * (size - len(gains))) + " |")
+        curves = {
+            name: [h for *_, h in rows[name]["mean"]["recall@20 with base"]] for name in (ours, *rivals) if name in rows
+        }
+        gains: list[str] = []
+        missing: dict[str, int] = {}
+        for k in range(size):
+            there = [curves[name][k] for name in rivals if k < len(curves.get(name, ()))]
+            known = k < len(curves[ours]) and there
+            gains.append(f"{curves[ours][k] - max(there):+.4f}" if known else "")
+            for name in rivals if known else ():
+                if k >= len(curves.get(name, ())):
+                    missing.setdefault(name, k)
+        if not any(gains):
+            continue
+        partly = "*" if missing else ""
+        lines.append(f"| gain of the {who}{partly} | " + " | ".join(gains) + " |")
         published = CCD_GAINS.get(scene["published"], {}).get(who)
         if published is not None:
             lines.append(f"| published gain of the {who} | | " + " | ".join(f"{g:+.4f}" for g in published) + " |")
-    return lines
+        if missing:
+            absent = ", ".join(f"{name} (from D{missing[name]} on)" for name in rivals if name in missing)
+            notes += ["", f"\\* The {who}'s gain is over the best of the baselines that are there. Missing: {absent}."]
+    return lines + notes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["MAIN", "ROWS", "SCENES", "Row", "Scene"]
+__all__ = ["ABLATIONS", "MAIN", "ROWS", "SCENES", "Row", "Scene"]
 
 _CALIBRATION: dict[str, Any] = {"decay": "all"}
 
@@ -22,6 +22,8 @@ class Row:
     """Whether teachers learn from the student's side."""
     tuned: bool = False
     """With the official scripts' settings of every block."""
+    without: tuple[str, ...] = ()
+    """Parts that no setting takes out, of `lineage.PARTS`."""
     student: bool = True
     """False of rows about teachers."""
 
@@ -40,7 +42,9 @@ class Scene:
 
 
 def _rows() -> tuple[Row, ...]:
-    no_replay = {"stability": 0, "plasticity": 0}
+    nothing: dict[str, Any] = {"hops": "none"}
+    no_slow, no_recent = ({"replay": {name: 0}} for name in ("stability", "plasticity"))
+    no_replay: dict[str, Any] = {"replay": {"stability": 0, "plasticity": 0}}
     official_training = {"update": {"training": _CALIBRATION}, "plain": _CALIBRATION}
     return (
         Row("popularity so far", "popularity"),
@@ -57,13 +61,18 @@ def _rows() -> tuple[Row, ...]:
         Row("ccd", "ccd"),
         Row("ccd: settings of each block", "ccd", tuned=True),
         Row("ccd as the official code", "ccd", {"preset": "compat"}),
-        Row("ccd: random newcomers", "ccd", {"update": {"initial": {"hops": "none"}}}),
+        Row("ccd: quick updates", "ccd", {"preset": "quick"}),
+        Row("ccd: no distilled start", "ccd", without=("distilled start",)),
+        Row("ccd: no entity init", "ccd", {"update": {"initial": nothing}, "teach": {"initial": nothing}}),
+        Row("ccd: no stability proxy", "ccd", {"update": no_slow, "teach": no_slow}),
+        Row("ccd: no plasticity proxy", "ccd", {"update": no_recent, "teach": no_recent}),
+        Row("ccd: no replay", "ccd", {"update": no_replay}),
+        Row("ccd: no teacher update", "ccd", without=("teacher update",)),
+        Row("ccd: no student knowledge", "ccd", taught=False),
+        Row(
+            "ccd: no annealing", "ccd", {"update": {"replay": {"period": None}}, "teach": {"replay": {"period": None}}}
+        ),
         Row("ccd: one hop", "ccd", {"update": {"initial": {"hops": "one"}}}),
-        Row("ccd without replay", "ccd", {"update": {"replay": no_replay}}),
-        Row("ccd: slow proxy alone", "ccd", {"update": {"replay": {"plasticity": 0}}}),
-        Row("ccd: recent proxy alone", "ccd", {"update": {"replay": {"stability": 0}}}),
-        Row("ccd: teachers on their own", "ccd", taught=False),
-        Row("ccd without annealing", "ccd", {"update": {"replay": {"period": None}}}),
         Row("ccd: warm start", "ccd", {"distil": {"start": "warm"}}),
         Row("ccd: proxies of weights", "ccd", {"proxies": {"mode": "weights"}}),
         Row("ccd: proxies aligned", "ccd", {"proxies": {"mode": "aligned"}}),
@@ -79,6 +88,8 @@ def _rows() -> tuple[Row, ...]:
 
 
 ROWS: dict[str, Row] = {row.name: row for row in _rows()}
+ABLATIONS = tuple(name for name in ROWS if name.startswith("ccd: no "))
+"""CCD without each of its parts."""
 MAIN = ("fine-tune", "full-batch", "popularity so far", "spmf", "lwc-kd", "lwc-kd with piw", "replay alone", "ccd")
 """Computed where no row is named."""
 

@@ -20,8 +20,9 @@ from recdistill.continual.ensemble import EnsembleRanker, Lists, lists_of
 from recdistill.continual.learning import Run
 from recdistill.continual.reservoir import kept, update_spmf
 from recdistill.continual.settings import Initial
+from recdistill.continual.shallow import shallow_lists
 from recdistill.continual.snapshot import Snapshot
-from recdistill.continual.stages import Sources, believed, distil, update_student
+from recdistill.continual.stages import Sources, begun, believed, distil, update_student
 from recdistill.continual.teaching import update_teacher
 from recdistill.data.blocks import halves
 from recdistill.recipes.cells import Cells, digest
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from recdistill.evaluation.ranking import Ranker
     from recdistill.training.watch import Watch
 
-__all__ = ["HOWS", "Kept", "Lineage"]
+__all__ = ["HOWS", "PARTS", "Kept", "Lineage"]
 
 _VERSION = 1
 """Of the stages' code: kept outputs of another one are made again."""
@@ -55,6 +56,9 @@ HOWS = (
     "teacher",
 )
 """What a row of a table can be."""
+
+PARTS = ("distilled start", "teacher update")
+"""What "ccd" can leave out: each update then begins from the one before, or teachers only grow."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,6 +125,7 @@ class Lineage:
         seed: int,
         keep: Kept,
         taught: bool = True,
+        without: Sequence[str] = (),
     ) -> None:
         """Say what is run.
 
@@ -131,13 +136,15 @@ class Lineage:
             seed: of the student's side. The base teachers' seeds are their places, whatever this is.
             keep: where outputs are kept.
             taught: whether teachers learn from the student's side.
+            without: some of `PARTS`.
         """
         self._stream, self._how, self._settings = stream, how, settings
-        self._seed, self._keep, self._taught = seed, keep, taught
+        self._seed, self._keep, self._taught, self._without = seed, keep, taught, tuple(without)
         self._csr = [block.train.csr() for block in stream]
         self._blocks = [_digest(block) for block in stream]
         self._digests: dict[int, str] = {}
         self._proxies: dict[tuple[str, int], Snapshot] = {}
+        self._frozen: dict[tuple[int, int], Snapshot] = {}
 
     def after(self, k: int) -> Ranker:
         """What answers after block k was learned."""
@@ -175,7 +182,12 @@ class Lineage:
         """What T_k hands on: lists over block k."""
         c = self._settings(k)
         about = {"exponent": c.exponent, "k": c.distil.near, **self._about(k, *self.members(k))}
-        return self._keep.lists("lists", about, lambda: lists_of(self._ensemble(k), self._csr[k], c.distil.near))
+        if c.depth is None:
+            return self._keep.lists("lists", about, lambda: lists_of(self._ensemble(k), self._csr[k], c.distil.near))
+        depth, exponent = c.depth, c.exponent
+        found = [each for each in map(proxies.remembered, self.members(k)) if each is not None]
+        how = partial(shallow_lists, found, self._csr[k], c.distil.near, depth=depth, exponent=exponent)
+        return self._keep.lists("lists", {**about, "depth": depth}, how)
 
     def distilled(self, k: int) -> Snapshot:
         """S^D_k, on block k - 1."""
@@ -213,7 +225,8 @@ class Lineage:
 
     def updated(self, k: int) -> Snapshot:
         """S_k."""
-        return self._replayed(k, self.distilled(k), self.lists(k - 1))
+        start = self.updated(k - 1) if "distilled start" in self._without and k > 1 else self.distilled(k)
+        return self._replayed(k, start, self.lists(k - 1))
 
     def _member(self, m: int, k: int) -> Snapshot:
         c = self._settings(k)
@@ -224,9 +237,14 @@ class Lineage:
                 "teacher-base", about, m, lambda run: plain.base(self._stream[0], spec, c.base, run=run)
             )
         before = self._member(m, k - 1)
+        if "teacher update" in self._without:
+            if (m, k) not in self._frozen:
+                run = Run(rng.key(m, "frozen"))
+                self._frozen[m, k] = begun(self._stream[k], self._csr[k], before, c.teach.initial, run)
+            return self._frozen[m, k]
         sources, lists = Sources(), self.lists(k - 1)
         if self._taught:
-            plasticity = self.proxy("plasticity", k) if k > 1 else None
+            plasticity = self.proxy("plasticity", k) if k > 1 or not c.teach.replay.stability else None
             sources = Sources(self.proxy("stability", k), plasticity, self.updated(k))
         about = {
             "settings": c.teach.model_dump(mode="json"),
@@ -238,7 +256,14 @@ class Lineage:
         def make(run: Run) -> Learned:
             block = self._stream[k]
             size = (block.n_users, block.n_items)
-            avoid = believed(*size, lists=lists, models=sources.all(), k=c.teach.avoid, without=self._csr[k])
+            avoid = believed(
+                *size,
+                lists=lists,
+                models=sources.all(),
+                k=c.teach.avoid,
+                without=self._csr[k],
+                users=np.flatnonzero(self._csr[k].degrees),
+            )
             return update_teacher(block, self._csr[k - 1], before, sources, c.teach, avoid=avoid, run=run)
 
         return self._keep.snapshot("teacher", about, m, make)
@@ -250,7 +275,7 @@ class Lineage:
     def _replayed(self, k: int, start: Snapshot, lists: Lists | None) -> Snapshot:
         """A student on block k, in one update or in several, replaying what the proxies remember."""
         c = self._settings(k).update
-        plasticity = self.proxy("plasticity", k) if k > 1 else None
+        plasticity = self.proxy("plasticity", k) if k > 1 or not c.replay.stability else None
         sources = Sources(self.proxy("stability", k), plasticity, start)
         block, now = self._stream[k], start
         parts = halves(block, c.times, seed=self._seed)
@@ -272,6 +297,7 @@ class Lineage:
                     models=opinions,
                     k=c.avoid,
                     without=self._csr[k] if c.replay.masks == "alike" else None,
+                    users=np.flatnonzero(self._csr[k].degrees),
                 )
                 one = part if len(parts) > 1 else None
                 return update_student(block, self._csr[k - 1], now, sources, c, avoid=avoid, part=one, run=run)
@@ -324,7 +350,7 @@ class Lineage:
         return {"spec": spec.model_dump(mode="json")}
 
     def _name(self, snapshot: Snapshot) -> str:
-        if id(snapshot) not in self._digests:  # `keep` and `_proxies` hold them, so an id stays whose it is
+        if id(snapshot) not in self._digests:  # all are held somewhere, so an id stays whose it is
             self._digests[id(snapshot)] = snapshot.digest
         return self._digests[id(snapshot)]
 

@@ -17,13 +17,13 @@ from recdistill.continual.ensemble import EnsembleRanker, Lists, lists_of
 from recdistill.continual.learning import Run
 from recdistill.continual.proxies import averaged, remembered
 from recdistill.continual.settings import CCDSettings, ModelSpec
+from recdistill.continual.shallow import shallow_lists
 from recdistill.continual.snapshot import Snapshot
 from recdistill.continual.stages import Sources, believed, cut, distil, update_student
 from recdistill.continual.teaching import update_teacher
-from recdistill.data.blocks import Block
+from recdistill.data.blocks import Block, halves
 from recdistill.data.csr import Csr
 from recdistill.data.interactions import HeldOut
-from recdistill.errors import SettingsError, problem
 from recdistill.ledger.objects import Personal
 from recdistill.methods.base import Paper
 from recdistill.stream.collect import joined
@@ -62,17 +62,12 @@ class CCD:
     """The stages.
 
     Args:
-        settings: of the method.
-
-    Raises:
-        SettingsError: `update.times` is not 1; on a stream the two clocks are blocks and `teacher.every`.
+        settings: of the method. With `update.times` above 1 the pairs of a block are learned in so many parts, one
+            after the other in time, each by an update of its own; what is measured and served is the last one. For
+            updates that are served between, there are smaller blocks and `teacher.every`.
     """
 
     def __init__(self, settings: CCDStreamSettings) -> None:
-        if settings.update.times != 1:
-            remedy = "Give smaller blocks (blocks.events) and teacher.every, the number of blocks to a teacher update"
-            what = "method.update.times must be 1 on a stream"
-            raise SettingsError(problem(what, settings.update.times, remedy=remedy))
         self.settings = settings
 
     @property
@@ -99,10 +94,17 @@ class CCD:
             return _learned(plain.base(block, c.student, c.plain, run=run))
         sources = self._sources(proxies, distilled)
         without = block.train.csr() if c.update.replay.masks == "alike" else None
-        avoid = _believed(block, ensemble, sources, c.update.avoid, without)
+        avoid = _believed(block, ensemble, sources, c.update.avoid, without, whole=False)
         student = Snapshot.from_arrays(c.student, start)
-        learned = update_student(block, _before(job), student, sources, c.update, avoid=avoid, run=run)
-        return _learned(learned, replays=True)
+        times = min(c.update.times, len(block.train))
+        parts = halves(block, times, seed=job.seed) if times > 1 else (block.train,)
+        done: list[Learned] = []
+        for n, part in enumerate(parts):
+            run = _run(job, "" if n == 0 else f"-{n}")
+            own = part if len(parts) > 1 else None
+            done.append(update_student(block, _before(job), student, sources, c.update, avoid=avoid, part=own, run=run))
+            student = done[-1].snapshot
+        return _learned(done[-1], replays=True, epochs=sum(len(each.report.history) for each in done))
 
     def teacher(
         self,
@@ -120,7 +122,7 @@ class CCD:
         if start is None:
             return _learned(plain.base(block, spec, c.base, run=run))
         sources = self._sources(proxies, student)
-        avoid = _believed(block, ensemble, sources, c.teach.avoid, block.train.csr())
+        avoid = _believed(block, ensemble, sources, c.teach.avoid, block.train.csr(), whole=False)
         before = Snapshot.from_arrays(spec, start)
         learned = update_teacher(block, _before(job), before, sources, c.teach, avoid=avoid, run=run)
         return _learned(learned, replays=True)
@@ -130,9 +132,13 @@ class CCD:
         c, block = self.settings, joined(job.blocks)
         specs = zip(c.teachers, teachers, strict=True)
         found = [remembered(Snapshot.from_arrays(spec, arrays)) for spec, arrays in specs]
-        join = EnsembleRanker([each for each in found if each is not None], exponent=c.exponent)
-        near = min(c.distil.near, block.n_items, block.n_users)
-        return Output(lists_of(join, block.train.csr(), near).arrays(), _LISTS)
+        members = [each for each in found if each is not None]
+        near, train = min(c.distil.near, block.n_items, block.n_users), block.train.csr()
+        if c.depth is not None:
+            lists = shallow_lists(members, train, near, depth=min(c.depth, block.n_items), exponent=c.exponent)
+        else:
+            lists = lists_of(EnsembleRanker(members, exponent=c.exponent), train, near)
+        return Output(lists.arrays(), _LISTS)
 
     def distil(
         self, job: Job, *, ensemble: Arrays, student: Arrays, proxies: Arrays | None, before: Arrays | None
@@ -190,10 +196,14 @@ class CCD:
         return Snapshot.from_arrays(spec, mine)
 
 
-def _believed(block: Block, ensemble: Arrays | None, sources: Sources, k: int, without: Csr | None) -> Csr | None:
-    """What negatives leave alone."""
+def _believed(
+    block: Block, ensemble: Arrays | None, sources: Sources, k: int, without: Csr | None, *, whole: bool = True
+) -> Csr | None:
+    """What negatives leave alone; of those who have training pairs in the block, or of everybody."""
     lists = None if ensemble is None else Lists.from_arrays(ensemble)
-    return believed(block.n_users, block.n_items, lists=lists, models=sources.all(), k=k, without=without)
+    users = None if whole else np.unique(block.train.user).astype(np.int64)
+    size = (block.n_users, block.n_items)
+    return believed(*size, lists=lists, models=sources.all(), k=k, without=without, users=users)
 
 
 def _block(data: BlockData) -> Block:
@@ -208,16 +218,21 @@ def _before(job: Job) -> Csr | None:
     return None if job.before is None else job.before.train.csr()
 
 
-def _run(job: Job) -> Run:
-    return Run(seed=job.seed, checkpoint=job.checkpoint, name=job.checkpoint.parent.name)  # the folder is the key
+def _run(job: Job, part: str = "") -> Run:
+    place = job.checkpoint.with_name(job.checkpoint.name + part)
+    return Run(seed=job.seed, checkpoint=place, name=place.parent.name + part)  # the folder is the key
 
 
-def _learned(learned: Learned, *, replays: bool = False) -> Output:
+def _learned(learned: Learned, *, replays: bool = False, epochs: int | None = None) -> Output:
     arrays = learned.snapshot.arrays()
     last = learned.report.history[-1].losses if learned.report.history else {}
     share = sum(v for n, v in last.items() if "replay" in n) / max(sum(abs(v) for v in last.values()), 1e-12)
     best = {name: {"epoch": b.epoch, "value": b.value} for name, b in learned.report.best.items()}
-    measured = {"epochs": len(learned.report.history), "best": best, "replay_share": share if replays else 0.0}
+    measured = {
+        "epochs": len(learned.report.history) if epochs is None else epochs,
+        "best": best,
+        "replay_share": share if replays else 0.0,
+    }
     return Output(arrays, _personal(arrays), measured)
 
 

@@ -12,7 +12,7 @@ from recdistill.errors import DataError, UsageError, nearest, problem
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["ALIASES", "ROLES", "Role", "canonical", "naming", "recognised"]
+__all__ = ["ALIASES", "EVENT", "ROLES", "Role", "canonical", "event_column", "naming", "recognised"]
 
 Role = Literal["user", "item", "weight", "timestamp", "split"]
 ROLES: tuple[Role, ...] = ("user", "item", "weight", "timestamp", "split")
@@ -26,10 +26,42 @@ ALIASES: dict[Role, tuple[str, ...]] = {
 }
 """Recognised names; case, `_`, `-` and blanks make no difference (`userId`, `USER_ID`, `user id`)."""
 
+EVENT = ("event_id", "event_uuid", "message_id")
+"""Names of a column that names each event, recognised likewise where events are taken in. A column "event" is none: it
+says of what kind an event is as often as which one it is, so it has to be named."""
+
 
 def canonical(name: str) -> str:
     """The name without case, `_`, `-`, blanks, and without the type of a RecBole header (`user_id:token`)."""
     return "".join(c for c in name.split(":", maxsplit=1)[0].casefold() if c not in "_- \ufeff")
+
+
+def event_column(names: Sequence[str], columns: Mapping[str, str], source: str) -> tuple[str | None, dict[str, str]]:
+    """The column that names each event, or None, and what the user said of the other roles.
+
+    Args:
+        names: the columns of the source.
+        columns: role -> column, as the user said; the role is "event" or one of `EVENT`.
+        source: how errors call the source.
+
+    Raises:
+        UsageError: `columns` names the event twice.
+        DataError: two columns could be meant.
+    """
+    known = {canonical(name) for name in EVENT}
+    said = {role: name for role, name in columns.items() if canonical(role) in known | {"event"}}
+    others = {role: name for role, name in columns.items() if role not in said}
+    if len(said) > 1:
+        raise UsageError(problem("The mapping of columns names the event twice", list(said.values())))
+    if said:
+        return next(iter(said.values())), others
+    fitting = [name for name in names if canonical(name) in known and name not in others.values()]
+    if len(fitting) > 1:
+        what = f"{source}: {len(fitting)} columns could hold the event: {', '.join(map(repr, fitting))}"
+        raise DataError(
+            problem(what, remedy=f"Say which: columns={{'event': {fitting[0]!r}}} (--column event={fitting[0]})")
+        )
+    return (fitting[0] if fitting else None), others
 
 
 def naming(columns: Mapping[Role, str | None]) -> str:
