@@ -3,12 +3,14 @@
     python benchmarks/search.py steps      [--data ../shared/data] [--threads 1] [--rounds 7] [--json FILE]
     python benchmarks/search.py latency    [--cells 24] ...
     python benchmarks/search.py fidelity   [--cells 10] [--epochs 20] ...
+    python benchmarks/search.py precision  [--rounds 7] [--batch 64] ...
 
 `steps`: milliseconds of one step, in turns, of a search that asks two operators an edge, of one that asks all ten as
 the official code does, of a step of weights alone, and of training a derived student; the teacher is NextItNet 256 as
 in AdaRec, untrained, for only its cost matters. Target: two operators at most half of ten; a search at most twice the
 training of its student. `latency`: Kendall's tau between predicted and measured milliseconds of random cells.
 `fidelity`: a search, then its scores of random cells and controls beside those of the same cells trained alone.
+`precision`: a training step of NextItNet, 256 and 64 wide, with products in float32 and in bfloat16, in turns.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import os
 import statistics
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -58,7 +60,7 @@ def main() -> None:
     """Measure and print."""
     default = os.environ.get("RECDISTILL_DATA", str(Path(__file__).parents[2] / "shared" / "data"))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["steps", "latency", "fidelity"])
+    parser.add_argument("what", choices=["steps", "latency", "fidelity", "precision"])
     parser.add_argument("--data", type=Path, default=Path(default))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=7)
@@ -69,7 +71,12 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     parts = split(read(asked.data / "ml_100k", echo=None), "leave-last-out")
-    measures: dict[str, Callable[..., dict[str, Any]]] = {"steps": steps, "latency": latency, "fidelity": order}
+    measures: dict[str, Callable[..., dict[str, Any]]] = {
+        "steps": steps,
+        "latency": latency,
+        "fidelity": order,
+        "precision": precision,
+    }
     result = {"environment": environment().model_dump(), **measures[asked.what](asked, parts)}
     print(json.dumps(result, indent=1))
     if asked.json is not None:
@@ -113,16 +120,48 @@ def steps(asked: argparse.Namespace, parts: Split) -> dict[str, Any]:
         "weights alone": stepping(1),
         "derived": stepping(None),
     }
+    ms = in_turns(works, asked.rounds)
+    ratios = {name: ms[name] / ms["all ten"] for name in ("two operators", "weights alone")}
+    ratios["two operators / derived"] = ms["two operators"] / ms["derived"]
+    return {"batch": asked.batch, "ms": ms, "ratios": ratios}
+
+
+def in_turns(works: dict[str, Callable[[], None]], rounds: int) -> dict[str, float]:
+    """Median milliseconds of each, one after the other, again and again."""
     taken: dict[str, list[float]] = {name: [] for name in works}
-    for at in range(asked.rounds + 1):
+    for at in range(rounds + 1):
         for name, work in works.items():
             begin = perf_counter()
             work()
             if at:  # the first round warms up
                 taken[name].append(1e3 * (perf_counter() - begin))
-    ms = {name: statistics.median(each) for name, each in taken.items()}
-    ratios = {name: ms[name] / ms["all ten"] for name in ("two operators", "weights alone")}
-    ratios["two operators / derived"] = ms["two operators"] / ms["derived"]
+    return {name: statistics.median(each) for name, each in taken.items()}
+
+
+def precision(asked: argparse.Namespace, parts: Split) -> dict[str, Any]:
+    """Milliseconds of training steps, medians of rounds in turns."""
+    train, entry = parts.train, MODELS["nextitnet"]
+    batches = PartBatches(train, length=50, size=asked.batch, every=True, seed=0, device=torch.device("cpu"))
+    batch, runtime = next(batches.epoch(0)), Runtime.of("cpu")
+
+    def stepping(dim: int, precision: Literal["float32", "bfloat16"]) -> Callable[[], None]:
+        settings = parse(entry.settings, {**ADAREC, "dilations": list(ADAREC["dilations"]), "dim": dim})
+        net = entry.build(settings, train.n_users, train.n_items, 0, train).train()
+        net.precision = precision
+        objective = Objective(base=(1.0, FromInteractions("cross-entropy", how="mean")))
+        optimiser = torch.optim.AdamW(net.parameters(), lr=1e-4)
+
+        def step() -> None:
+            total, _ = objective(net.view(batch.query), None, batch, Clock(0, 0), runtime)
+            optimiser.zero_grad()
+            total.backward()
+            optimiser.step()
+
+        return step
+
+    each: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
+    ms = in_turns({f"{dim} {low}": stepping(dim, low) for dim in (256, 64) for low in each}, asked.rounds)
+    ratios = {f"{dim} bfloat16 / float32": ms[f"{dim} bfloat16"] / ms[f"{dim} float32"] for dim in (256, 64)}
     return {"batch": asked.batch, "ms": ms, "ratios": ratios}
 
 
