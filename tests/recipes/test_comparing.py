@@ -247,7 +247,7 @@ def test_a_helper_ends_with_one_message_where_the_user_can_mend_it(tmp_path):
         "method": {"name": "plain"},
         "output": {"dir": str(tmp_path / "out")},
     }
-    Path(plan).write_text(json.dumps({"run": run, "terms": terms}), encoding="utf-8")
+    Path(plan).write_text(json.dumps({"run": run, "what": "Terms", "terms": terms}), encoding="utf-8")
     command = [sys.executable, "-m", "recdistill.recipes.workers", str(plan)]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 2

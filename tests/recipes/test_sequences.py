@@ -160,5 +160,5 @@ def test_the_scenes_are_those_of_the_published_figures(data_dir):
 
 
 def test_every_reproduction_names_its_tables():
-    assert list(REPRODUCTIONS) == ["adarec", "ccd", "de-rrd", "sequential"]
+    assert list(REPRODUCTIONS) == ["adarec", "ccd", "de-rrd", "methods", "sequential"]
     assert REPRODUCTIONS["sequential"].tables in SCENES

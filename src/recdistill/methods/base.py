@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -91,7 +91,7 @@ class MethodEntry:
     summary: str
     asks: Callable[[Any], frozenset[Kind]]
     """Settings -> what its terms ask of a teacher; known before anything is read or built."""
-    tuned: Callable[[Any], Mapping[str, Range]]
+    tuned: Callable[[Any], Mapping[str, Range]] = field(default=lambda _: {})
     """Settings -> those that are worth tuning, by dotted key, and in which range."""
 
 

@@ -137,7 +137,7 @@ class Teacher(Source):
     @model_validator(mode="after")
     def _one_teacher(self) -> Teacher:
         kinds = [self.model is not None, bool(self.kinds), bool(self.members)]
-        if sum(kinds) != 1 and self.model_fields_set:
+        if sum(kinds) != 1 and self.model_dump(exclude_defaults=True):  # defaults that were written out are nothing
             msg = (
                 f'a teacher is either a model to train (model = "mf"), files ({ELSEWHERE}), or members '
                 "([[teacher.members]])"
