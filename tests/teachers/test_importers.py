@@ -147,6 +147,10 @@ def test_what_is_allowed_is_kept_as_a_name_and_never_called(tmp_path):
     assert found.args[1] == "upper"
 
 
+def test_an_odd_escape_in_a_text_is_no_warning(tmp_path):
+    assert interpreted(tmp_path, b"S'\\hello'\n.") == "\\hello"
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_a_damaged_checkpoint_is_an_error_of_ours_or_read(data):

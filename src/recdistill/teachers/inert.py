@@ -9,6 +9,7 @@ that is more than it says is not half read. Instructions that are not needed are
 from __future__ import annotations
 
 import pickletools
+import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -102,10 +103,12 @@ def interpreted(path: Path, data: bytes) -> object:
     """
     machine = _Machine(path)
     try:
-        for instruction, argument, _ in pickletools.genops(data):
-            if instruction.name == "STOP":
-                return machine.stack[-1]
-            machine.step(instruction.name, argument)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # an odd escape in a text is no concern of the caller's
+            for instruction, argument, _ in pickletools.genops(data):
+                if instruction.name == "STOP":
+                    return machine.stack[-1]
+                machine.step(instruction.name, argument)
     except DataError:
         raise
     except (ValueError, TypeError, IndexError, KeyError, AttributeError, RecursionError, OverflowError) as error:
