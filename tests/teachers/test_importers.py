@@ -147,8 +147,9 @@ def test_what_is_allowed_is_kept_as_a_name_and_never_called(tmp_path):
     assert found.args[1] == "upper"
 
 
-def test_an_odd_escape_in_a_text_is_no_warning(tmp_path):
-    assert interpreted(tmp_path, b"S'\\hello'\n.") == "\\hello"
+def test_an_odd_escape_in_a_name_is_an_error_of_ours_and_no_warning(tmp_path):
+    with pytest.raises(DataError, match="hello"):
+        interpreted(tmp_path, b"c\\hello\nname\n.")
 
 
 @settings(max_examples=150, deadline=None)
