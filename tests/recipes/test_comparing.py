@@ -231,6 +231,29 @@ def test_a_teacher_of_lists_is_refused_for_methods_that_ask_for_more(run, tmp_pa
         compare_methods(parse(RunSettings, table), methods=["plain", "rrd", "fitnet"])
 
 
+def test_what_lists_without_scores_cannot_teach_is_refused_at_once_and_before_anything_is_trained(run, tmp_path):
+    lists, heard = tmp_path / "lists.parquet", Heard()
+    users = [f"u{n}" for n in range(60)]
+    pl.DataFrame({"user_id": users, "item_id": ["i0"] * 60, "rank": [1] * 60}).write_parquet(lists)
+    table = run().model_dump(mode="json", exclude_none=True) | {"teacher": {"lists": str(lists)}}
+    said = r"lists cannot teach .*: 'cd' asks for scores; 'rce-kd' asks for scores. Leave out cd, rce-kd; .* serve dcd"
+    with pytest.raises(UsageError, match=said):
+        compare_methods(parse(RunSettings, table), methods=["plain", "cd", "rce-kd"], listener=heard)
+    assert heard.trained == []
+
+
+def test_without_validation_data_nothing_is_tuned_and_the_choice_of_the_best_is_said_to_be_on_test(run, tmp_path):
+    assign, heard = ("data.split=ratio", "data.valid=0.0"), Heard()
+    with pytest.raises(UsageError, match=r"there are none. Hold some out: .*; or tune nothing: --trials 0"):
+        compare_methods(run("tuned", *assign), methods=["plain", "rrd"], trials=1, listener=heard)
+    assert heard.trained == []
+    found = compare_methods(run("out", *assign), methods=["plain", "rrd"], trials=0)
+    assert found.judged == "test"
+    page = (tmp_path / "out" / "compare.md").read_text(encoding="utf-8")
+    assert "There are no validation data: the best student is chosen on test data" in page
+    assert f"{found.best} is the student that is best on test ndcg@10." in page
+
+
 def test_a_method_for_other_models_is_refused_before_anything_is_trained(run):
     heard = Heard()
     with pytest.raises(UsageError, match=r"A teacher of the model 'mf' cannot teach by these .*: 'adarec' asks"):

@@ -145,7 +145,8 @@ def test_budgets_are_read(text, of, most):
         ("2 mss", "Unknown unit 'mss' of the budget '2 mss'. Did you mean 'ms'?"),
         ("bytes=2ms", "The budget 'bytes=2ms' says 'bytes', and 'ms' is a unit of 'latency'"),
         ("latencey=2ms", "Did you mean 'latency'?"),
-        ("0 MB", "A budget must be above 0; got '0 MB'"),
+        ("0 MB", "A budget must be above 0 and finite; got '0 MB'"),
+        ("1e400 MB", "A budget must be above 0 and finite; got '1e400 MB'"),
         ("-1 MB", "A budget cannot be read"),
     ],
 )

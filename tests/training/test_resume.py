@@ -10,12 +10,13 @@ import sys
 
 import numpy as np
 import pytest
+from safetensors import SafetensorError
 
 from recdistill.errors import CheckpointError, UsageError
 from recdistill.recipes.train import TrainSettings, distill, fit
 from recdistill.teachers.joined import joined
 from recdistill.teachers.live import Live
-from recdistill.training import trainer
+from recdistill.training import checkpoint, trainer
 
 FAST = TrainSettings(epochs=8, batch=64, metrics=("ndcg@5", "hr@5"), device="cpu")
 
@@ -236,3 +237,14 @@ def test_a_checkpoint_whose_record_was_changed_is_refused(kept, old, said):
     path.write_bytes(data.replace(old, old[:3] + b"x" + old[4:]))
     with pytest.raises(CheckpointError, match=said):
         go_on()
+
+
+def test_a_disk_that_takes_no_more_is_said_in_a_sentence(parts, tmp_path, monkeypatch):
+    def full(tensors, path, metadata):
+        path.write_bytes(b"half")
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(CheckpointError, match=r"cannot be written; got .*No space left.* Make room"):
+        fit("mf", parts.train, dim=4, training=FAST, checkpoint=tmp_path / "run.safetensors")
+    assert list(tmp_path.iterdir()) == []

@@ -47,7 +47,7 @@ def reproduce(
     from recdistill.errors import UsageError, problem
 
     wanted = [part.strip() for part in seeds.split(",") if part.strip()]
-    if not wanted or not all(part.isdigit() for part in wanted):
+    if not all(part.isdecimal() for part in wanted) or [int(part) for part in wanted] in ([], [0]):
         raise UsageError(problem("--seeds takes a number or a list", seeds, remedy="For example 5, or 1,3"))
     numbers = [int(part) for part in wanted]
 

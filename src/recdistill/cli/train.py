@@ -176,7 +176,7 @@ def _dims(text: str) -> list[int]:
     from recdistill.errors import UsageError, problem
 
     words = _words(text)
-    if not all(word.isdecimal() and int(word) for word in words):
+    if (text and not words) or not all(word.isdecimal() and int(word) for word in words):
         raise UsageError(problem("--sizes takes dims, with commas between", text, remedy="For example --sizes 20,40"))
     return [int(word) for word in words]
 

@@ -9,6 +9,7 @@ import numpy as np
 from recdistill.errors import UnknownName, UsageError, problem
 from recdistill.knowledge.view import Kind
 from recdistill.methods import METHODS
+from recdistill.methods.base import served_by
 from recdistill.models import MODELS
 from recdistill.recipes.contest import Contest, Entrant, Terms, tasks
 from recdistill.recipes.folder import held
@@ -19,6 +20,7 @@ from recdistill.recipes.standings import TEACHER, Cost, Part, Standings, costs_r
 from recdistill.recipes.standings_page import written
 from recdistill.recipes.study import load_log
 from recdistill.recipes.teacherfile import check_kinds
+from recdistill.recipes.trials import check_valid
 from recdistill.recipes.workers import Crew
 from recdistill.settings import parse
 
@@ -90,6 +92,8 @@ def compare_methods(
     _check(run, terms)
     contest = contest_of(run, terms, listener)  # a log that cannot be read leaves no folder that is taken
     with held(run, overwrite=overwrite):
+        if trials:
+            check_valid(contest, remedy="; or tune nothing: --trials 0")
         _check_teacher(contest)
         todo = tasks(contest)
         left = [task for task in todo if not task.done()]
@@ -138,19 +142,25 @@ def _check(run: RunSettings, terms: Terms) -> None:
 
 
 def _check_teacher(contest: Contest) -> None:
-    """Refuse, before anything is trained, all methods that ask a model for what its kind never has."""
-    asked = {name: METHODS[name].asks(contest.how(name)) - _EVERY for name in contest.terms.methods}
-    model, settings, train = contest.run.teacher.model, contest.plan.teacher, contest.split.train
-    if model is None or settings is None or not any(asked.values()):
+    """Refuse, before anything is trained, all methods that ask for what the teacher never has."""
+    asked = {name: METHODS[name].asks(contest.how(name)) for name in contest.terms.methods}
+    teacher, settings, train = contest.run.teacher, contest.plan.teacher, contest.split.train
+    if teacher.members or not any(asked.values()):  # members are trained before it is known what they have together
         return
-    has = MODELS[model].build(settings, train.n_users, train.n_items, 0, train).provides
+    if teacher.model is None or settings is None:
+        has, who = contest.foreign.provides, f"A teacher of {' and '.join(teacher.kinds)}"
+        remedy = f"; such a teacher can serve {', '.join(served_by(has)) or 'none'}"
+    else:
+        if not any(kinds - _EVERY for kinds in asked.values()):
+            return
+        built = MODELS[teacher.model].build(settings, train.n_users, train.n_items, 0, train)
+        has, who = built.provides | _EVERY, f"A teacher of the model {teacher.model!r}"
+        remedy = ", or train a sequential teacher: model = 'sasrec'"
     lacking = {name: sorted(kinds - has) for name, kinds in asked.items() if kinds - has}
     if lacking:
         what = "; ".join(f"{name!r} asks for {' and '.join(kinds)}" for name, kinds in lacking.items())
-        remedy = f"Leave out {', '.join(lacking)}, or train a sequential teacher: model = 'sasrec'"
-        raise UsageError(
-            problem(f"A teacher of the model {model!r} cannot teach by these methods: {what}", remedy=remedy)
-        )
+        remedy = f"Leave out {', '.join(lacking)}{remedy}"
+        raise UsageError(problem(f"{who} cannot teach by these methods: {what}", remedy=remedy))
 
 
 # standings
@@ -204,7 +214,8 @@ def _standings(contest: Contest, jobs: int) -> Standings:
         protocol=evaluate.protocol if evaluate.like is None else f"{evaluate.protocol}, like {evaluate.like}",
         tuned=tuple(_searches(benches)),
         failed=failed,
-        notes=(*_tuning(contest), *([_busy(jobs)] if jobs > 1 else []), *notes),
+        judged="validation" if len(contest.split.valid.queries) else "test",
+        notes=(*_tuning(contest), *_unjudged(contest), *([_busy(jobs)] if jobs > 1 else []), *notes),
     )
 
 
@@ -291,6 +302,12 @@ def _tuning(contest: Contest) -> list[str]:
         f"Every method had {terms.trials} trial{plural}, judged by {metric} on validation data, {where}. Learning rate "
         "and weight decay were tuned for all, plain among them; the first trial is the settings as they were."
     ]
+
+
+def _unjudged(contest: Contest) -> list[str]:
+    if len(contest.split.valid.queries):
+        return []
+    return ["There are no validation data: the best student is chosen on test data, which flatters it."]
 
 
 def _busy(jobs: int) -> str:

@@ -9,7 +9,7 @@ Letters: S seeds, m users with a target.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -110,7 +110,7 @@ class Standings:
     baselines: dict[str, str]
     """System -> what it is tested against."""
     best: str
-    """The student with the greatest mean of the main metric on validation data."""
+    """The student with the greatest mean of the main metric on the data in `judged`."""
     main: str
     """The last metric of the run file: of segments, charts and the choice of the best."""
     protocol: str
@@ -120,6 +120,8 @@ class Standings:
     """System -> why it is not in the table."""
     notes: tuple[str, ...] = ()
     """What has to be known to read the figures, once each."""
+    judged: Literal["validation", "test"] = "validation"
+    """By which data `best` was chosen: test where nothing is held out for validation."""
 
     @property
     def users(self) -> int:

@@ -68,7 +68,7 @@ def _quality(metric: str, found: Standings, title: str, digits: int) -> Shown:
     note = (
         "Below each figure its 95 % bootstrap interval over users and seeds; kept: of the teacher's. Differences are "
         "user by user, seeds averaged; p: sign-flip permutation, corrected for the number of rows (Holm). "
-        f"{found.best} is the student that is best on validation {found.main}."
+        f"{found.best} is the student that is best on {found.judged} {found.main}."
     )
     return _shown(title, heading, lines, note if metric == found.main else "")
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from recdistill.recipes.lessons import Lessons
     from recdistill.settings import Settings
 
-__all__ = ["BASE", "Search", "Trial", "Tuned", "space", "tuned"]
+__all__ = ["BASE", "Search", "Trial", "Tuned", "check_valid", "space", "tuned"]
 
 BASE: Mapping[str, Range] = {"lr": LogRange(5e-4, 2e-2), "weight_decay": LogRange(1e-5, 1e-2)}
 """Settings of the student's training that are tuned for every method."""
@@ -149,9 +149,7 @@ class Search:
         """
         if self.trials < 1:
             raise UsageError(problem("Tuning takes one trial or more", self.trials, remedy="--trials 0 tunes nothing"))
-        if not len(self.bench.split.valid.queries):
-            remedy = "Hold some out: data.valid above 0, or a split that does; or tune nothing: --trials 0"
-            raise UsageError(problem("Tuning is judged on validation data, and there are none", remedy=remedy))
+        check_valid(self.bench, remedy="; or tune nothing: --trials 0")
         if (done := self.found()) is not None:
             return done
         finished: list[Trial] = []
@@ -247,6 +245,21 @@ def tuned(
         trials=trials,
         name=method if name is None else name,
     ).run()
+
+
+def check_valid(bench: Lessons, *, remedy: str = "") -> None:
+    """Refuse to tune where there is nothing to judge by.
+
+    Args:
+        bench: whose split.
+        remedy: what else could be done.
+
+    Raises:
+        UsageError: the validation part is empty.
+    """
+    if not len(bench.split.valid.queries):
+        remedy = f"Hold some out: data.valid above 0, or a split that does{remedy}"
+        raise UsageError(problem("Tuning is judged on validation data, and there are none", remedy=remedy))
 
 
 def _best(trials: Sequence[Trial]) -> Trial:

@@ -32,7 +32,7 @@ from recdistill.recipes.runfile import resolve
 from recdistill.recipes.shipping import shipped
 from recdistill.recipes.study import Study, load_log
 from recdistill.recipes.train import distill
-from recdistill.recipes.trials import Search
+from recdistill.recipes.trials import Search, check_valid
 from recdistill.recipes.weighing import Cost, Scales, ladder, named, too_small, weighed
 from recdistill.recipes.workers import Crew
 from recdistill.search.budget import Budget
@@ -186,9 +186,7 @@ def tune(
     listener.begin(f"Reading {run.data.path}")
     study = study_of(run, listener)
     with held(run, overwrite=overwrite):
-        if not len(study.split.valid.queries):
-            remedy = "Hold some out: data.valid above 0, or a split that does"
-            raise UsageError(problem("Tuning is judged on validation data, and there are none", remedy=remedy))
+        check_valid(study)
         costs_of(study, budget, sizes)  # before anything is trained, and before helpers keep the processor busy
         if jobs > 1:
             able(study, asking.methods)  # the teacher is trained by now

@@ -74,7 +74,7 @@ class Budget:
             raise SettingsError(problem(what, near=near, allowed=kinds))
         most = float(found["number"]) * scale
         if not (most > 0 and math.isfinite(most)):
-            raise SettingsError(problem("A budget must be above 0", text))
+            raise SettingsError(problem("A budget must be above 0 and finite", text))
         return cls(of, most)
 
     def __str__(self) -> str:

@@ -43,7 +43,11 @@ def save(
     stop: Stop,
     report: Report,
 ) -> None:
-    """Write the whole state beside `path`, flush it to disk, and rename it into place."""
+    """Write the whole state beside `path`, flush it to disk, and rename it into place.
+
+    Raises:
+        CheckpointError: the disk takes no more.
+    """
     tensors: dict[str, Tensor] = {}
     numbers: dict[str, Any] = {}
     for name, module in modules.items():
@@ -78,7 +82,12 @@ def save(
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     text = json.dumps(about)
-    save_file(whole, beside, metadata={"recdistill": text, "digest": _digest(text, whole)})
+    try:
+        save_file(whole, beside, metadata={"recdistill": text, "digest": _digest(text, whole)})
+    except SafetensorError as error:  # a full disk, not told as an OSError
+        beside.unlink(missing_ok=True)
+        what = f"The checkpoint {str(path)!r} cannot be written"
+        raise CheckpointError(problem(what, str(error), remedy="Make room, or give another folder")) from None
     with beside.open("rb") as written:
         os.fsync(written.fileno())
     beside.replace(path)
