@@ -64,6 +64,7 @@ def test_a_method_is_tuned_on_one_table_and_its_winner_is_used_on_the_other(plac
     text = (places["out"].with_name("methods.md")).read_text(encoding="utf-8")
     assert text == markdown(found)
     assert "| rrd | 1 |" in text
+    assert f"full, {found['tables']['lastfm-10']['tests']['full']['rrd']['users']} users:" in text
     assert "| htd | missing |" in text
     assert "Not run yet: missing." in text
     assert not list(places["work"].rglob("rrd*.safetensors")), "students' checkpoints are gone"

@@ -23,16 +23,9 @@ Value = float | int | str
 
 
 @dataclass(frozen=True, slots=True)
-class LogRange:
-    """Numbers from `low` to `high`, both above 0, every factor as likely as any other: weights, rates, temperatures."""
-
+class _Between:
     low: float
     high: float
-
-    def __post_init__(self) -> None:
-        """Refuse what is no range of positive numbers."""
-        if not 0 < self.low < self.high < math.inf:
-            raise UsageError(problem("A log range goes from above 0 up to more", (self.low, self.high)))
 
     def __contains__(self, value: object) -> bool:
         return isinstance(value, int | float) and self.low <= value <= self.high
@@ -40,6 +33,16 @@ class LogRange:
     def nearest(self, value: Value) -> float:
         """The value of the range that is closest."""
         return min(max(float(value), self.low), self.high)
+
+
+@dataclass(frozen=True, slots=True)
+class LogRange(_Between):
+    """Numbers from `low` to `high`, both above 0, every factor as likely as any other: weights, rates, temperatures."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is no range of positive numbers."""
+        if not 0 < self.low < self.high < math.inf:
+            raise UsageError(problem("A log range goes from above 0 up to more", (self.low, self.high)))
 
     @override
     def __str__(self) -> str:
@@ -47,23 +50,13 @@ class LogRange:
 
 
 @dataclass(frozen=True, slots=True)
-class LinearRange:
+class LinearRange(_Between):
     """Numbers from `low` to `high`, every step as likely as any other: shares, exponents."""
-
-    low: float
-    high: float
 
     def __post_init__(self) -> None:
         """Refuse what is no range."""
         if not -math.inf < self.low < self.high < math.inf:
             raise UsageError(problem("A range goes from a number up to a greater one", (self.low, self.high)))
-
-    def __contains__(self, value: object) -> bool:
-        return isinstance(value, int | float) and self.low <= value <= self.high
-
-    def nearest(self, value: Value) -> float:
-        """The value of the range that is closest."""
-        return min(max(float(value), self.low), self.high)
 
     @override
     def __str__(self) -> str:

@@ -103,6 +103,7 @@ def _values(done: dict[int, dict[str, Any]], seeds: list[int], protocol: str) ->
 
 def _figures(row: Row) -> dict[str, Any]:
     return {
+        "users": row.mean.n,
         "interval": [row.mean.low, row.mean.high],
         "kept": None if row.kept is None else [row.kept.mean, row.kept.low, row.kept.high],
         "difference": None if row.baseline is None else row.baseline.difference.mean,
@@ -137,14 +138,15 @@ def _page(table: dict[str, Any]) -> list[str]:
         return [*lines, "Not run yet: missing.", ""]
     plain = rows.get("plain", {}).get("seconds")
     for protocol in next(iter(done.values()))["means"]:
+        tests = table["tests"].get(protocol, {})
+        users = next((f", {each['users']:,} users" for each in tests.values()), "")
         lines += [
-            f"NDCG@10 and Recall@10, {protocol}:",
+            f"NDCG@10 and Recall@10, {protocol}{users}:",
             "",
             "| row | seeds | NDCG@10 (95 %) | Recall@10 | of the teacher's NDCG@10 (95 %) | over plain | p | training "
             "| x plain |",
             "|" + "---|" * 9,
         ]
-        tests = table["tests"].get(protocol, {})
         for name, row in rows.items():
             lines.append(_line(name, row, protocol, tests.get(name, {}), plain))
         lines.append("")
