@@ -12,6 +12,7 @@ import torch
 
 from recdistill import rng
 from recdistill.errors import TrainingError, problem
+from recdistill.order import sorted_items
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -182,7 +183,7 @@ def _in_sorted(lists: Tensor, items: Tensor) -> Tensor:
 
 def first_distinct(items: Tensor, k: int) -> Tensor:
     """(t, w) items, -1 = none -> (t, k) the first k distinct ones in their order, -1 past the end."""
-    ordered, place = items.sort(dim=1, stable=True)
+    ordered, place = sorted_items(items)
     again = torch.zeros_like(ordered, dtype=torch.bool)
     torch.eq(ordered[:, 1:], ordered[:, :-1], out=again[:, 1:])
     good = torch.zeros_like(again).scatter_(1, place, ~again & (ordered >= 0))  # (t, w)

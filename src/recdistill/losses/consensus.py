@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from recdistill.losses.relaxed_ranking import relaxed_ranking
+from recdistill.order import ascending
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,7 +64,7 @@ def distance_of_lists(student: Tensor, teacher: Tensor) -> Tensor:
     n = student.shape[1]
     place = torch.arange(n, device=student.device)
     gain = (2 ** torch.exp(-place / 10) - 1) / torch.log2(place + 2)
-    ordered = teacher.sort(1).values
+    ordered = ascending(teacher)
     at = torch.searchsorted(ordered, student.contiguous()).clamp(max=teacher.shape[1] - 1)
     found = (ordered.gather(1, at) == student) & (student >= 0)
     return 1 - (found * gain).sum(1) / gain.sum()

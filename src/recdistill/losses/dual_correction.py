@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from recdistill.order import places
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -30,7 +32,6 @@ def errors_of_rank(scores: Tensor, there: Tensor, *, steep: float) -> tuple[Tens
         (Q, R) of what is under-estimated and (Q, R) of what is over-estimated, in [0, 1); 0 where nothing is.
     """
     place = torch.arange(scores.shape[1], device=scores.device)
-    order = torch.where(there, scores, -torch.inf).argsort(dim=1, descending=True, stable=True)
-    rank = torch.empty_like(order).scatter_(1, order, place.expand_as(order))  # (Q, R) from 0
+    rank = places(torch.where(there, scores, -torch.inf))  # (Q, R)
     lower = steep * (rank - place).to(scores.dtype) * there
     return torch.tanh(lower.clamp(min=0)), torch.tanh((-lower).clamp(min=0))

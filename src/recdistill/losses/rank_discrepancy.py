@@ -12,14 +12,7 @@ import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["log_disagreement", "places"]
-
-
-def places(scores: Tensor) -> Tensor:
-    """(Q, n) -> (Q, n) ranks from 0 within each row, the greatest first; equal scores by column."""
-    order = scores.argsort(dim=1, descending=True, stable=True)
-    column = torch.arange(scores.shape[1], device=scores.device)
-    return torch.empty_like(order).scatter_(1, order, column.expand_as(order))
+__all__ = ["log_disagreement"]
 
 
 def log_disagreement(learner: Tensor, other: Tensor, *, steep: float, form: Literal["tanh", "exp"]) -> Tensor:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
+from recdistill.order import ascending
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -49,7 +51,7 @@ def discrepancy(student: Tensor, sampled: Tensor, *, n_items: int, steep: float)
     Returns:
         (Q, K) in [0, 1).
     """
-    ordered = sampled.sort(1).values  # (Q, D); what is not there comes first
+    ordered = ascending(sampled)  # (Q, D); what is not there comes first
     missing = (sampled == -torch.inf).sum(1, keepdim=True)
     above = sampled.shape[1] - torch.searchsorted(ordered, student.contiguous(), right=True)  # (Q, K)
     count = (sampled.shape[1] - missing).clamp(min=1)

@@ -17,6 +17,7 @@ from recdistill.knowledge.merging import best_of_merged, merged
 from recdistill.knowledge.view import Kind
 from recdistill.losses.consensus import above_the_rest, distance_of_lists, in_order
 from recdistill.objective import Term
+from recdistill.order import ascending
 from recdistill.query import Rows
 from recdistill.terms.lists import TeacherLists, own_best
 
@@ -205,7 +206,7 @@ class Consensus(Term):
             without[which, place] = item
             return student.log_partition(torch.cat([without, items], 1))
         key = rng.key(self._seed, "rest", epoch)
-        drawn = outside(key, ids, self._far, self._taken, more=items.sort(1).values, distinct=True)  # (Q, L)
+        drawn = outside(key, ids, self._far, self._taken, more=ascending(items), distinct=True)  # (Q, L)
         there = (drawn >= 0).sum(1).clamp(min=1)
         have = self._taken.indptr[ids + 1] - self._taken.indptr[ids]
         whole = (self._taken.n_items - have - (items >= 0).sum(1)).clamp(min=1)

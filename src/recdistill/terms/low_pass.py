@@ -89,10 +89,11 @@ class LowPass(Term):
         self._match, self._seed = match, seed
         self._graph: Neighbours | None = None
         widths = [student_dim, *([hidden] if hidden else []), teacher_dim]
-        self.layers = nn.ModuleList(
+        layers = [
             projection(widths[at], widths[at + 1], rng.key(seed, f"projection of {side}", at))
             for at in range(len(widths) - 1)
-        )
+        ]
+        self.layers, self._last = nn.ModuleList(layers), (layers[-1],)  # a tuple: it is registered once
 
     @override
     def forward(self, student: View, teacher: View | None, batch: Batch, clock: Clock) -> Rows:
@@ -107,13 +108,14 @@ class LowPass(Term):
         everybody, place = torch.cat([who.ids, graph.other[edge]]).unique(return_inverse=True)  # (m,)
         target = teacher.entities(self._side, everybody, self._teacher_layer)  # (m, t)
         ours = student.entities(self._side, everybody, self._layer)
-        for at, layer in enumerate(self.layers):
-            ours = layer(ours if at == 0 else F.relu(ours))
         there = teacher.has(self._side, everybody)
         own, other = place[: len(who.ids)], place[len(who.ids) :]
         if there is not None:
             weight = weight * there[other]
-        theirs, mine = (self._smoothed(vectors, own, row, other, weight) for vectors in (target, ours))
+        theirs, mine = (self._smoothed(vectors, own, row, other, weight) for vectors in (target, self._hidden(ours)))
+        (last,) = self._last
+        total = (1 - self._smooth) + torch.zeros_like(who.share).index_add_(0, row, weight.to(who.share.dtype))
+        mine = F.linear(mine, last.weight) + total[:, None] * last.bias  # H (X W' + b) = (H X) W' + (H 1) b: fewer rows
         if self._match == "cosine":
             value = 1 - F.cosine_similarity(theirs, mine, dim=1)
         else:
@@ -128,6 +130,12 @@ class LowPass(Term):
             both = (self._taken, turned) if self._side == "user" else (turned, self._taken)
             self._graph = together(*both, self._neighbours)
         return self._graph
+
+    def _hidden(self, ours: Tensor) -> Tensor:
+        """All layers but the last, which is linear and so may come after the smoothing."""
+        for layer in self.layers[:-1]:
+            ours = F.relu(layer(ours))
+        return ours
 
     def _smoothed(self, vectors: Tensor, own: Tensor, row: Tensor, other: Tensor, weight: Tensor) -> Tensor:
         """(m, d) -> (n, d)."""

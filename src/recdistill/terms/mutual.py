@@ -14,9 +14,10 @@ from recdistill import rng
 from recdistill.data.draws import outside
 from recdistill.errors import UsageError, problem
 from recdistill.knowledge.view import Kind
-from recdistill.losses.rank_discrepancy import log_disagreement, places
+from recdistill.losses.rank_discrepancy import log_disagreement
 from recdistill.losses.soft_labels import soft_bce
 from recdistill.objective import Term
+from recdistill.order import places
 from recdistill.query import Rows
 
 if TYPE_CHECKING:

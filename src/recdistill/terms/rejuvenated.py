@@ -15,6 +15,7 @@ from recdistill.errors import UsageError, problem
 from recdistill.knowledge.view import Kind
 from recdistill.losses.soft_ranking import soft_ranking
 from recdistill.objective import Term
+from recdistill.order import ascending
 from recdistill.query import Rows
 from recdistill.terms.lists import TeacherLists, own_best
 
@@ -121,6 +122,6 @@ class Rejuvenated(Term):
 
 def _inside(items: Tensor, others: Tensor) -> Tensor:
     """(Q, n), (Q, m) -> (Q, n) which of the items are among the others; -1 never is."""
-    ordered = others.sort(1).values
+    ordered = ascending(others)
     place = torch.searchsorted(ordered, items.contiguous()).clamp(max=ordered.shape[1] - 1)
     return (ordered.gather(1, place) == items) & (items >= 0)

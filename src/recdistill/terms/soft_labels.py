@@ -16,6 +16,7 @@ from recdistill.errors import UsageError, problem
 from recdistill.knowledge.view import Kind
 from recdistill.losses.soft_labels import soft_bce
 from recdistill.objective import Term
+from recdistill.order import best_first
 from recdistill.query import Rows
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class SoftLabels(Term):
         pool = outside(key, ids, self._candidates, self._taken, distinct=True)  # (Q, n)
         by_teacher = self._guide == "teacher"
         guided = (teacher if by_teacher else student).scores(pool).detach()  # what views keep stays in the graph
-        place = guided.argsort(dim=1, descending=True, stable=True)  # (Q, n) what is not there last
+        place = best_first(guided)  # (Q, n) what is not there last
         pool = pool.gather(1, place)
         j = torch.arange(1, pool.shape[1] + 1, device=pool.device)
         noise = rng.gumbel(rng.key(self._seed, "soft labels", clock.epoch, clock.step), ids, pool.shape[1])

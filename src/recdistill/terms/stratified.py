@@ -84,8 +84,7 @@ class StratifiedPairs(Term):
         self._lists = torch.empty(n_users, groups, reach, dtype=torch.int32, device=device)  # (U, G, R), as met
         self._count = torch.zeros(n_users, groups, dtype=torch.int64, device=device)  # (U, G) how many each holds
         self._met = torch.zeros(n_users, dtype=torch.bool, device=device)
-        ranks = torch.arange(1, reach + 1, device=device, dtype=torch.float32)
-        self._mass = (-ranks / sharpness).exp().cumsum(0)  # (R,) of the first r ranks
+        self._sharpness = sharpness
 
     @override
     def forward(self, student: View, teacher: View | None, batch: Batch, clock: Clock) -> Rows:
@@ -102,9 +101,9 @@ class StratifiedPairs(Term):
         n, group = len(self._of_pair), self._of_pair
         count = self._count[users][:, group]  # (Q, P)
         words = rng.uniform(rng.key(self._seed, "pairs", epoch), users, 2 * _TRIES * n).view(-1, n, _TRIES, 2)
-        mass = self._mass[count.clamp(min=1) - 1][:, :, None, None]
-        rank = torch.searchsorted(self._mass, words * mass)  # (Q, P, tries, 2) ranks from 0
-        rank = rank.minimum((count - 1).clamp(min=0)[:, :, None, None])
+        last = (count - 1).clamp(min=0)[:, :, None, None]
+        within = -torch.expm1(-(last + 1) / self._sharpness)  # 1 - e^(-n / T), what the n ranks have of all weights
+        rank = (-self._sharpness * torch.log1p(-words * within)).long().minimum(last)  # (Q, P, tries, 2) from 0
         apart = rank[..., 0] != rank[..., 1]  # (Q, P, tries)
         chosen = apart.to(torch.uint8).argmax(2)[:, :, None, None].expand(-1, -1, 1, 2)  # the first that is
         found = rank.gather(2, chosen)[:, :, 0]  # (Q, P, 2)
