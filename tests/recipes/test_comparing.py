@@ -236,7 +236,7 @@ def test_what_lists_without_scores_cannot_teach_is_refused_at_once_and_before_an
     users = [f"u{n}" for n in range(60)]
     pl.DataFrame({"user_id": users, "item_id": ["i0"] * 60, "rank": [1] * 60}).write_parquet(lists)
     table = run().model_dump(mode="json", exclude_none=True) | {"teacher": {"lists": str(lists)}}
-    said = r"lists cannot teach .*: 'cd' asks for scores; 'rce-kd' asks for scores. Leave out cd, rce-kd; .* serve dcd"
+    said = r"'cd', 'rce-kd': The teacher \(ranks\) cannot give scores. Leave out cd, rce-kd; .* serve dcd"
     with pytest.raises(UsageError, match=said):
         compare_methods(parse(RunSettings, table), methods=["plain", "cd", "rce-kd"], listener=heard)
     assert heard.trained == []
@@ -256,9 +256,48 @@ def test_without_validation_data_nothing_is_tuned_and_the_choice_of_the_best_is_
 
 def test_a_method_for_other_models_is_refused_before_anything_is_trained(run):
     heard = Heard()
-    with pytest.raises(UsageError, match=r"A teacher of the model 'mf' cannot teach by these .*: 'adarec' asks"):
+    with pytest.raises(UsageError, match=r"Not everything can be taught: 'adarec': .* Leave out adarec; this teacher"):
         compare_methods(run(), methods=["plain", "rrd", "adarec"], listener=heard)
     assert heard.trained == []
+
+
+def test_what_an_ensemble_never_has_is_said_before_its_members_are_trained(run):
+    table, heard = run().model_dump(mode="json", exclude_none=True), Heard()
+    table["teacher"] = {"members": [{"model": "mf", "dim": 8}, {"model": "lightgcn", "dim": 8}]}
+    asked = {"methods": ["plain", "rd", "rce-kd"], "trials": 0}
+    with pytest.raises(SettingsError, match="cannot give vectors, which the method 'fitnet' asks for"):
+        compare_methods(parse(RunSettings, table), methods=["plain", "fitnet"], listener=heard)
+    assert heard.trained == []
+    found = compare_methods(parse(RunSettings, table), **asked, listener=heard)
+    assert list(found.rows["ndcg@10"]) == ["teacher", "plain", "rd", "rce-kd"]
+    assert heard.trained[:2] == ["teacher-1", "teacher-2"]
+
+
+def test_students_of_several_models_each_beside_its_own_plain_one_and_tuned_for_itself(run, tmp_path):
+    table = run().model_dump(mode="json", exclude_none=True)
+    table["students"] = [{"model": "lightgcn", "dim": 4, "layers": 1}, {"model": "mf", "dim": 3, "name": "other"}]
+    found = compare_methods(parse(RunSettings, table), methods=["plain", "rrd"], trials=1)
+    students = ["mf 3", "lightgcn 4", "other 3"]
+    assert list(found.rows["ndcg@10"]) == ["teacher", *(f"{m} {s}" for s in students for m in ("plain", "rrd"))]
+    assert found.baselines["rrd lightgcn 4"] == "plain lightgcn 4"
+    assert [search["student"]["model"] for search in found.tuned] == ["mf", "mf", "lightgcn", "lightgcn", "mf", "mf"]
+    assert found.costs["plain lightgcn 4"].parameters == (60 + 80) * 4
+    assert "each student for itself" in found.notes[0]
+    assert (tmp_path / "out" / "bundles" / "rrd-other-3-tuned").is_dir()
+    wider = compare_methods(parse(RunSettings, table), methods=["plain"], sizes=[3, 5], trials=1)
+    assert list(wider.rows["ndcg@10"])[1:] == [f"plain {m} {d}" for m in ("mf", "lightgcn", "other") for d in (3, 5)]
+    assert len(wider.tuned) == 3
+
+
+def test_two_students_of_one_name_are_refused_before_anything_is_read(run):
+    table, heard = run().model_dump(mode="json", exclude_none=True), Heard()
+    table["students"] = [{"model": "mf", "dim": 3}]
+    with pytest.raises(UsageError, match=r"are called; got 'mf 3'. Give one of them a name"):
+        compare_methods(parse(RunSettings, table), methods=["plain"], listener=heard)
+    table["students"] = [{"model": "mf", "dim": -3}]
+    with pytest.raises(SettingsError, match=r"'students.0.dim'"):
+        compare_methods(parse(RunSettings, table), methods=["plain"], listener=heard)
+    assert heard.stages == []
 
 
 def test_a_helper_ends_with_one_message_where_the_user_can_mend_it(tmp_path):

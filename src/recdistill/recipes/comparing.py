@@ -7,22 +7,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from recdistill.errors import UnknownName, UsageError, problem
-from recdistill.knowledge.view import Kind
 from recdistill.methods import METHODS
 from recdistill.methods.base import served_by
-from recdistill.models import MODELS
-from recdistill.recipes.contest import Contest, Entrant, Terms, tasks
+from recdistill.recipes.contest import Contest, Entrant, Terms, pupils, tasks
 from recdistill.recipes.folder import held
 from recdistill.recipes.labour import work_through
 from recdistill.recipes.listener import Silent
+from recdistill.recipes.rehearsal import rehearse, stand_in, why
 from recdistill.recipes.runfile import resolve
 from recdistill.recipes.standings import TEACHER, Cost, Part, Standings, costs_relative, rows_of
 from recdistill.recipes.standings_page import written
 from recdistill.recipes.study import load_log
 from recdistill.recipes.teacherfile import check_kinds
+from recdistill.recipes.teaching import known
 from recdistill.recipes.trials import check_valid
 from recdistill.recipes.workers import Crew
-from recdistill.settings import parse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,9 +36,6 @@ if TYPE_CHECKING:
     from recdistill.recipes.runfile import RunSettings
 
 __all__ = ["compare_methods", "contest_of"]
-
-_EVERY = frozenset({Kind.RANKS, Kind.SCORES, Kind.VECTORS, Kind.WEIGHTS})
-"""What every model that is trained here has."""
 
 
 def compare_methods(
@@ -94,9 +90,10 @@ def compare_methods(
     with held(run, overwrite=overwrite):
         if trials:
             check_valid(contest, remedy="; or tune nothing: --trials 0")
-        _check_teacher(contest)
         todo = tasks(contest)
         left = [task for task in todo if not task.done()]
+        if left:
+            _check_able(contest)
         listener.say(f"{len(todo):,} pieces of work, {len(todo) - len(left):,} of them finished before")
         if jobs > 1 and left:
             Crew(run=run, terms=terms, jobs=min(jobs, len(left)), listener=listener).work()
@@ -133,34 +130,27 @@ def _check(run: RunSettings, terms: Terms) -> None:
             raise UsageError(problem(f"The method {method!r} needs a teacher", remedy=remedy))
         of_run = plan.method if method == run.method.name else METHODS[method].settings()
         check_kinds(run.teacher, method, METHODS[method].asks(of_run))
-    settings = plan.student.model_dump(mode="json")
-    for size in terms.sizes:
-        if "dim" not in settings:
-            what = f"A {run.student.model!r} has no 'dim' to take sizes of"
-            raise UsageError(problem(what, size, remedy="Leave --sizes out"))
-        parse(MODELS[run.student.model].settings, {**settings, "dim": size}, at="student")
+    pupils(run, plan, terms.sizes)
 
 
-def _check_teacher(contest: Contest) -> None:
-    """Refuse, before anything is trained, all methods that ask for what the teacher never has."""
-    asked = {name: METHODS[name].asks(contest.how(name)) for name in contest.terms.methods}
-    teacher, settings, train = contest.run.teacher, contest.plan.teacher, contest.split.train
-    if teacher.members or not any(asked.values()):  # members are trained before it is known what they have together
-        return
-    if teacher.model is None or settings is None:
-        has, who = contest.foreign.provides, f"A teacher of {' and '.join(teacher.kinds)}"
-        remedy = f"; such a teacher can serve {', '.join(served_by(has)) or 'none'}"
-    else:
-        if not any(kinds - _EVERY for kinds in asked.values()):
-            return
-        built = MODELS[teacher.model].build(settings, train.n_users, train.n_items, 0, train)
-        has, who = built.provides | _EVERY, f"A teacher of the model {teacher.model!r}"
-        remedy = ", or train a sequential teacher: model = 'sasrec'"
-    lacking = {name: sorted(kinds - has) for name, kinds in asked.items() if kinds - has}
-    if lacking:
-        what = "; ".join(f"{name!r} asks for {' and '.join(kinds)}" for name, kinds in lacking.items())
-        remedy = f"Leave out {', '.join(lacking)}{remedy}"
-        raise UsageError(problem(f"{who} cannot teach by these methods: {what}", remedy=remedy))
+def _check_able(contest: Contest) -> None:
+    """Refuse, before anything is trained, every student that its method cannot teach, all of them at once."""
+    teacher, train = stand_in(contest), contest.split.train
+    wrong: dict[str, list[str]] = {}  # why -> whom
+    for entrant in contest.entrants:
+        model, how = contest.table(entrant.pupil).model, contest.how(entrant.method).model_dump(mode="json")
+        try:
+            rehearse(
+                contest, teacher, method=entrant.method, how=how, model=model, settings=contest.sized(entrant.pupil)
+            )
+        except UsageError as error:
+            wrong.setdefault(why(error), []).append(entrant.name)
+    if wrong:
+        knows = known(teacher, train)
+        can = "" if knows is None else f"; this teacher can serve {', '.join(served_by(knows.provides)) or 'none'}"
+        what = "; ".join(f"{', '.join(map(repr, names))}: {reason}" for reason, names in wrong.items())
+        remedy = f"Leave out {', '.join(name for names in wrong.values() for name in names)}{can}"
+        raise UsageError(problem(f"Not everything can be taught: {what}", remedy=remedy))
 
 
 # standings
@@ -187,7 +177,7 @@ def _standings(contest: Contest, jobs: int) -> Standings:
         what = "No student could be trained: " + "; ".join(f"{name} ({why})" for name, why in failed.items())
         raise UsageError(problem(what, remedy="A smaller train.lr, or a smaller weight of the method"))
     base = "plain" if "plain" in contest.terms.methods else contest.terms.methods[0]
-    baselines = {entrant.name: Entrant(base, entrant.size).name for entrant in students}
+    baselines = {entrant.name: Entrant(base, entrant.pupil).name for entrant in students}
     main = contest.run.evaluate.metrics[-1]
     best = max(students, key=lambda entrant: np.mean([_result(one).valid.means[main] for one in whole[entrant.name]]))
     metrics = list(_result(whole[best.name][0]).test.per_user)
@@ -282,21 +272,13 @@ def _tuning(contest: Contest) -> list[str]:
         return [
             f"Nothing was tuned: {contest.run.method.name} has the settings of the run file, the others their defaults."
         ]
-    where = (
-        "anew for every size and seed"
-        if terms.tune_each
-        else f"with seed {terms.seeds[0]}"
-        + (f" at {terms.sizes[0]} dims" if terms.sizes else "")
-        + (
-            ", and the winner is used for every other size and seed"
-            if len(terms.seeds) > 1 and len(terms.sizes) > 1
-            else ", and the winner is used for every other seed"
-            if len(terms.seeds) > 1
-            else ", and the winner is used for every other size"
-            if len(terms.sizes) > 1
-            else ""
-        )
+    other = " and ".join(
+        word for word, several in (("size", len(terms.sizes) > 1), ("seed", len(terms.seeds) > 1)) if several
     )
+    where = f"with seed {terms.seeds[0]}" + (f" at {terms.sizes[0]} dims" if terms.sizes else "")
+    where += f", and the winner is used for every other {other}" if other else ""
+    where = "anew for every size and seed" if terms.tune_each else where
+    where += ", each student for itself" if contest.run.students else ""
     plural = "s" if terms.trials > 1 else ""
     return [
         f"Every method had {terms.trials} trial{plural}, judged by {metric} on validation data, {where}. Learning rate "

@@ -26,13 +26,14 @@ from recdistill.recipes.trials import Search
 from recdistill.settings import parse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from recdistill.evaluation.ranking import Ranker
     from recdistill.recipes.bench import Result
+    from recdistill.recipes.runfile import Plan, RunSettings, StudentModel
     from recdistill.recipes.trials import Tuned
 
-__all__ = ["Contest", "Entrant", "Finished", "Terms", "tasks"]
+__all__ = ["Contest", "Entrant", "Finished", "Pupil", "Terms", "pupils", "tasks"]
 
 _TIMED = 1.0  # seconds for single answers, and again for tables
 
@@ -48,21 +49,32 @@ class Terms:
     trials: int = 8
     """Of each method; 0 takes the settings of the run file and the defaults."""
     tune_each: bool = False
-    """Tune every size and seed, rather than the first size at the first seed."""
+    """Tune every size and seed, rather than each model's first size at the first seed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pupil:
+    """A student to be: a model at a size."""
+
+    at: int
+    """0 for [student] of the run file, then [[students]] in their order."""
+    size: int | None
+    """Dims; None as the run file says."""
+    label: str
+    """What tells its rows from others: "", "20", "lightgcn 20"."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entrant:
-    """A method for a student of one size."""
+    """A method for a student."""
 
     method: str
-    size: int | None
-    """Dims; None for the run file's student."""
+    pupil: Pupil
 
     @property
     def name(self) -> str:
-        """Of the row: "rrd", or "rrd 20"."""
-        return self.method if self.size is None else f"{self.method} {self.size}"
+        """Of the row: "rrd", "rrd 20", or "rrd lightgcn 20"."""
+        return f"{self.method} {self.pupil.label}".rstrip()
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,12 +97,17 @@ class Contest(Study):
     @property
     def entrants(self) -> tuple[Entrant, ...]:
         """In the order of the table."""
-        return tuple(Entrant(method, size) for size in self.terms.sizes or (None,) for method in self.terms.methods)
+        return tuple(Entrant(method, pupil) for pupil in self.pupils for method in self.terms.methods)
+
+    @cached_property
+    def pupils(self) -> tuple[Pupil, ...]:
+        """Every student at every size."""
+        return tuple(pupils(self.run, self.plan, self.terms.sizes))
 
     def lesson(self, entrant: Entrant) -> Lesson | None:
         """How a student is taught; None where its settings are not tuned yet."""
         how, training = self.how(entrant.method).model_dump(mode="json"), self.plan.train
-        tag = f"{entrant.method}-{self.tag(entrant.size)}"
+        tag = f"{entrant.method}-{self.tag(entrant.pupil)}"
         if self.terms.trials:
             found = self.tuned(entrant)
             if found is None:
@@ -99,31 +116,26 @@ class Contest(Study):
         return Lesson(
             bench=self,
             name=tag,
-            model=self.run.student.model,
-            settings=self.sized(entrant.size),
+            model=self.table(entrant.pupil).model,
+            settings=self.sized(entrant.pupil),
             method=entrant.method,
             how=how,
             training=training,
             code=code_of(entrant.method, *how.get("parts", ())),
         )
 
-    def sized(self, size: int | None) -> dict[str, Any]:
-        """The student's settings at a width.
+    def table(self, pupil: Pupil) -> StudentModel:
+        """What the run file says of a student."""
+        return (self.run.student, *self.run.students)[pupil.at]
 
-        Raises:
-            UsageError: the model has none.
-        """
-        settings = self.plan.student.model_dump(mode="json")
-        if size is None:
-            return settings
-        model = self.run.student.model
-        if "dim" not in settings:
-            raise UsageError(problem(f"A {model!r} has no 'dim' to take sizes of", size, remedy="Leave --sizes out"))
-        return parse(MODELS[model].settings, {**settings, "dim": size}, at="student").model_dump(mode="json")
+    def sized(self, pupil: Pupil) -> dict[str, Any]:
+        """A student's settings at its size."""
+        return sized(self.run, self.plan, pupil.at, pupil.size)
 
-    def tag(self, size: int | None) -> str:
+    def tag(self, pupil: Pupil) -> str:
         """A student in file names: "mf20"."""
-        return f"{self.run.student.model}{self.sized(size).get('dim', '')}"
+        of, dim = self.table(pupil), self.sized(pupil).get("dim", "")
+        return f"{of.name}-{dim}" if of.name else f"{of.model}{dim}"
 
     def tuned(self, entrant: Entrant) -> Tuned | None:
         """The trials whose winner an entrant takes; None where they are not finished."""
@@ -225,18 +237,18 @@ class Contest(Study):
 
     def _search(self, entrant: Entrant) -> Search:
         each = self.terms.tune_each
-        size = entrant.size if each else (self.terms.sizes or (None,))[0]
-        bench, spot = self if each else self._first, Entrant(entrant.method, size)
+        pupil = entrant.pupil if each else next(first for first in self.pupils if first.at == entrant.pupil.at)
+        bench, spot = self if each else self._first, Entrant(entrant.method, pupil)
         if spot not in self._searches:
             self._searches[spot] = Search(
                 bench=bench,
-                model=self.run.student.model,
-                model_settings=self.sized(size),
+                model=self.table(pupil).model,
+                model_settings=self.sized(pupil),
                 method=entrant.method,
                 how=self.how(entrant.method),
                 training=self.plan.train,
                 trials=self.terms.trials,
-                name=f"{entrant.method}-{self.tag(size)}",
+                name=f"{entrant.method}-{self.tag(pupil)}",
             )
         return self._searches[spot]
 
@@ -260,6 +272,39 @@ class Contest(Study):
         return found
 
 
+def pupils(run: RunSettings, plan: Plan, sizes: Sequence[int]) -> list[Pupil]:
+    """Every student of a run file at every size; without sizes at its own.
+
+    Raises:
+        UsageError: a model has no sizes, or two students have one name.
+        SettingsError: a model cannot be of such a size.
+    """
+    found: list[Pupil] = []
+    for at, table in enumerate((run.student, *run.students)):
+        for size in sizes or (None,):
+            dim = sized(run, plan, at, size).get("dim")
+            words = [table.name or table.model] if run.students else []
+            words += [str(dim)] if dim is not None and (words or size is not None) else []
+            found.append(Pupil(at, size, " ".join(words)))
+    labels = [pupil.label for pupil in found]
+    if twice := next((label for label in labels if labels.count(label) > 1), None):
+        remedy = 'Give one of them a name, beside its model: name = "deeper"'
+        raise UsageError(problem("Two students of the comparison are called", twice, remedy=remedy))
+    return found
+
+
+def sized(run: RunSettings, plan: Plan, at: int, size: int | None) -> dict[str, Any]:
+    """The settings of student `at` at a width; see `pupils` for what is raised."""
+    where = f"students.{at - 1}" if at else "student"
+    settings = (plan.student, *plan.students)[at].model_dump(mode="json")
+    if size is None:
+        return settings
+    model = (run.student, *run.students)[at].model
+    if "dim" not in settings:
+        raise UsageError(problem(f"A {model!r} has no 'dim' to take sizes of", size, remedy="Leave --sizes out"))
+    return parse(MODELS[model].settings, {**settings, "dim": size}, at=where).model_dump(mode="json")
+
+
 def tasks(contest: Contest) -> list[Task]:
     """Everything there is to do, in an order in which it can be done."""
     benches = {seed: contest if seed == contest.seed else contest.at(seed) for seed in contest.terms.seeds}
@@ -275,7 +320,7 @@ def _of_seed(bench: Contest) -> Iterator[Task]:
         def ready() -> bool:
             return bench.taught() and bench.lesson(entrant) is not None
 
-        name = bench.label(f"{entrant.method}-{bench.tag(entrant.size)}")
+        name = bench.label(f"{entrant.method}-{bench.tag(entrant.pupil)}")
         return Task(name, done, ready, lambda: bench.learn(entrant))
 
     def trials(entrant: Entrant) -> Task:
@@ -289,7 +334,8 @@ def _of_seed(bench: Contest) -> Iterator[Task]:
     if bench.run.teacher.given:
         yield Task(bench.label("teacher"), bench.taught, lambda: True, bench.teach)
     if bench.terms.trials and (bench.terms.tune_each or bench.seed == bench.terms.seeds[0]):
-        sizes = bench.terms.sizes[: None if bench.terms.tune_each else 1] or (None,)
-        for size in sizes:
-            yield from (trials(Entrant(method, size)) for method in bench.terms.methods)
+        searching = dict[Search, Entrant]()
+        for entrant in bench.entrants:
+            searching.setdefault(bench.search(entrant), entrant)
+        yield from map(trials, searching.values())
     yield from (student(entrant) for entrant in bench.entrants)

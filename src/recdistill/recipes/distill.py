@@ -55,6 +55,8 @@ def distill(run: RunSettings, *, text: str = "", overwrite: bool = False, listen
     """
     listener = listener if listener is not None else Silent()
     method, plan = run.method.name, resolve(run)
+    if run.students:
+        listener.say("[[students]] are for `recdistill compare`: this trains [student] alone")
     listener.begin(f"Reading {run.data.path}")
     log = load_log(run.data, listener)
     with held(run, overwrite=overwrite):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["held"]
 
 _SHOWN = 5
-_ADDED: dict[str, Any] = {"output": True, "search": {"pareto", "random", "controls"}}
+_ADDED: dict[str, Any] = {"output": True, "students": True, "search": {"pareto", "random", "controls"}}
 """What only adds rows to what is there."""
 
 

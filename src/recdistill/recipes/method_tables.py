@@ -28,10 +28,11 @@ from recdistill.recipes.runfile import RunSettings, resolve
 from recdistill.recipes.standings import TEACHER
 from recdistill.recipes.study import Study
 from recdistill.recipes.trials import Search
+from recdistill.runtime import Runtime
 from recdistill.settings import parse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from recdistill.data.interactions import Interactions
@@ -45,6 +46,16 @@ _FIRST = 1
 """The seed of all trials."""
 _CUT = 0.1
 """Of the training interactions, for validation, where a log gives none."""
+
+_EXPERTS = {"precision": "bfloat16", "dropped": 1e-2}
+_HOW: Mapping[str, dict[str, Any]] = {
+    "de": _EXPERTS,
+    "htd": _EXPERTS,
+    "pckd": _EXPERTS,
+    "de-rrd": {"de": _EXPERTS},
+    "sum": {"parts": {"htd": _EXPERTS, "rrd": {}}},
+}
+"""What methods do otherwise than their defaults: experts are as in `reproduce de-rrd`, at half the time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +239,7 @@ class _Places:
         self, table: Table, bench: Study, *, row: str, method: str, settings: dict[str, Any], trials: int
     ) -> dict[str, Any]:
         """The winner of a row's trials, once."""
-        about = {"table": asdict(table), "method": row, "trials": trials, "code": code_of(method)}
+        about = {"table": asdict(table), "method": row, "trials": trials, "code": _code(method), **_how(method)}
         label = f"{table.name}-{row}-trials"
         with self.cells.claim(label, about, wait=True):
             done = self.cells.get(label, about)
@@ -238,7 +249,7 @@ class _Places:
                     model="mf",
                     model_settings=settings,
                     method=method,
-                    how=METHODS[method].settings(),
+                    how=parse(METHODS[method].settings, _HOW.get(method, {})),
                     training=bench.plan.train,
                     trials=trials,
                     name=f"{row}-mf{settings['dim']}",
@@ -264,6 +275,7 @@ class _Places:
             "epochs": len(report.history),
             "seconds": round(report.seconds, 3),
             "parameters": trained.model.n_parameters,
+            "device": bench.plan.train.device,
         }
 
     @cached_property
@@ -280,17 +292,28 @@ def _about(table: Table, row: str, seed: int) -> dict[str, Any]:
     about: dict[str, Any] = {"table": asdict(table), "row": row, "seed": seed}
     if row == TEACHER:
         return about
-    return about | {"tuned on": asdict(TABLES[table.tuned_on]), "trials": _TRIALS, "code": code_of(row)}
+    return about | {"tuned on": asdict(TABLES[table.tuned_on]), "trials": _TRIALS, "code": _code(row)} | _how(row)
+
+
+def _code(method: str) -> str:
+    return code_of(method, *_HOW.get(method, {}).get("parts", ()))
+
+
+def _how(method: str) -> dict[str, Any]:
+    """What a cell depends on, where a method is not as by default."""
+    return {"how": _HOW[method]} if method in _HOW else {}
 
 
 def _run(table: Table, data: Path, work: Path, taught: dict[str, Any]) -> dict[str, Any]:
     """The run file of a table."""
+    device = str(Runtime.of().device)
     return {
         "data": {"path": str(data / table.folder / "interactions.parquet"), "split": "given"},
         "teacher": {"model": "mf", "dim": 200, "train": taught},
         "student": {"model": "mf", "dim": table.dim},
         "method": {"name": "plain"},
-        "train": {"seed": 1, "device": "cpu", "metrics": ["ndcg@10"], "protocol": table.protocol} | table.training,
+        "train": {"seed": _FIRST, "device": device, "metrics": ["ndcg@10"], "protocol": table.protocol}
+        | table.training,
         "output": {"dir": str(work / table.folder)},
     }
 

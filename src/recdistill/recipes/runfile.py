@@ -55,13 +55,20 @@ class Data(Settings):
     """What to do with rows that cannot be read."""
 
 
-class Student(Settings):
-    """[student]: the model that is trained and shipped. Other keys go to the model."""
+class StudentModel(Settings):
+    """[[students]]: another model that `recdistill compare` trains beside [student]. Other keys go to the model."""
 
     model_config = ConfigDict(extra="allow")
 
     model: str
     """ "mf", "neumf", "lightgcn", "sasrec", "nextitnet", "bert4rec", "gru4rec"."""
+    name: str = Field(default="", pattern="^([a-z0-9][a-z0-9_-]*)?$")
+    """What tells its rows from those of other students; its model when left out."""
+
+
+class Student(StudentModel):
+    """[student]: the model that is trained and shipped. Other keys go to the model."""
+
     baseline: bool = True
     """Train the same student without a teacher too, so that the table shows what distillation is worth."""
 
@@ -125,6 +132,8 @@ class RunSettings(Settings):
     teacher: Teacher = Teacher()
     """Left out, there is none: the method "plain" trains the student alone."""
     student: Student
+    students: tuple[StudentModel, ...] = ()
+    """More students, which only a comparison trains."""
     method: Method
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
@@ -155,6 +164,8 @@ class Plan:
     """The student's training."""
     teacher_train: TrainSettings
     """The teacher's: [train], and [teacher.train] over it."""
+    students: tuple[Settings, ...] = ()
+    """Of each further student its model's."""
     members: tuple[tuple[Settings | None, TrainSettings], ...] = ()
     """Of each member its model's settings, None where it comes from files, and how it is trained."""
 
@@ -208,6 +219,9 @@ def resolve(run: RunSettings) -> Plan:
         method=_inline(METHODS[run.method.name].settings, run.method, at="method"),
         train=_inline(TrainSettings, run.train, at="train"),
         teacher_train=parse(TrainSettings, {**(run.train.model_extra or {}), **teacher.train}, at="teacher.train"),
+        students=tuple(
+            _inline(MODELS[each.model].settings, each, at=f"students.{at}") for at, each in enumerate(run.students)
+        ),
         members=tuple(
             (
                 None if each.model is None else _inline(MODELS[each.model].settings, each, at=f"teacher.members.{at}"),

@@ -28,6 +28,7 @@ from recdistill.recipes.folder import held
 from recdistill.recipes.halving import better_half, rungs
 from recdistill.recipes.labour import Task, work_through
 from recdistill.recipes.listener import Silent
+from recdistill.recipes.rehearsal import rehearse
 from recdistill.recipes.runfile import resolve
 from recdistill.recipes.shipping import shipped
 from recdistill.recipes.study import Study, load_log
@@ -328,16 +329,8 @@ def able(study: Study, named_methods: Sequence[str]) -> list[str]:
     found: list[str] = []
     for method in wanted:
         try:
-            distill(
-                knows,
-                study.run.student.model,
-                study.split.train,
-                method=method,
-                settings=study.how(method).model_dump(mode="json"),
-                model_settings=study.plan.student.model_dump(mode="json"),
-                training={"epochs": 0, "device": "cpu"},
-                echo=None,
-            )
+            how, settings = (of.model_dump(mode="json") for of in (study.how(method), study.plan.student))
+            rehearse(study, knows, method=method, how=how, model=study.run.student.model, settings=settings)
         except UsageError:
             if named_methods:
                 raise
