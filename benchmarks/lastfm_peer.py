@@ -71,14 +71,17 @@ class Setting:
         return ", ".join(f"{name} {value:g}" for name, value in parts.items() if value) or "none"
 
 
-_GRID = {"mf": ((2e-3, 5e-3, 1e-2), (1e-5, 2e-5)), "lightgcn": ((5e-3, 1e-2), (0.0, 1e-6))}
+_GRID = {
+    "mf": [(lr, decay) for lr in (2e-3, 5e-3, 1e-2) for decay in (1e-5, 2e-5)],
+    "lightgcn": [(5e-3, 0.0), (5e-3, 1e-6), (1e-2, 1e-6)],
+}
 """Learning rates and weight decays."""
 _OWN = {("recbole", "lightgcn"): 1e-5}
 """Its own penalty stays at its default."""
 TRIALS = {
-    (side, model): [Setting(lr, decay, _OWN.get((side, model), 0.0)) for lr in rates for decay in decays]
+    (side, model): [Setting(lr, decay, _OWN.get((side, model), 0.0)) for lr, decay in grid]
+    for model, grid in _GRID.items()
     for side in SIDES
-    for model, (rates, decays) in _GRID.items()
 }
 
 
