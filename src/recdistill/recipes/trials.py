@@ -290,20 +290,20 @@ def _judged(lesson: Lesson) -> dict[str, Any]:
     worth = report.best[metric].value if metric in report.best else math.nan
     sound = math.isfinite(worth)
     return {
-        "metric": worth if sound else None,
+        "metric": None,
         "epochs": len(report.history),
         "seconds": round(report.seconds, 3),
         "failed": None if sound else f"{metric} was never measured: no epoch was validated",
-        **(_interval(lesson, metric) if sound else {"low": None, "high": None}),
+        **(_exact(lesson, metric) if sound else {"low": None, "high": None}),
     }
 
 
-def _interval(lesson: Lesson, metric: str) -> dict[str, float]:
-    """Of the best epoch's metric over users: `trained` ends there."""
+def _exact(lesson: Lesson, metric: str) -> dict[str, float]:
+    """The best epoch's metric and its interval over users: `trained` ends there. Early stopping sees four digits."""
     bench, protocol = lesson.bench, lesson.training.protocol
     candidates, ranker = bench.candidates(protocol), lesson.trained.ranker()
     found = evaluate(ranker, bench.split.valid, (metric,), protocol=protocol, candidates=candidates).metrics[metric]
-    return {"low": found.low, "high": found.high}
+    return {"metric": found.mean, "low": found.low, "high": found.high}
 
 
 def _table(value: object) -> dict[str, Any]:
