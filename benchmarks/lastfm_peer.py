@@ -37,7 +37,7 @@ from recdistill.evaluation.card import environment
 from recdistill.evaluation.compare import PairedTest, paired_test
 from recdistill.evaluation.evaluate import evaluate
 from recdistill.evaluation.ranking import VectorRanker
-from recdistill.recipes.method_tables import _with_validation
+from recdistill.recipes.method_tables import with_validation
 from recdistill.recipes.train import fit
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     asked.work.mkdir(parents=True, exist_ok=True)
-    parts = split(_with_validation(read(asked.data / "lastfm_lightgcn", echo=None)), "given")
+    parts = split(with_validation(read(asked.data / "lastfm_lightgcn", echo=None)), "given")
     bench = Bench(parts, asked.work.resolve(), asked.peer_python)
     found = {(side, m): bench.tuned(side, m, asked.seeds) for m in asked.models for side in SIDES if side in asked.only}
     for runs, _ in found.values():

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from recdistill.recipes.trained import Trained
     from recdistill.training.watch import Watch
 
-__all__ = ["TABLES", "Table", "markdown", "reproduce", "rows"]
+__all__ = ["TABLES", "Table", "markdown", "reproduce", "rows", "with_validation"]
 
 _TRIALS = 8
 _FIRST = 1
@@ -205,7 +205,7 @@ class _Places:
         """`taught`: how the teacher is trained, beside what the table says."""
         run = parse(RunSettings, _run(table, self.data, self.work, taught))
         if table.folder not in self._logs:
-            self._logs[table.folder] = _with_validation(read(run.data.path, echo=None))
+            self._logs[table.folder] = with_validation(read(run.data.path, echo=None))
         return Study(run, resolve(run), self._logs[table.folder], _Listener(self.watch), seed)
 
     def _teaching(self, table: Table) -> dict[str, Any]:
@@ -318,7 +318,7 @@ def _run(table: Table, data: Path, work: Path, taught: dict[str, Any]) -> dict[s
     }
 
 
-def _with_validation(log: Interactions) -> Interactions:
+def with_validation(log: Interactions) -> Interactions:
     """A log that gives a validation part, or else a tenth of its training interactions, drawn by their place."""
     if log.split is None or (log.split == 1).any():
         return log
