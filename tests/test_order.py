@@ -35,6 +35,17 @@ def test_items_stand_with_their_columns_and_none_first():
     assert torch.equal(column, expected.indices)
 
 
+def test_what_is_not_a_number_comes_first_whatever_its_sign():
+    scores = torch.tensor([[1.0, torch.nan, torch.inf, -torch.nan]])
+    assert best_first(scores).tolist() == [[1, 3, 2, 0]]
+
+
+def test_narrow_kinds_of_numbers_are_sorted_too():
+    ordered, column = sorted_items(torch.tensor([[7, 70_000, -1]], dtype=torch.int32))
+    assert (ordered.tolist(), column.tolist()) == ([[-1, 7, 70_000]], [[2, 0, 1]])
+    assert ascending(torch.tensor([[3.0, 1.0]], dtype=torch.bfloat16)).tolist() == [[1.0, 3.0]]
+
+
 def test_nothing_is_changed_and_no_gradient_kept():
     scores = torch.tensor([[2.0, 1.0]], requires_grad=True)
     assert not ascending(scores).requires_grad

@@ -21,14 +21,15 @@ _COLUMNS = 31
 def ascending(x: Tensor) -> Tensor:
     """(Q, n) -> (Q, n) each row's values, ascending; a new tensor, without a gradient."""
     out = x.detach().clone(memory_format=torch.contiguous_format)
-    if out.device.type != "cpu":
+    if out.device.type != "cpu" or out.dtype == torch.bfloat16:  # numpy has none
         return out.sort(dim=1).values
     out.numpy().sort(axis=1)
     return out
 
 
 def sorted_items(items: Tensor) -> tuple[Tensor, Tensor]:
-    """(Q, n) int64 in [-2**32, 2**32) -> (Q, n) ascending, and (Q, n) int64 their columns; equal ones by column."""
+    """(Q, n) integers in [-2**32, 2**32) -> (Q, n) int64 ascending, and (Q, n) int64 columns; equal ones by column."""
+    items = items.long()
     if items.device.type != "cpu":
         ordered, column = items.sort(dim=1, stable=True)
         return ordered, column
@@ -37,10 +38,12 @@ def sorted_items(items: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def best_first(scores: Tensor) -> Tensor:
-    """(Q, n) -> (Q, n) int64 columns, the greatest score first; equal scores by column, and 0 equals -0."""
+    """(Q, n) -> (Q, n) int64 columns, NaN first, then the greatest score; equal ones by column, and 0 equals -0."""
     if scores.device.type != "cpu" or scores.dtype != torch.float32:
         return scores.detach().argsort(dim=1, descending=True, stable=True)
-    bits = (scores.detach() + 0.0).view(torch.int32)  # as integers, floats >= 0 ascend and those below descend
+    scores = scores.detach() + 0.0
+    scores.masked_fill_(scores.isnan(), torch.nan)  # of one sign
+    bits = scores.view(torch.int32)  # as integers, floats >= 0 ascend and those below descend
     return sorted_items(torch.where(bits < 0, bits & 0x7FFFFFFF, ~bits).long())[1]
 
 
