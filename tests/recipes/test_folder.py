@@ -55,3 +55,29 @@ def test_many_differences_are_counted(tmp_path):
     many = {"lr": 1, "batch": 2, "epochs": 3, "patience": 4, "every": 5, "seed": 6, "loss": "bce"}
     with pytest.raises(UsageError, match=r"and 2 more\)"), held(run(tmp_path, **many)):
         pass
+
+
+def test_what_an_earlier_release_did_not_know_was_as_by_default(tmp_path):
+    with held(run(tmp_path, epochs=50)):
+        pass
+    path = tmp_path / "work" / "settings.json"
+    before = json.loads(path.read_text())
+    del before["evaluate"]["latency"]
+    before["student"]["name"] = ""  # a later one that compared it
+    path.write_text(json.dumps(before))
+    with held(run(tmp_path, epochs=50)):
+        pass
+    with (
+        pytest.raises(UsageError, match=r"settings \(train.epochs: 50 there, 60 now\)"),
+        held(run(tmp_path, epochs=60)),
+    ):
+        pass
+
+
+def test_a_student_may_be_named_later(tmp_path):
+    with held(run(tmp_path)):
+        pass
+    named = run(tmp_path).model_dump(mode="json")
+    named["student"]["name"] = "small"
+    with held(parse(RunSettings, named)):
+        pass

@@ -11,8 +11,9 @@ import json
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
-from recdistill.errors import UsageError, problem
+from recdistill.errors import SettingsError, UsageError, problem
 from recdistill.recipes.cells import write_text
+from recdistill.settings import parse
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping
@@ -24,8 +25,13 @@ if TYPE_CHECKING:
 __all__ = ["held"]
 
 _SHOWN = 5
-_ADDED: dict[str, Any] = {"output": True, "students": True, "search": {"pareto", "random", "controls"}}
-"""What only adds rows to what is there."""
+_ADDED: dict[str, Any] = {
+    "output": True,
+    "student": {"name"},
+    "students": True,
+    "search": {"pareto", "random", "controls"},
+}
+"""What only adds rows to what is there, or names them."""
 
 
 @contextmanager
@@ -44,7 +50,7 @@ def held(run: RunSettings | SearchRun, *, overwrite: bool = False) -> Generator[
     path = work / "settings.json"
     with (work / "folder.lock").open("w") as busy, (work / "settings.lock").open("w") as claiming:
         fcntl.flock(claiming, fcntl.LOCK_EX)  # one process at a time reads and writes the settings
-        before = _read(path)
+        before = _read(path, run)
         different = [] if before is None else list(_differences(before, settings))
         if different:
             _take_over(run, different, busy.fileno(), overwrite=overwrite)
@@ -71,11 +77,16 @@ def _take_over(run: RunSettings | SearchRun, different: list[str], busy: int, *,
         raise UsageError(problem(f"{what}, and another process is at work on it", remedy=remedy)) from None
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _read(path: Path, run: RunSettings | SearchRun) -> dict[str, Any] | None:
     try:
-        return cast("dict[str, Any]", json.loads(path.read_text(encoding="utf-8")))
+        before = cast("dict[str, Any]", json.loads(path.read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError):  # a folder of an earlier release has none
         return None
+    try:  # what an earlier release did not know was as by default
+        there = parse(type(run), before | {"output": run.output.model_dump(mode="json")})
+    except SettingsError:
+        return before
+    return there.model_dump(mode="json", exclude=_ADDED)
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any], at: str = "") -> Iterator[str]:
