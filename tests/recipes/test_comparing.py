@@ -261,6 +261,31 @@ def test_a_method_for_other_models_is_refused_before_anything_is_trained(run):
     assert heard.trained == []
 
 
+def test_a_method_that_teaches_some_of_the_students_may_stay_without_the_others(run):
+    table, heard = run().model_dump(mode="json", exclude_none=True), Heard()
+    table |= {"teacher": {"model": "sasrec", "dim": 8}, "students": [{"model": "sasrec", "dim": 4}]}
+    with pytest.raises(UsageError, match=r"Leave out adarec or else the student mf 3; this teacher"):
+        compare_methods(parse(RunSettings, table), methods=["plain", "adarec"], listener=heard)
+    assert heard.trained == []
+
+
+def test_a_training_that_cannot_be_is_refused_before_the_teacher_is_trained(run):
+    table, heard = run().model_dump(mode="json", exclude_none=True), Heard()
+    table["students"] = [{"model": "sasrec", "dim": 4}]
+    table["train"]["precision"], table["teacher"]["train"] = "bfloat16", {"precision": "float32"}
+    with pytest.raises(UsageError, match=r"'plain mf 3', 'rrd mf 3': A 'mf' is not trained in that precision"):
+        compare_methods(parse(RunSettings, table), methods=["plain", "rrd"], listener=heard)
+    assert heard.trained == []
+
+
+@pytest.mark.parametrize("name", ["rrd-x", "../x", "a b", "x" * 41])
+def test_a_name_that_could_be_another_file_is_refused(run, name):
+    table = run().model_dump(mode="json", exclude_none=True)
+    table["students"] = [{"model": "mf", "dim": 3, "name": name}]  # de's "rrd-x" would be de-rrd's "x"
+    with pytest.raises(SettingsError, match=r"'students\[0\].name' must be"):
+        parse(RunSettings, table)
+
+
 def test_what_an_ensemble_never_has_is_said_before_its_members_are_trained(run):
     table, heard = run().model_dump(mode="json", exclude_none=True), Heard()
     table["teacher"] = {"members": [{"model": "mf", "dim": 8}, {"model": "lightgcn", "dim": 8}]}

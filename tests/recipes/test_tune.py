@@ -6,6 +6,7 @@ import io
 import json
 import re
 import tomllib
+from functools import partial
 
 import numpy as np
 import polars as pl
@@ -15,7 +16,7 @@ import recdistill.recipes.lessons as lessons_module
 import recdistill.recipes.tune as tune_module
 import recdistill.recipes.weighing as weighing_module
 from recdistill.data.synthetic import planted
-from recdistill.errors import TrainingError, UnknownName, UsageError
+from recdistill.errors import DataError, TrainingError, UnknownName, UsageError
 from recdistill.evaluation.card import bytes_on_disk
 from recdistill.recipes.distill import distill
 from recdistill.recipes.listener import Silent
@@ -319,6 +320,15 @@ def test_what_cannot_be_tuned_is_said_before_a_student_is_trained(run, trained, 
         tune(run(*assign), asked.pop("budget", ROOM), **{"sizes": [3], **asked})
     assert says in str(caught.value)
     assert trained.calls == []
+
+
+@pytest.mark.parametrize("begin", [distill, partial(tune, budget=ROOM)])
+def test_students_of_a_comparison_are_said_to_be_left_out(run, begin):
+    said, listener = [], Silent()
+    listener.say = said.append
+    with pytest.raises(DataError):
+        begin(run("students=[{model='lightgcn'}]", "data.path=nowhere.csv"), listener=listener)
+    assert said[0].startswith("[[students]] are for `recdistill compare`")
 
 
 def test_the_page_and_the_table_tell_the_front(run):

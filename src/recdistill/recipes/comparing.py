@@ -136,21 +136,37 @@ def _check(run: RunSettings, terms: Terms) -> None:
 def _check_able(contest: Contest) -> None:
     """Refuse, before anything is trained, every student that its method cannot teach, all of them at once."""
     teacher, train = stand_in(contest), contest.split.train
-    wrong: dict[str, list[str]] = {}  # why -> whom
+    wrong: dict[str, list[Entrant]] = {}  # why -> whom
     for entrant in contest.entrants:
         model, how = contest.table(entrant.pupil).model, contest.how(entrant.method).model_dump(mode="json")
         try:
             rehearse(
-                contest, teacher, method=entrant.method, how=how, model=model, settings=contest.sized(entrant.pupil)
+                contest,
+                teacher,
+                method=entrant.method,
+                how=how,
+                model=model,
+                settings=contest.sized(entrant.pupil),
+                training=contest.plan.train,
             )
         except UsageError as error:
-            wrong.setdefault(why(error), []).append(entrant.name)
+            wrong.setdefault(why(error), []).append(entrant)
     if wrong:
         knows = known(teacher, train)
         can = "" if knows is None else f"; this teacher can serve {', '.join(served_by(knows.provides)) or 'none'}"
-        what = "; ".join(f"{', '.join(map(repr, names))}: {reason}" for reason, names in wrong.items())
-        remedy = f"Leave out {', '.join(name for names in wrong.values() for name in names)}{can}"
+        what = "; ".join(f"{', '.join(repr(each.name) for each in whom)}: {reason}" for reason, whom in wrong.items())
+        remedy = f"Leave out {_left_out(contest, [each for whom in wrong.values() for each in whom])}{can}"
         raise UsageError(problem(f"Not everything can be taught: {what}", remedy=remedy))
+
+
+def _left_out(contest: Contest, wrong: Sequence[Entrant]) -> str:
+    """Methods that teach nobody here; of the others, they or the student."""
+    never = [m for m in contest.terms.methods if all(Entrant(m, pupil) in wrong for pupil in contest.pupils)]
+    some: dict[str, list[str]] = {}
+    for each in wrong:
+        if each.method not in never:
+            some.setdefault(each.pupil.label, []).append(each.method)
+    return ", ".join([*never, *(f"{' and '.join(of)} or else the student {label}" for label, of in some.items())])
 
 
 # standings

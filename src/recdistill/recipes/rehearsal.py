@@ -32,9 +32,9 @@ def stand_in(bench: Lessons) -> Teacher | None:
     teacher, plan, train = bench.run.teacher, bench.plan, bench.split.train
 
     def untrained(name: str, model: str, settings: Settings, training: TrainSettings) -> Trained:
-        del name, training
-        shown = settings.model_dump(mode="json")
-        return fit(model, train, settings=shown, training=_NO_EPOCHS, seed=bench.seed, echo=None)
+        del name
+        shown, training = settings.model_dump(mode="json"), training.model_copy(update=_NO_EPOCHS)
+        return fit(model, train, settings=shown, training=training, seed=bench.seed, echo=None)
 
     if teacher.members:
         return joined_members(teacher, plan.members, bench.split, say=lambda _: None, learn=untrained)
@@ -51,6 +51,7 @@ def rehearse(
     how: Mapping[str, Any],
     model: str,
     settings: Mapping[str, Any],
+    training: TrainSettings,
 ) -> None:
     """Build all that a training needs, and train nothing.
 
@@ -61,6 +62,7 @@ def rehearse(
         how: its settings.
         model: the student: a registered name.
         settings: the model's.
+        training: how it is trained, but for the epochs.
 
     Raises:
         UsageError: the method cannot teach such a student, or not by such a teacher.
@@ -72,7 +74,7 @@ def rehearse(
         method=method,
         settings=how,
         model_settings=settings,
-        training=_NO_EPOCHS,
+        training=training.model_copy(update=_NO_EPOCHS),
         echo=None,
     )
 

@@ -62,7 +62,7 @@ class StudentModel(Settings):
 
     model: str
     """ "mf", "neumf", "lightgcn", "sasrec", "nextitnet", "bert4rec", "gru4rec"."""
-    name: str = Field(default="", pattern="^([a-z0-9][a-z0-9_-]*)?$")
+    name: str = Field(default="", pattern="^([a-z0-9][a-z0-9_]{0,39})?$")  # a "-" parts it from its method, in files
     """What tells its rows from those of other students; its model when left out."""
 
 

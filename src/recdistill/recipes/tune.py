@@ -184,6 +184,8 @@ def tune(
     asking = Asking(budget.of, budget.most, tuple(dict.fromkeys(methods)), trials, tuple(sizes))
     if methods:
         rungs(len({*methods} - {"plain"}), trials or TRIALS)  # before the teacher is trained, not after
+    if run.students:
+        listener.say("[[students]] are for `recdistill compare`: this tunes [student] alone")
     listener.begin(f"Reading {run.data.path}")
     study = study_of(run, listener)
     with held(run, overwrite=overwrite):
@@ -330,7 +332,15 @@ def able(study: Study, named_methods: Sequence[str]) -> list[str]:
     for method in wanted:
         try:
             how, settings = (of.model_dump(mode="json") for of in (study.how(method), study.plan.student))
-            rehearse(study, knows, method=method, how=how, model=study.run.student.model, settings=settings)
+            rehearse(
+                study,
+                knows,
+                method=method,
+                how=how,
+                model=study.run.student.model,
+                settings=settings,
+                training=study.plan.train,
+            )
         except UsageError:
             if named_methods:
                 raise
