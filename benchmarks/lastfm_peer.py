@@ -114,6 +114,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     torch.set_num_threads(1)
+    if asked.seeds < 1:
+        parser.error("--seeds must be at least 1")
     asked.work.mkdir(parents=True, exist_ok=True)
     parts = split(with_validation(read(asked.data / "lastfm_lightgcn", echo=None)), "given")
     bench = Bench(parts, asked.work.resolve(), asked.peer_python)
