@@ -138,15 +138,15 @@ def _check_able(contest: Contest) -> None:
     teacher, train = stand_in(contest), contest.split.train
     wrong: dict[str, list[Entrant]] = {}  # why -> whom
     for entrant in contest.entrants:
-        model, how = contest.table(entrant.pupil).model, contest.how(entrant.method).model_dump(mode="json")
+        pupil, how = entrant.pupil, contest.how(entrant.method).model_dump(mode="json")
         try:
             rehearse(
                 contest,
                 teacher,
                 method=entrant.method,
                 how=how,
-                model=model,
-                settings=contest.sized(entrant.pupil),
+                model=pupil.model,
+                settings=pupil.settings,
                 training=contest.plan.train,
             )
         except UsageError as error:

@@ -7,7 +7,7 @@ comparison goes on, and several processes share the work (`recipes.labour`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -26,12 +26,13 @@ from recdistill.recipes.trials import Search
 from recdistill.settings import parse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from recdistill.evaluation.ranking import Ranker
     from recdistill.recipes.bench import Result
-    from recdistill.recipes.runfile import Plan, RunSettings, StudentModel
+    from recdistill.recipes.runfile import Plan, RunSettings
     from recdistill.recipes.trials import Tuned
+    from recdistill.settings import Settings
 
 __all__ = ["Contest", "Entrant", "Finished", "Pupil", "Terms", "pupils", "tasks"]
 
@@ -58,10 +59,13 @@ class Pupil:
 
     at: int
     """0 for [student] of the run file, then [[students]] in their order."""
-    size: int | None
-    """Dims; None as the run file says."""
     label: str
     """What tells its rows from others: "", "20", "lightgcn 20"."""
+    tag: str
+    """In file names: "mf20"."""
+    model: str
+    settings: Mapping[str, Any] = field(compare=False)
+    """All of the model's, at the size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +111,7 @@ class Contest(Study):
     def lesson(self, entrant: Entrant) -> Lesson | None:
         """How a student is taught; None where its settings are not tuned yet."""
         how, training = self.how(entrant.method).model_dump(mode="json"), self.plan.train
-        tag = f"{entrant.method}-{self.tag(entrant.pupil)}"
+        tag = f"{entrant.method}-{entrant.pupil.tag}"
         if self.terms.trials:
             found = self.tuned(entrant)
             if found is None:
@@ -116,26 +120,13 @@ class Contest(Study):
         return Lesson(
             bench=self,
             name=tag,
-            model=self.table(entrant.pupil).model,
-            settings=self.sized(entrant.pupil),
+            model=entrant.pupil.model,
+            settings=entrant.pupil.settings,
             method=entrant.method,
             how=how,
             training=training,
             code=code_of(entrant.method, *how.get("parts", ())),
         )
-
-    def table(self, pupil: Pupil) -> StudentModel:
-        """What the run file says of a student."""
-        return (self.run.student, *self.run.students)[pupil.at]
-
-    def sized(self, pupil: Pupil) -> dict[str, Any]:
-        """A student's settings at its size."""
-        return sized(self.run, self.plan, pupil.at, pupil.size)
-
-    def tag(self, pupil: Pupil) -> str:
-        """A student in file names: "mf20"."""
-        of, dim = self.table(pupil), self.sized(pupil).get("dim", "")
-        return f"{of.name}-{dim}" if of.name else f"{of.model}{dim}"
 
     def tuned(self, entrant: Entrant) -> Tuned | None:
         """The trials whose winner an entrant takes; None where they are not finished."""
@@ -242,13 +233,13 @@ class Contest(Study):
         if spot not in self._searches:
             self._searches[spot] = Search(
                 bench=bench,
-                model=self.table(pupil).model,
-                model_settings=self.sized(pupil),
+                model=pupil.model,
+                model_settings=pupil.settings,
                 method=entrant.method,
                 how=self.how(entrant.method),
                 training=self.plan.train,
                 trials=self.terms.trials,
-                name=f"{entrant.method}-{self.tag(pupil)}",
+                name=f"{entrant.method}-{pupil.tag}",
             )
         return self._searches[spot]
 
@@ -280,12 +271,15 @@ def pupils(run: RunSettings, plan: Plan, sizes: Sequence[int]) -> list[Pupil]:
         SettingsError: a model cannot be of such a size.
     """
     found: list[Pupil] = []
-    for at, table in enumerate((run.student, *run.students)):
+    for at, (table, plain) in enumerate(zip((run.student, *run.students), (plan.student, *plan.students), strict=True)):
         for size in sizes or (None,):
-            dim = sized(run, plan, at, size).get("dim")
+            settings = _sized(table.model, plain, size, at=f"students.{at - 1}" if at else "student")
+            dim = settings.get("dim")
             words = [table.name or table.model] if run.students else []
             words += [str(dim)] if dim is not None and (words or size is not None) else []
-            found.append(Pupil(at, size, " ".join(words)))
+            width = "" if dim is None else str(dim)
+            tag = f"{table.name}-{width}" if table.name else f"{table.model}{width}"
+            found.append(Pupil(at, " ".join(words), tag, table.model, settings))
     labels = [pupil.label for pupil in found]
     if twice := next((label for label in labels if labels.count(label) > 1), None):
         remedy = 'Give one of them a name, beside its model: name = "deeper"'
@@ -293,16 +287,14 @@ def pupils(run: RunSettings, plan: Plan, sizes: Sequence[int]) -> list[Pupil]:
     return found
 
 
-def sized(run: RunSettings, plan: Plan, at: int, size: int | None) -> dict[str, Any]:
-    """The settings of student `at` at a width; see `pupils` for what is raised."""
-    where = f"students.{at - 1}" if at else "student"
-    settings = (plan.student, *plan.students)[at].model_dump(mode="json")
+def _sized(model: str, of: Settings, size: int | None, *, at: str) -> dict[str, Any]:
+    """A model's settings at a width."""
+    settings = of.model_dump(mode="json")
     if size is None:
         return settings
-    model = (run.student, *run.students)[at].model
     if "dim" not in settings:
         raise UsageError(problem(f"A {model!r} has no 'dim' to take sizes of", size, remedy="Leave --sizes out"))
-    return parse(MODELS[model].settings, {**settings, "dim": size}, at=where).model_dump(mode="json")
+    return parse(MODELS[model].settings, {**settings, "dim": size}, at=at).model_dump(mode="json")
 
 
 def tasks(contest: Contest) -> list[Task]:
@@ -320,7 +312,7 @@ def _of_seed(bench: Contest) -> Iterator[Task]:
         def ready() -> bool:
             return bench.taught() and bench.lesson(entrant) is not None
 
-        name = bench.label(f"{entrant.method}-{bench.tag(entrant.pupil)}")
+        name = bench.label(f"{entrant.method}-{entrant.pupil.tag}")
         return Task(name, done, ready, lambda: bench.learn(entrant))
 
     def trials(entrant: Entrant) -> Task:

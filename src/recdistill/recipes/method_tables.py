@@ -226,7 +226,7 @@ class _Places:
             method=method,
             how=found["method"],
             training=bench.plan.train.model_copy(update=found["train"]),
-            code=code_of(method, *found["method"].get("parts", ())),
+            code=_code(method),
         )
 
     def tuned(self, table: Table, method: str) -> dict[str, Any]:

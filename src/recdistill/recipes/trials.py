@@ -290,11 +290,10 @@ def _judged(lesson: Lesson) -> dict[str, Any]:
     worth = report.best[metric].value if metric in report.best else math.nan
     sound = math.isfinite(worth)
     return {
-        "metric": None,
         "epochs": len(report.history),
         "seconds": round(report.seconds, 3),
         "failed": None if sound else f"{metric} was never measured: no epoch was validated",
-        **(_exact(lesson, metric) if sound else {"low": None, "high": None}),
+        **(_exact(lesson, metric) if sound else {"metric": None, "low": None, "high": None}),
     }
 
 
