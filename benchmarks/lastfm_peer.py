@@ -96,7 +96,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """A file's, of all it depends on but the code."""
+        """A file's, of all it depends on but the split, which names the folder, and the code."""
         about = json.dumps({**asdict(self), **SHAPE}, sort_keys=True)
         return f"{self.side}-{self.model}-seed{self.seed}-{hashlib.sha256(about.encode()).hexdigest()[:8]}"
 
@@ -116,7 +116,6 @@ def main() -> None:
     torch.set_num_threads(1)
     if asked.seeds < 1:
         parser.error("--seeds must be at least 1")
-    asked.work.mkdir(parents=True, exist_ok=True)
     parts = split(with_validation(read(asked.data / "lastfm_lightgcn", echo=None)), "given")
     bench = Bench(parts, asked.work.resolve(), asked.peer_python)
     found = {(side, m): bench.tuned(side, m, asked.seeds) for m in asked.models for side in SIDES if side in asked.only}
@@ -138,7 +137,9 @@ def main() -> None:
     users = len(parts.test.queries)
     page = f"{results(rows)}\n\n{differences(tests)}"
     print(page)
-    print(f"\n{users:,} test users, {parts.train.n_items:,} items, {asked.seeds} seeds, one thread, {where['cpu']}")
+    sizes = " + ".join(f"{len(part):,}" for part in (parts.train, parts.valid, parts.test))
+    print(f"\n{users:,} test users, {parts.train.n_items:,} items, {sizes} interactions (train + valid + test)")
+    print(f"{asked.seeds} seeds, one thread, {where['cpu']}")
     if asked.json:
         kept = [{"model": m, "metric": metric, **asdict(test)} for (m, metric), test in tests.items()]
         whole = {"shape": SHAPE, "users": users, "rows": rows, "differences": kept, "environment": where}
@@ -150,10 +151,13 @@ class Bench:
 
     def __init__(self, parts: Split, work: Path, peer_python: Path | None) -> None:
         """Write the split for the peer; the peer starts when it is first needed."""
-        self._parts, self._work, self._python = parts, work, peer_python
+        found = {"train": parts.train.csr(), "valid": parts.valid.targets, "test": parts.test.targets}
+        rows = {name: pairs(of) for name, of in found.items()}
+        split = hashlib.sha256(b"".join(part.tobytes() for part in rows.values())).hexdigest()[:8]
+        self._parts, self._work, self._python = parts, work / split, peer_python
+        self._work.mkdir(parents=True, exist_ok=True)
         self._peer: subprocess.Popen[str] | None = None
-        held = {"valid": parts.valid.targets, "test": parts.test.targets}
-        np.savez(work / "split.npz", **{name: pairs(of) for name, of in {"train": parts.train.csr(), **held}.items()})
+        np.savez(self._work / "split.npz", **rows)
 
     def tuned(self, side: str, model: str, seeds: int) -> tuple[list[Run], float]:
         """The winner of the trials with every seed, and its validation value with seed 1."""
