@@ -54,20 +54,29 @@ def check_seed(seed: object) -> int:
     return int(seed)
 
 
+_SHIFTS = ((30, 0x3FFFFFFFF, _MIX1), (27, 0x1FFFFFFFFF, _MIX2), (31, 0x1FFFFFFFF, 1))
+
+
 def _mix(x: Any) -> Any:  # noqa: ANN401 - one body for numpy and torch
-    x = (x ^ ((x >> 30) & 0x3FFFFFFFF)) * _MIX1  # the mask makes the signed shift a logical one
-    x = (x ^ ((x >> 27) & 0x1FFFFFFFFF)) * _MIX2
-    return x ^ ((x >> 31) & 0x1FFFFFFFF)
+    """In place: the numbers are many, and memory that is asked for anew costs more than the arithmetic."""
+    for shift, mask, factor in _SHIFTS:
+        y = x >> shift
+        y &= mask  # makes the signed shift a logical one
+        x ^= y
+        x *= factor
+    return x
 
 
 def bits(key: int, rows: A, k: int) -> A:
     """(n,) rows -> (n, k) int64, all 64 bits random, the sign included."""
-    if isinstance(rows, np.ndarray):
-        columns: Any = np.arange(k, dtype=np.int64)
-    else:
+    if not isinstance(rows, np.ndarray):
         import torch  # noqa: PLC0415 - this file is read where torch is not installed
 
-        columns = torch.arange(k, dtype=torch.int64, device=rows.device)
+        if rows.device.type == "cpu":  # where numpy multiplies int64 several times as fast
+            return torch.from_numpy(bits(key, rows.numpy(), k))
+        columns: Any = torch.arange(k, dtype=torch.int64, device=rows.device)
+    else:
+        columns = np.arange(k, dtype=np.int64)
     with np.errstate(over="ignore"):
         base = _mix(rows * _GOLDEN + key)  # (n,)
         return _mix(base[:, None] + columns[None, :] * _COLUMN)  # (n, k)
