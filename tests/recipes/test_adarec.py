@@ -18,6 +18,9 @@ from recdistill.search.derive import Design
 FAST = {"epochs": 2, "batch": 20, "lr": 0.01, "device": "cpu"}
 
 
+CONV = "all-cau_cnn_3_d2"
+
+
 @pytest.fixture
 def data(tmp_path):
     """Two logs of 40 users who walk round 30 items: the last item is the test, the last but one valid."""
@@ -75,8 +78,13 @@ def test_every_row_is_computed_once_and_printed(where, tmp_path):
     assert {"teacher", "searched", "small sasrec", "random 1"} <= set(found["scenes"]["walks"]["ms"])
     assert set(found["scenes"]["walks"]["ms"]["searched"]["256"]) == {"body", "head", "end to end"}
     others = found["scenes"]["walks"]["against others"]
-    assert set(others) == {"teacher", "searched alone", "all-none", "all-skip", "nextitnet", "small sasrec"}
-    assert all(each["corrected"] >= each["p"] for each in others.values())
+    assert set(others) == {"teacher", "searched alone", "all-none", "all-skip", "nextitnet", CONV, "small sasrec"}
+    for metric in ("NDCG@10", "NDCG@20"):
+        assert all(each[metric]["corrected"] >= each[metric]["p"] for each in others.values())
+    ms = found["scenes"]["walks"]["ms"]
+    ratio = ms["searched"]["1"]["body"] / ms["small sasrec"]["1"]["body"]
+    (line,) = (line for line in page.splitlines() if line.startswith("| small sasrec | 1 | ") and "(" in line[21:30])
+    assert line.endswith(f"| {ratio:.2f} |")
     assert "- Seed 1 found: " in page
     assert json.loads((tmp_path / "results" / "adarec.json").read_text()) == json.loads(json.dumps(found))
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "results").rglob("*.json")}
@@ -104,7 +112,7 @@ def test_the_random_cells_cost_what_the_searched_one_does(where):
     designs = {name: Design.model_validate(each) for name, each in result["designs"].items()}
     assert set(designs) == {"searched", "random 0", "random 1"}
     assert designs["random 0"].operators != designs["searched"].operators
-    assert set(result["inherited"]) == {*designs, "all-none", "all-skip", "nextitnet"}
+    assert set(result["inherited"]) == {*designs, "all-none", "all-skip", "nextitnet", CONV}
 
 
 def test_names_that_are_not_there_are_refused(where):

@@ -197,6 +197,13 @@ def test_a_budget_that_nothing_keeps_is_refused_before_anything_is_trained(run):
     assert heard.trained == []
 
 
+def test_a_search_without_validation_data_is_refused_before_anything_is_trained(run):
+    heard = Heard()
+    with pytest.raises(UsageError, match="A search needs validation data, and there are none.*Hold some out"):
+        search_run(run("data.split='ratio'", "data.valid=0.0"), listener=heard)
+    assert heard.trained == []
+
+
 def test_random_cells_cost_what_the_searched_ones_do(run):
     found = search_run(run("search.random=3", "search.price_weight=0.0"))
     rows = found.told.rows
@@ -245,6 +252,11 @@ def test_each_cell_its_own_architecture_is_drawn_cell_by_cell(run):
         ("search.space=published", UsageError, "The space 'published' leaks under a next-item loss"),
         ("search.controls=['all-nothing']", UnknownName, "Unknown operator of the space 'causal' 'nothing'"),
         ("search.budget='2 m'", SettingsError, r"Unknown unit 'm' of the budget '2 m'"),
+        (
+            "search.frame.length=11",
+            SettingsError,
+            r"'search.frame.length' is longer than what the teacher reads \(8 items",
+        ),
         ("search.pareto=[-1.0]", SettingsError, "'search.pareto' must hold weights of at least 0; got -1"),
         ("teacher={model='mf'}", UsageError, "The teacher of a search reads histories, and 'mf' does not"),
         ("teacher={lists='a.parquet'}", SettingsError, "a search asks for the layers of its teacher"),

@@ -243,13 +243,38 @@ def test_a_table_is_made_once_for_a_shape_and_read_after(tmp_path):
     assert json.loads(next(tmp_path.iterdir()).read_text())["device"] == device_of(torch.device("cpu"))
 
 
-def test_another_device_or_number_of_threads_is_another_table(tmp_path, monkeypatch):
+def test_another_device_is_another_table(tmp_path, monkeypatch):
     timer, calls = counting([1.0] * 11)
     one = measured(CAUSAL, Shape(4, 6), keep=tmp_path, timer=timer)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 77)
+    monkeypatch.setattr("recdistill.search.latency.platform.machine", lambda: "abacus")
     other = measured(CAUSAL, Shape(4, 6), keep=tmp_path, timer=timer)
     assert len(calls) == 2
     assert one.digest != other.digest
+
+
+def test_a_price_is_of_one_thread_whatever_torch_has(tmp_path):
+    before, seen = torch.get_num_threads(), []
+
+    def timer(works, device):
+        seen.append(torch.get_num_threads())
+        return [1.0] * len(works)
+
+    torch.set_num_threads(3)
+    try:
+        one = measured(CAUSAL, Shape(4, 6), keep=tmp_path, timer=timer)
+        agreement(
+            CAUSAL,
+            Shape(4, 6),
+            one,
+            [named("all-skip", CAUSAL, width=4), named("nextitnet", CAUSAL, width=4)],
+            timer=timer,
+        )
+        assert torch.get_num_threads() == 3
+        torch.set_num_threads(2)
+        assert measured(CAUSAL, Shape(4, 6), keep=tmp_path, timer=timer) == one
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [1, 1]
 
 
 @pytest.mark.parametrize("text", ["{", "{}", '{"ms": [1], "operators": [], "cell_ms": 1, "fixed_ms": 0}'])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from recdistill.search.cost import Shape, counted
-from recdistill.search.derive import Design, named
+from recdistill.search.derive import Design, living, named
 from recdistill.search.refine import Refine, refine
 from recdistill.search.space import SPACES
 
@@ -13,6 +13,7 @@ SPACE = SPACES["causal"]
 SHAPE = Shape(width=8, length=10, items=50)
 COSTS = counted(SPACE, SHAPE, "params")
 START = named("nextitnet", SPACE, width=8, depth=2)
+MOST = COSTS.fixed + 2 * (COSTS.of(START, SPACE) - COSTS.fixed)
 
 
 def skips(design):
@@ -23,7 +24,8 @@ def skips(design):
 
 def tried(score=skips, start=START, **changes):
     settings = Refine(designs=40, parents=4)
-    return refine(start, score, **({"space": SPACE, "costs": COSTS, "settings": settings, "seed": 3} | changes))
+    given = {"space": SPACE, "costs": COSTS, "settings": settings, "most": MOST, "seed": 3}
+    return refine(start, score, **(given | changes))
 
 
 def test_the_best_design_is_found_and_stands_first():
@@ -45,18 +47,32 @@ def test_of_equal_scores_the_cheaper_design_is_taken():
     assert [each.cost for each in found] == sorted(each.cost for each in found)
 
 
-@pytest.mark.parametrize("dearer", [0.0, 0.1, 2.0])
-def test_cells_cost_at_most_a_share_more(dearer):
-    most = COSTS.fixed + (COSTS.of(START, SPACE) - COSTS.fixed) * (1 + dearer)
-    found = tried(settings=Refine(designs=30, dearer=dearer))
+@pytest.mark.parametrize("share", [1.0, 1.1, 3.0])
+def test_nothing_costs_more_than_it_may(share):
+    most = COSTS.fixed + (COSTS.of(START, SPACE) - COSTS.fixed) * share
+    found = tried(settings=Refine(designs=30), most=most)
     assert max(each.cost for each in found) <= most * (1 + 1e-12)
     assert all(each.cost == COSTS.of(each.design, SPACE) for each in found)
 
 
-def test_a_budget_is_kept_in_the_place_of_the_share():
+def test_where_there_is_room_dearer_cells_are_tried():
     most = COSTS.of(START, SPACE) * 3
     found = tried(most=most, settings=Refine(designs=60))
     assert most >= max(each.cost for each in found) > COSTS.of(START, SPACE) * 1.2
+
+
+def test_designs_that_are_known_are_tried_first_where_they_can_be_paid():
+    asked = []
+    names = ["all-skip", "all-cau_cnn_5_d4", "all-none"]
+    tried(lambda design: asked.append(design.operators) or 0.0, beside=names)
+    known = [named(name, SPACE, width=8, depth=2).operators for name in names]
+    assert asked[:3] == [START.operators, known[0], known[2]]
+    assert known[1] not in asked
+
+
+def test_no_operator_that_reads_nothing_is_tried():
+    for each in tried(settings=Refine(designs=200)):
+        assert all(living(row, SPACE) == row for row in each.design.operators)
 
 
 def test_the_same_seed_tries_the_same_designs():

@@ -26,6 +26,7 @@ from recdistill.search.controls import apart, controls, random_of_price
 from recdistill.search.cost import Shape, counted
 from recdistill.search.derive import Design, named
 from recdistill.search.derive import drawn as cell_of
+from recdistill.search.price import Lagrangian
 from recdistill.search.run import shares
 from recdistill.search.settings import PRESETS, SearchSettings
 from recdistill.search.space import SPACES
@@ -174,6 +175,17 @@ def test_on_two_levels_alpha_and_weights_take_turns_on_users_of_their_own(monkey
     assert users["weights"] | users["alpha"] == set(range(40))
     again = {u for b in made["alpha"].epoch(5) for u in b.query.row.tolist()}
     assert again == users["alpha"]
+
+
+def test_on_two_levels_a_multiplier_rises_as_if_only_steps_of_alpha_counted(monkeypatch, parts, teacher):
+    steps = []
+    made = lambda *args, step: (steps.append(step), Lagrangian(*args, step=step))[1]  # noqa: E731
+    monkeypatch.setattr(module, "Lagrangian", made)
+    stepped(monkeypatch, parts, teacher, budget="1 MB")
+    moved = stepped(monkeypatch, parts, teacher, level="bi", share=0.25, batch=4, budget="1 MB")
+    single, bi = steps
+    alpha = sum(name == "alpha" for name, *_ in moved)
+    assert bi * len(moved) == pytest.approx(single * alpha, rel=0.3)  # users are dealt by chance
 
 
 def test_a_part_without_users_is_refused(parts):
@@ -332,7 +344,7 @@ def test_a_search_stopped_after_an_epoch_ends_as_the_whole_one(parts, teacher, t
 
 
 SCRIPT = """
-import os, random, signal, sys, time
+import os, random, shutil, signal, sys, time
 from pathlib import Path
 import numpy as np
 import torch
@@ -380,6 +392,9 @@ while not (killed / "end.safetensors").exists():
         time.sleep(random.uniform(0.1, 0.45) * seconds)
         os.kill(child, signal.SIGKILL)
     kills += os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    if kills < 3 and (killed / "end.safetensors").exists():  # the machine was slow when the whole one was timed
+        shutil.rmtree(killed)
+        kills, seconds = 0, seconds / 2
 one, other = load_file(whole / "end.safetensors"), load_file(killed / "end.safetensors")
 assert one.keys() == other.keys()
 for name in one:
@@ -477,8 +492,8 @@ def test_cells_that_cost_nothing_stand_beside_the_cheapest_random_ones(found):
     prices = [free.of(each, space) for each in drawn.values()]
     assert len({each.operators for each in drawn.values()} - {nothing.operators}) == 5
     assert prices == sorted(prices)
-    every = {tuple(cell_of(at, space)) for at in range(20_000)} - {(space.index("none"),) * 6}
-    cheapest = sorted(nothing.depth * sum(free.operators[index] for index in cell) for cell in every)
+    every = {cell_of(at, space) for at in range(20_000)} - {("none",) * 6}
+    cheapest = sorted(nothing.depth * sum(free.operators[space.index(name)] for name in cell) for cell in every)
     assert prices == pytest.approx([free.fixed + price for price in cheapest[:5]])
     assert apart(space, free, nothing, drawn.values()) == prices[-1] - free.fixed
     assert apart(space, free, nothing, []) == 0
@@ -510,7 +525,7 @@ def test_the_clock_of_a_sample_is_that_of_the_step(monkeypatch, parts, teacher):
 def test_what_is_found_is_the_best_of_what_was_tried(found):
     scores = {each.design.operators: each.score for each in found.tried}
     assert found.derived.operators in scores
-    assert scores[found.design.operators] == max(scores.values()) == found.score()["ndcg@10"]
+    assert scores[found.design.operators] == max(scores.values())
     assert found.cost == found.costs.of(found.design, SPACES["causal"])
 
 

@@ -3,8 +3,10 @@
 `L = (1 - g) CE + g (L_emb + L_hid + L_logit)`, of any sequential student and teacher; the search of the student's cells
 minimises the same (see `recdistill.search`). The paper's body is not at hand in text: "official code" is what its
 repository does. Where it errs, the default is what it meant, and `COMPAT` is what it does: its divergences have their
-arguments swapped (so they are KL(student || teacher)), and are summed over positions, padding too, beside a
-cross-entropy that is a mean over real ones. Its base loss is "cross-entropy".
+arguments swapped (so they are KL(student || teacher)), and are summed over the positions of a history, beside a
+cross-entropy that is a mean over real ones. Its base loss is "cross-entropy". The official sums have padding in them
+too; here padding has no logits, its states are zeros, and a batch ends with its longest history: on histories that fill
+their length the two are one.
 
 Letters: S student layers, T teacher layers.
 """

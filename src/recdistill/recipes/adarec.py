@@ -125,7 +125,7 @@ def _summary(done: dict[int, dict[str, Any]], teacher: dict[int, dict[str, Any]]
 def _searched(found: dict[str, Any]) -> dict[str, Any]:
     design = Design.model_validate(found["designs"]["searched"])
     last = found["history"][-1]["metrics"] if found["history"] else {}
-    about = {key: found[key] for key in ("cost", "unit", "epochs", "seconds")}
+    about = {key: found[key] for key in ("cost", "unit", "epochs", "seconds", "derived", "inherited")}
     return about | {"operators": [list(row) for row in dict.fromkeys(design.operators)], "entropy": last.get("entropy")}
 
 
@@ -136,12 +136,16 @@ def _against_others(done: dict[str, dict[int, dict[str, Any]]]) -> dict[str, Any
         both = sorted(set(done["searched"]) & set(theirs))
         if not both or row == "searched" or row.startswith("random "):
             continue
-        ours, other = (values({seed: of[seed] for seed in both}, "NDCG@10") for of in (done["searched"], theirs))
-        test = paired_test(ours, other)
-        gap = test.difference
-        out[row] = {"seeds": len(both), "difference": [gap.mean, gap.low, gap.high], "p": test.p_permutation}
-    for row, p in zip(out, holm([each["p"] for each in out.values()]).tolist(), strict=True) if out else ():
-        out[row]["corrected"] = p
+        out[row] = {"seeds": len(both)}
+        for metric in ("NDCG@10", "NDCG@20"):
+            ours, other = (values({seed: of[seed] for seed in both}, metric) for of in (done["searched"], theirs))
+            test = paired_test(ours, other)
+            gap = test.difference
+            out[row][metric] = {"difference": [gap.mean, gap.low, gap.high], "p": test.p_permutation}
+    for metric in ("NDCG@10", "NDCG@20") if out else ():
+        raw = [each[metric]["p"] for each in out.values()]
+        for row, p in zip(out, holm(raw).tolist(), strict=True):
+            out[row][metric]["corrected"] = p
     return out
 
 

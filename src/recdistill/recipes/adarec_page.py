@@ -19,7 +19,8 @@ def markdown(found: dict[str, Any]) -> str:
         f"{found['protocol'][:1].upper()}{found['protocol'][1:]}; the teacher is NextItNet 256. Every student is "
         "distilled by the same terms, those called alone excepted. Intervals: 95 % bootstrap over users and seeds. "
         "Kept: share of the teacher's NDCG@10. Body: parameters without embeddings and output. Milliseconds: "
-        "onnxruntime, one thread, histories of 50, body and whole answer, for 1 history and for 256. This page and "
+        "onnxruntime, one thread, histories of 50, for 1 history and for 256: body, head (scores of all items), and "
+        "the whole answer. This page and "
         f"`adarec.json` are printed by `{found['command']}`.",
         "",
     ]
@@ -34,13 +35,13 @@ def markdown(found: dict[str, Any]) -> str:
 
 def _table(scene: dict[str, Any]) -> list[str]:
     columns = "row", "seeds", "HR@10", "NDCG@10 (95 %)", "NDCG@20", "kept (95 %)", "parameters", "body"
-    lines = [f"| {' | '.join([*columns, 'body ms', 'answer ms'])} |", "|" + "---|" * (len(columns) + 2)]
+    lines = [f"| {' | '.join([*columns, 'body ms', 'head ms', 'answer ms'])} |", "|" + "---|" * (len(columns) + 3)]
     random = {name: row for name, row in scene["rows"].items() if name.startswith("random ")}
     for name, row in scene["rows"].items():
         if name in random:
             continue
         if not row["seeds"]:
-            lines.append(f"| {name} | missing |" + " |" * len(columns))
+            lines.append(f"| {name} | missing |" + " |" * (len(columns) + 1))
             continue
         mean, (low, high) = row["mean"], row["interval"]["NDCG@10"]
         kept = "{:.1f} % ({:.1f}-{:.1f})".format(*row["retention"]) if "retention" in row else ""
@@ -63,7 +64,7 @@ def _random(rows: dict[str, Any], times: dict[str, Any]) -> str:
     """All random cells in one row."""
     found = {name: row for name, row in rows.items() if row["seeds"]}
     if not found:
-        return "| random cells | missing |" + " |" * 8
+        return "| random cells | missing |" + " |" * 9
     each = {metric: [row["mean"][metric] for row in found.values()] for metric in _METRICS}
     mean = {metric: statistics.fmean(of) for metric, of in each.items()}
     spread = statistics.stdev(each["NDCG@10"]) if len(each["NDCG@10"]) > 1 else 0.0
@@ -93,8 +94,8 @@ def _mean_of(timed: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _ms(times: dict[str, Any], name: str) -> list[str]:
     if name not in times:
-        return ["", ""]
-    return [", ".join(f"{each[part]:.3g}" for each in times[name].values()) for part in ("body", "end to end")]
+        return ["", "", ""]
+    return [", ".join(f"{each[part]:.3g}" for each in times[name].values()) for part in ("body", "head", "end to end")]
 
 
 def _worth(scene: dict[str, Any]) -> list[str]:
@@ -102,17 +103,38 @@ def _worth(scene: dict[str, Any]) -> list[str]:
     lines: list[str] = []
     for seed, each in scene["searches"].items():
         cells = "; ".join(", ".join(row) for row in each["operators"])
-        lines.append(f"- Seed {seed} found: {cells} ({each['cost']:.4g} {each['unit']}, {each['epochs']} epochs).")
+        lines.append(
+            f"- Seed {seed} found: {cells} ({each['cost']:.4g} {each['unit']}, {each['epochs']} epochs"
+            f"{_dearness(each, scene['rows']['searched']['seeds'].get(seed))})."
+        )
     for seed, each in scene["against random"].items():
         lines.append(
             f"- Seed {seed}: searched less the mean of {each['cells']} random cells {each['difference']:+.4f} NDCG@10 "
             f"(p {each['p']:.3f}), their spread {each['spread']:.4f}; Kendall's tau of the supernet "
             f"{each['kendall']:.2f}."
         )
+    if each := _pooled(scene["against random"]):
+        lines.append(
+            f"- Over {each['seeds']} seeds: {each['difference']:+.4f}, the spread {each['spread']:.4f}; "
+            f"better by more than the spread: {'yes' if each['difference'] > each['spread'] else 'no'}."
+        )
     others = {row: each for row, each in scene["against others"].items() if not row.startswith(_SWAP)}
     if others:
-        lines += ["", *_differences("searched less", others)]
+        lines += ["", *_differences("searched less", others, scene["ms"])]
     return lines
+
+
+def _dearness(search: dict[str, Any], trained: dict[str, Any] | None) -> str:
+    """What the search cost beside the training of what it found."""
+    return "" if trained is None else f", {search['seconds'] / trained['seconds']:.2g} times its training"
+
+
+def _pooled(each: dict[str, Any]) -> dict[str, float]:
+    """The mean of the differences and of the spreads; nothing of fewer than two seeds."""
+    if len(each) < 2:
+        return {}
+    mean = {what: statistics.fmean(one[what] for one in each.values()) for what in ("difference", "spread")}
+    return {"seeds": len(each), **mean}
 
 
 def _swaps(scenes: dict[str, Any]) -> list[str]:
@@ -126,12 +148,21 @@ def _swaps(scenes: dict[str, Any]) -> list[str]:
     lines = ["## Cells that change places", ""]
     if not swapped:
         return [*lines, "Needs searched students of two scenes: missing.", ""]
-    return [*lines, *_differences("scene", swapped), ""]
+    return [*lines, *_differences("scene", swapped, {}), ""]
 
 
-def _differences(title: str, rows: dict[str, Any]) -> list[str]:
-    lines = [f"| {title} | seeds | NDCG@10 (95 %) | p (Holm) |", "|---|---|---|---|"]
+def _differences(title: str, rows: dict[str, Any], times: dict[str, Any]) -> list[str]:
+    """A row each, and how many times as long the searched body takes for one history, where both were timed."""
+    lines = [
+        f"| {title} | seeds | NDCG@10 (95 %) | p (Holm) | NDCG@20 (95 %) | p (Holm) | body ms, searched / other |",
+        "|" + "---|" * 7,
+    ]
     for row, each in rows.items():
-        mean, low, high = each["difference"]
-        lines.append(f"| {row} | {each['seeds']} | {mean:+.4f} ({low:+.4f} to {high:+.4f}) | {each['corrected']:.3g} |")
+        cells = [row, str(each["seeds"])]
+        for metric in ("NDCG@10", "NDCG@20"):
+            mean, low, high = each[metric]["difference"]
+            cells += [f"{mean:+.4f} ({low:+.4f} to {high:+.4f})", f"{each[metric]['corrected']:.3g}"]
+        both = "searched" in times and row in times
+        cells.append(f"{times['searched']['1']['body'] / times[row]['1']['body']:.2f}" if both else "")
+        lines.append(f"| {' | '.join(cells)} |")
     return lines

@@ -98,8 +98,11 @@ class CellStudy(Bench):
         """Say before any training what could only end in an error.
 
         Raises:
-            UsageError: no architecture keeps the budget; the teacher is not sequential.
+            UsageError: no architecture keeps the budget; the teacher is not sequential; nothing is held out.
         """
+        if not len(self.split.valid.queries):
+            remedy = "Hold some out: split = 'leave-last-out', or valid above 0"
+            raise UsageError(problem("A search needs validation data, and there are none", remedy=remedy))
         for c in self.asked:
             costs, most = self._prices(c)
             if most is not None:
@@ -152,9 +155,6 @@ class CellStudy(Bench):
         if key not in self._found:
             name = self._name(c)
             common = self.common(name, about, c.protocol, stage=f"Searching cells, {held_to(c)}")
-            if common["valid"] is None:
-                remedy = "Hold some out: split = 'leave-last-out', or valid above 0"
-                raise UsageError(problem("A search needs validation data, and there are none", remedy=remedy))
             teacher = known(self.trained_teacher, self.split.train) if c.distillation.weight > 0 else None
             common.pop("echo")  # a search has nothing to say that its `train` does not
             self._found[key] = run_search(teacher, self.split.train, c, **common)

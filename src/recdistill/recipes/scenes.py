@@ -41,6 +41,8 @@ __all__ = ["RANDOM", "SCENES", "Scene", "Study", "rows"]
 _NO_STUDENTS = ("teacher", "search", "searched alone", "latency")
 RANDOM = 10
 """Random cells of the searched one's price."""
+FIXED = (*ALWAYS, "all-cau_cnn_3_d2")
+"""Cells that nobody searched; the last is a convolution on every edge, the dearest of them."""
 _SMALL: dict[str, tuple[str, dict[str, Any]]] = {
     "small nextitnet": ("nextitnet", {"dim": 64, "groups": 4, "tied": True}),
     "small sasrec": ("sasrec", {"dim": 64, "layers": 4, "heads": 2}),
@@ -79,7 +81,8 @@ _FRAME: dict[str, Any] = {"dim": 64, "length": 50, "every": True}
 SCENES: dict[str, Scene] = {
     scene.name: scene
     for scene in (
-        Scene("ml-100k", "MovieLens 100K", "ml_100k", "leave-last-out", {"dropout": 0.5}),
+        # so few histories that steps of 128 would be too few to train ten operators an edge
+        Scene("ml-100k", "MovieLens 100K", "ml_100k", "leave-last-out", {"dropout": 0.5}, {"batch": 32}),
         Scene("toys", "Amazon Toys", "amazon_toys", "given", {"dropout": 0.5}),
         Scene("beauty", "Amazon Beauty", "amazon_beauty", "given", {"dropout": 0.5}),
         Scene("ml-1m", "MovieLens 1M", "ml_1m", "given", {"dropout": 0.3}),
@@ -120,7 +123,7 @@ class Study:
         if row in _SMALL:
             return common | {"student": _SMALL[row]}
         common["frame"] = self._settings.frame.model_dump(mode="json")
-        if row in ALWAYS:
+        if row in FIXED:
             return common | {"cell": row, "cells": self._settings.cells}
         about = common | {"search": self._settings.model_dump(mode="json", exclude={"device", "distillation"})}
         if row.startswith("cell of "):
@@ -148,7 +151,7 @@ class Study:
         """The result of a row; None when another process is at it, or what it needs is not there yet."""
         if (done := self.found(row)) is not None:
             return done
-        searched = row not in {"teacher", "search", *_SMALL, *ALWAYS}  # "latency" too: it times what was found
+        searched = row not in {"teacher", "search", *_SMALL, *FIXED}  # "latency" too: it times what was found
         if (row != "teacher" and self.row("teacher") is None) or (searched and self.row("search") is None):
             return None
         about, label, cells = self.about(row), self.label(row), self.places.cells
@@ -242,7 +245,7 @@ class Study:
         space, design = SPACES[c.space], found.design
         random = random_of_price(space, found.costs, design, n=RANDOM)
         beside = {"searched": design, **{f"random {at}": each for at, each in enumerate(random.values())}}
-        always = {name: named(name, space, width=c.frame.dim, depth=c.cells) for name in ALWAYS}
+        always = {name: named(name, space, width=c.frame.dim, depth=c.cells) for name in FIXED}
         return {
             "designs": {name: each.model_dump(mode="json") for name, each in beside.items()},
             "inherited": {name: found.score(each)["ndcg@10"] for name, each in (beside | always).items()},
@@ -257,7 +260,7 @@ class Study:
 
     def _design(self, row: str) -> Design | None:
         c = self._settings
-        if row in ALWAYS:
+        if row in FIXED:
             return named(row, SPACES[c.space], width=c.frame.dim, depth=c.cells)
         of, name = self, row.removesuffix(" alone")
         if row.startswith("cell of "):
@@ -271,4 +274,4 @@ def rows(scene: str) -> tuple[str, ...]:
     """Of a scene's table, its search, and what its models cost to serve."""
     others = tuple(f"cell of {other}" for other in SCENES if other != scene)
     random = tuple(f"random {at}" for at in range(RANDOM))
-    return ("teacher", "search", "searched", "searched alone", *ALWAYS, *_SMALL, *random, *others, "latency")
+    return ("teacher", "search", "searched", "searched alone", *FIXED, *_SMALL, *random, *others, "latency")

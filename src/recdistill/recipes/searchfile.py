@@ -141,6 +141,7 @@ def resolve(run: SearchRun) -> SearchPlan:
         retrain=retraining_of(run.retrain.preset, run.retrain.model_extra, also=tuple(Retrain.model_fields)),
     )
     _check_training(plan)
+    _check_length(plan)
     space = SPACES[search.space]
     if search.frame.leak == "refuse":
         space.check(search.frame.scored)
@@ -151,6 +152,15 @@ def resolve(run: SearchRun) -> SearchPlan:
     if low := [weight for weight in run.search.pareto if weight < 0]:
         raise SettingsError(problem("The setting 'search.pareto' must hold weights of at least 0", low[0]))
     return plan
+
+
+def _check_length(plan: SearchPlan) -> None:
+    """The teacher is asked about the student's histories: to be found before the one is trained, not after."""
+    reads, asked = getattr(plan.teacher, "length", None), plan.search.frame.length
+    if reads is not None and reads < asked:
+        remedy = "Give the teacher that length too: [teacher] length, or shorten [search.frame] length"
+        what = f"The setting 'search.frame.length' is longer than what the teacher reads ({reads} items)"
+        raise SettingsError(problem(what, asked, allowed=f"1 to {reads}", remedy=remedy))
 
 
 def weights(text: str) -> list[float]:

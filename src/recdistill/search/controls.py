@@ -46,6 +46,7 @@ def random_of_price(
         UsageError: 20,000 draws hold fewer than `n` other cells.
     """
     target = costs.of(design, space) - costs.fixed
+    price = dict(zip(space.names, costs.operators, strict=True))
     near: list[int] = []
     away: dict[int, float] = {}
     seen = {design.operators}
@@ -53,11 +54,11 @@ def random_of_price(
         if len(near) == n:
             break
         cells = drawn(at, space)
-        operators = (tuple(space.names[index] for index in cells),) * design.depth
+        operators = (cells,) * design.depth
         if operators in seen:
             continue
         seen.add(operators)
-        away[at] = abs(design.depth * (costs.cell + sum(costs.operators[index] for index in cells)) - target)
+        away[at] = abs(design.depth * (costs.cell + sum(price[name] for name in cells)) - target)
         if away[at] <= tolerance * abs(target):
             near.append(at)
     chosen = near if len(near) == n else sorted(away, key=away.__getitem__)[:n]

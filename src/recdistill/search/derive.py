@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-__all__ = ["Design", "Edge", "derive", "drawn", "inherit", "named", "reestimate"]
+__all__ = ["Design", "Edge", "derive", "drawn", "inherit", "living", "named", "reestimate"]
 
 _HAND_MADE: dict[str, dict[str, dict[tuple[int, int], str]]] = {
     "nextitnet": {  # a residual block: two convolutions, the second one reaching further
@@ -154,10 +154,13 @@ def derive(
     architecture: Architecture, *, width: int, seed: int = 0, choice: Choice | None = None,
     fingerprints: Mapping[str, str] | None = None,
 ) -> Design:  # fmt: skip
-    """The arg-max operator of each edge, and the arg-max depth where depth is searched; or another choice."""
+    """The arg-max operator of each edge, and the arg-max depth where depth is searched; or another choice.
+
+    Operators that would read nothing are none, see `living`.
+    """
     best, space = architecture.best() if choice is None else choice, architecture.space
     depth = best.depths[0] if best.depths else architecture.cells
-    names = [[space.names[edge[0]] for edge in group] for group in best.paths]
+    names = [living([space.names[edge[0]] for edge in group], space) for group in best.paths]
     return Design.of(
         space, names if len(names) == 1 else names[:depth], width=width, depth=depth, exit=bool(best.depths), seed=seed,
         fingerprints=fingerprints,
@@ -177,7 +180,7 @@ def named(name: str, space: Space, *, width: int, depth: int = 4) -> Design:
         row = [space.operator("skip_connect" if rest == "skip" else rest).name] * edges
     elif kind == "random" and rest.isdigit():
         seed = int(rest)
-        row = [space.names[index] for index in drawn(seed, space)]
+        row = drawn(seed, space)
     elif space.name in _HAND_MADE.get(name, {}):
         laid = _HAND_MADE[name][space.name]
         row = [laid.get(edge, "none") for edge in space.edges]
@@ -187,10 +190,30 @@ def named(name: str, space: Space, *, width: int, depth: int = 4) -> Design:
     return Design.of(space, [row], width=width, depth=depth, seed=seed)
 
 
-def drawn(seed: int, space: Space) -> list[int]:
-    """The operators of the random cell of that seed, one for each edge."""
+def drawn(seed: int, space: Space) -> tuple[str, ...]:
+    """The operators of the random cell of that seed, an edge each: uniform, but for those that would read nothing."""
     edges = np.arange(len(space.edges), dtype=np.int64)
-    return rng.integers(rng.key(seed, "random cell"), edges, 1, len(space))[:, 0].tolist()
+    chosen = rng.integers(rng.key(seed, "random cell"), edges, 1, len(space))[:, 0].tolist()
+    return living([space.names[index] for index in chosen], space)
+
+
+def living(names: Sequence[str], space: Space) -> tuple[str, ...]:
+    """The operators of a cell, with none on each edge that comes from a node to which nothing leads.
+
+    What stood there would read zeros. A convolution of zeros is its bias, which batch norm cancels in training and
+    multiplies by up to 1 / sqrt(eps) in evaluation: such a student is not the one that was trained. And it would be
+    priced, though it computes nothing.
+
+    Args:
+        names: E operators, in the order of `space.edges`.
+        space: whose they are.
+    """
+    reached, out = {0}, list[str]()
+    for (source, target), name in zip(space.edges, names, strict=True):
+        out.append(name if source in reached and space.operator(name).reads else "none")
+        if out[-1] != "none":
+            reached.add(target)
+    return tuple(out)
 
 
 @torch.no_grad()

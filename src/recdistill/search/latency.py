@@ -87,7 +87,7 @@ def device_of(device: torch.device) -> dict[str, Any]:
         about |= {
             "name": here.cpu,
             "cpus": here.cpus,
-            "threads": torch.get_num_threads(),
+            "threads": 1,
             "machine": platform.machine(),
         }
     else:
@@ -109,7 +109,7 @@ def measured(
     Args:
         space: whose operators.
         shape: width, length, items and batch that they are timed at, in float32.
-        device: where; the CPU, with as many threads as torch has now.
+        device: where; the CPU, with one thread, as the table of a search times its students.
         keep: the folder of tables; `folder()` when None. A table that is there is read, not made again.
         timer: what times.
 
@@ -139,7 +139,7 @@ def agreement(space: Space, shape: Shape, costs: Costs, designs: Sequence[Design
     It is of this device and may be timed at another hour than the table: run it when the machine is quiet.
     """
     works = [_chain(design, shape, torch.device("cpu")) for design in designs]
-    return kendall(timer(works, torch.device("cpu")), [costs.of(design, space) for design in designs])
+    return kendall(_alone(timer, works, torch.device("cpu")), [costs.of(design, space) for design in designs])
 
 
 def _table(space: Space, shape: Shape, device: torch.device, timer: Timer) -> dict[str, Any]:
@@ -155,13 +155,23 @@ def _table(space: Space, shape: Shape, device: torch.device, timer: Timer) -> di
 
     works = [filled(name) for name in space.names]
     nothing = next((at for at, one in enumerate(space.operators) if not one.reads), None)
-    times = timer([*works, around], device)
+    times = _alone(timer, [*works, around], device)
     empty = min(times[:-1]) if nothing is None else times[nothing]
     edges = _CELLS * len(space.edges)
     each = [max(0.0, (time - empty) / edges) for time in times[:-1]]
     if nothing is not None:
         each[nothing] = 0.0
     return {"ms": each, "cell_ms": empty / _CELLS, "fixed_ms": times[-1] if shape.items else 0.0}
+
+
+def _alone(timer: Timer, works: Sequence[Work], device: torch.device) -> list[float]:
+    """With one thread: who serves gives its threads to requests, not to the layers of one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return timer(works, device)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _chain(design: Design, shape: Shape, device: torch.device) -> Work:

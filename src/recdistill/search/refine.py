@@ -7,17 +7,18 @@ trained supernet: Guo et al., Single Path One-Shot NAS, ECCV 2020, arXiv:1904.00
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import Field
 
 from recdistill import rng
-from recdistill.search.derive import Design
+from recdistill.search.derive import Design, living, named
 from recdistill.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from recdistill.search.cost import Costs
     from recdistill.search.space import Space
@@ -38,7 +39,10 @@ class Refine(Settings):
     parents: int = Field(default=8, ge=1)
     """The best so far, of which the next ones come."""
     dearer: float = Field(default=0.1, ge=0)
-    """How much more than the derived one's cells theirs may cost, as a share; a budget is kept in its place."""
+    """How much more their cells may cost than alpha expects, as a share; a budget is kept in its place."""
+    metric: str | None = "ndcg@100"
+    """What they are scored by, in validation: a long list tells more about a design than the one that is reported, of
+    which most users have nothing. None takes the search's first metric."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +63,14 @@ def refine(
     space: Space,
     costs: Costs,
     settings: Refine,
-    most: float | None = None,
+    most: float,
+    beside: Sequence[str] = (),
     seed: int = 0,
 ) -> tuple[Tried, ...]:
     """Score designs of the depth of `start`, best first; of equal scores the cheaper one, then the earlier.
 
-    The first quarter is drawn at random, the rest alternates between one parent with one or two edges drawn anew and
-    two parents mixed edge by edge.
+    After `start` and those of `beside` the rest of the first quarter is drawn at random; then one parent with one or
+    two edges drawn anew alternates with two parents mixed edge by edge.
 
     Args:
         start: the derived design, tried first.
@@ -73,12 +78,12 @@ def refine(
         space: whose operators are drawn.
         costs: the price list.
         settings: how many.
-        most: what a design may cost, in `costs.unit`; None lets cells cost a share more than those of `start`.
+        most: what a design may cost, in `costs.unit`; `start` may cost more.
+        beside: designs by name, tried next where they cost no more.
         seed: of the draws.
     """
-    if most is None:
-        most = costs.fixed + (costs.of(start, space) - costs.fixed) * (1 + settings.dearer)
     tried: dict[Rows, Tried] = {}
+    known = iter([(named(name, space, width=1).operators[0],) * len(start.cells) for name in beside])
 
     def best() -> list[Tried]:
         return sorted(tried.values(), key=lambda each: (-each.score, each.cost))
@@ -89,7 +94,7 @@ def refine(
     for at in range(settings.designs):
         parents = [_rows(each.design) for each in best()[: settings.parents]]
         proposed = _proposed(parents, space, seed=rng.key(seed, "refine", at), random=at < settings.designs // 4)
-        rows = next(filter(fits, proposed), None) if at else _rows(start)
+        rows = next(filter(fits, chain(known, proposed)), None) if at else _rows(start)
         if rows is None:
             break
         design = _design(rows, start, space)
@@ -123,4 +128,4 @@ def _proposed(parents: list[Rows], space: Space, *, seed: int, random: bool) -> 
         else:
             changed = order[: 1 + at // 2 % 2]
             child[changed] = np.array(fresh, dtype=object)[changed]
-        yield tuple(tuple(row) for row in child.reshape(shape).tolist())
+        yield tuple(living(row, space) for row in child.reshape(shape).tolist())

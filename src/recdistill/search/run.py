@@ -29,6 +29,7 @@ from recdistill.objective import Objective, Pass
 from recdistill.runtime import Runtime
 from recdistill.search.batches import PartBatches
 from recdistill.search.budget import Budget, within
+from recdistill.search.controls import ALWAYS
 from recdistill.search.cost import FROZEN, Costs, Shape, counted, published
 from recdistill.search.derive import Design, derive, reestimate
 from recdistill.search.latency import measured
@@ -170,7 +171,7 @@ def search(
     if teacher is not None and c.distillation.weight > 0:
         remember(teacher, every, most=c.distillation.memory)
 
-    def score(of: Design) -> dict[str, float]:
+    def score(of: Design, metrics: tuple[str, ...] = c.metrics) -> dict[str, float]:
         student = net.derived(of)
 
         def run(history: Tensor) -> object:  # whole batches, whatever their lengths
@@ -178,7 +179,7 @@ def search(
 
         some = (batch.query.history for batch in every.epoch(0))
         reestimate(student, run, [each for each in islice(some, c.estimate) if each is not None])
-        return evaluate(student.ranker(), valid, c.metrics, protocol=c.protocol, candidates=candidates).means
+        return evaluate(student.ranker(), valid, metrics, protocol=c.protocol, candidates=candidates).means
 
     def validate() -> dict[str, float]:
         here = design()
@@ -206,13 +207,15 @@ def search(
     fingerprints = {"data": _data(train, valid, candidates).hexdigest(), "prices": costs.digest}
     derived = design()
     derived = derived.model_copy(update={"fingerprints": {key: value for key, value in fingerprints.items() if value}})
+    by = c.refine.metric or c.metrics[0]
     tried = refine(
         derived,
-        lambda one: score(one)[c.metrics[0]],
+        lambda one: score(one, (by,))[by],
         space=space,
         costs=costs,
         settings=c.refine,
-        most=most,
+        most=_expected(architecture, costs, dearer=c.refine.dearer) if most is None else most,
+        beside=ALWAYS,
         seed=rng.key(seed, "refine"),
     )
     best = tried[0].design.model_copy(update={"fingerprints": derived.fingerprints}) if tried else derived
@@ -254,6 +257,17 @@ def shares(losses: Mapping[str, float]) -> dict[str, float]:
     return {name: abs(value) / whole if whole else 0.0 for name, value in losses.items()}
 
 
+@torch.no_grad()
+def _expected(architecture: Architecture, costs: Costs, *, dearer: float) -> float:
+    """What cells may cost that alpha would choose among: its mean cost, and a share more of what is not fixed.
+
+    The cost of the arg-max would be that of an accident as long as alpha is nearly uniform.
+    """
+    depth = architecture.depth_probabilities()
+    mean = float(costs.expected(architecture.probabilities(), depth, architecture.cells))
+    return costs.fixed + (mean - costs.fixed) * (1 + dearer)
+
+
 def _objective(
     c: SearchSettings, net: Supernet, teacher: Knows | None, *, costs: Costs, most: float | None, seed: int
 ) -> Objective:
@@ -265,7 +279,9 @@ def _objective(
             c.distillation, student=net, teacher=teacher, how="mean", seed=rng.key(seed, "terms"), layers=c.cells
         )
     if most is not None:
-        terms["budget"] = (1.0, Lagrangian(costs, most))
+        # on two levels most steps are of weights, to which alpha cannot answer
+        step = 0.1 * (c.share if c.level == "bi" else 1.0)
+        terms["budget"] = (1.0, Lagrangian(costs, most, step=step))
     elif c.price_weight:
         terms["price"] = (c.price_weight, Price(costs, chances=c.chances))
     return Objective(**terms)

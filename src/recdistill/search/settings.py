@@ -125,7 +125,15 @@ PRESETS: dict[str, dict[str, Any]] = {
         "space": "published",
         "level": "single",
         "paths": 10,
-        "frame": {"pads": True, "over": "all", "tied": False, "bias": True, "init_std": 1.0, "leak": "allow"},
+        "frame": {
+            "pads": True,
+            "over": "all",
+            "every": True,
+            "tied": False,
+            "bias": True,
+            "init_std": 1.0,
+            "leak": "allow",
+        },
         "distillation": COMPAT,
         "price": "frozen",
         "price_weight": 8.0,
@@ -143,8 +151,10 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 """Settings by name. "default" is AdaRec as it was meant; "compat" is what the official code does, for comparison: its
 space reads the label, its divergences are swapped and summed, its prices are of another shape, its temperature has no
-floor. Three things it does are not here: a class for padding, a teacher that is differentiated in vain, and the choice
-of an epoch by randomly sampled cells (the derived one is scored)."""
+floor. What it does and is not here: a class for padding and the share of padding in its sums, an output layer that
+begins at U(-1 / sqrt(C), 1 / sqrt(C)) beside item vectors of N(0, 1) (here both are N(0, 1), so the loss begins
+higher), a teacher that is differentiated in vain, the choice of an epoch by randomly sampled cells (the derived one is
+scored)."""
 RETRAINING: dict[str, dict[str, Any]] = {
     "default": {},
     "compat": {
