@@ -199,7 +199,7 @@ def test_a_budget_that_nothing_keeps_is_refused_before_anything_is_trained(run):
 
 def test_a_search_without_validation_data_is_refused_before_anything_is_trained(run):
     heard = Heard()
-    with pytest.raises(UsageError, match="A search needs validation data, and there are none.*Hold some out"):
+    with pytest.raises(UsageError, match=r"A search needs validation data, and there are none.*Hold some out"):
         search_run(run("data.split='ratio'", "data.valid=0.0"), listener=heard)
     assert heard.trained == []
 
