@@ -257,16 +257,25 @@ class Cycle:
             return replace(out, measured={**out.measured, "age": age})
 
         inputs = {"distilled": new.key, "before": old.key}
-        self._stage("proxies", inputs, average, self.stages.identity("proxies"))
-        with self.ledger.index.change():
+
+        def settled() -> None:
             self.ledger.index.run("UPDATE due SET done = 1 WHERE cycle <= ?", self.k)
+
+        # with the line that ends the cycle: nobody would come back to it
+        self._stage("proxies", inputs, average, self.stages.identity("proxies"), also=settled)
 
     # what stages are given
 
     def _stage(
-        self, stage: str, inputs: Mapping[str, Any], make: Callable[[Path], Output], identity: Mapping[str, Any]
+        self,
+        stage: str,
+        inputs: Mapping[str, Any],
+        make: Callable[[Path], Output],
+        identity: Mapping[str, Any],
+        *,
+        also: Callable[[], None] | None = None,
     ) -> Stored:
-        return self.journal.run(self.k, stage, inputs, make, identity=identity)
+        return self.journal.run(self.k, stage, inputs, make, identity=identity, also=also)
 
     def _job(self, stage: str, checkpoint: Path, blocks: list[BlockData]) -> Job:
         number = blocks[0].number - 1
