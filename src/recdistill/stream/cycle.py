@@ -20,6 +20,7 @@ from recdistill import rng
 from recdistill.data.csr import Csr
 from recdistill.errors import TrainingError, problem
 from recdistill.ledger.objects import Personal, Stored
+from recdistill.stream import chain
 from recdistill.stream.collect import block_data, collected, frozen, relearned
 from recdistill.stream.gates import judge
 from recdistill.stream.measure import most_popular, recalls
@@ -120,9 +121,8 @@ class Cycle:
         return self._stage("collect", inputs, make, {name: getattr(self.settings.blocks, name) for name in names})
 
     def _student(self, block: Stored) -> tuple[Stored, _Made]:
-        distilled, updated = (self.journal.latest(name, self.k) for name in ("distil", "student"))
-        start = self._made(updated if self._failed(distilled) else _later(distilled, updated))
-        last, proxies, ensemble = self._made(distilled), self._latest("proxies"), self._latest("ensemble")
+        start, last = self._made(chain.start(self.journal, self.k)), self._distilled()
+        proxies, ensemble = self._latest("proxies"), self._latest("ensemble")
 
         def make(checkpoint: Path) -> Output:
             job = self._job("student", checkpoint, [block_data(block)])
@@ -163,10 +163,10 @@ class Cycle:
             return Output({}, Personal(), verdict.plain())
 
         inputs = {"student": student.key, "serving": name, "holdouts": [h.object for h in self._told_holdouts()]}
-        return self._stage(_of("gate", what), inputs, make, settings.model_dump(mode="json"))
+        return self._stage(chain.of("gate", what), inputs, make, settings.model_dump(mode="json"))
 
     def _publish(self, block: Stored, student: Stored, what: str = "student", *, passed: bool) -> None:
-        stage = _of("publish", what)
+        stage = chain.of("publish", what)
         if self.journal.find(self.k, stage) is not None:
             return
         began = time.perf_counter()
@@ -194,7 +194,7 @@ class Cycle:
     def _teachers(self, block: Stored, student: _Made) -> None:
         last = self.journal.latest("proxies", self.k)
         retrain, rebuild = self._is_due("retrain"), self._is_due("proxies")
-        proxies, before = self._made(last), self._latest("distil")
+        proxies, before = self._made(last), self._distilled()
         parts = self._blocks(block, -1 if last is None else last.cycle)
         assert student.arrays is not None  # noqa: S101 - there is a student by now
         held: Arrays = student.arrays
@@ -309,6 +309,9 @@ class Cycle:
         rows = self.ledger.rows(0, self.block.last)
         return Csr.from_pairs(rows.user, rows.item, self.block.users, self.block.items)
 
+    def _distilled(self) -> _Made:
+        return self._made(chain.distilled(self.journal, self.k))
+
     def _latest(self, stage: str) -> _Made:
         return self._made(self.journal.latest(stage, self.k))
 
@@ -347,25 +350,9 @@ class Cycle:
             self.ledger.index.value("SELECT count(*) FROM due WHERE what = ? AND cycle <= ? AND NOT done", what, self.k)
         )
 
-    def _failed(self, distilled: Told | None) -> bool:
-        """Whether the gate refused what was distilled; a stream that began without that gate had none."""
-        verdict = None if distilled is None else self.journal.find(distilled.cycle, "gate[distil]")
-        return verdict is not None and not verdict.measured["passed"]
-
     def _too_old(self, last: Told | None) -> bool:
         most = self.settings.proxies.rebuild
         return last is not None and most is not None and last.measured["age"] + 1 >= most
-
-
-def _later(distilled: Told | None, updated: Told | None) -> Told | None:
-    """The student to go on from: what was distilled in a cycle comes after what was updated in it."""
-    if distilled is None or updated is None:
-        return distilled or updated
-    return distilled if distilled.cycle >= updated.cycle else updated
-
-
-def _of(stage: str, what: str) -> str:
-    return stage if what == "student" else f"{stage}[{what}]"
 
 
 def _finite(stored: Stored) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import stat
 from typing import TYPE_CHECKING
 
+from recdistill.stream.chain import distilled, start
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -49,8 +51,14 @@ def _bytes(path: Path) -> int:
 
 
 def _objects(stream: Stream, cycles: int) -> None:
-    """Keep the outputs of the last `cycles` teacher cycles and since, every holdout, every gate's verdict."""
-    lines = stream.journal().lines()
+    """Keep the outputs of the last `cycles` teacher cycles and since, every holdout, every gate's verdict.
+
+    And what the next cycle goes on from, however long ago it passed.
+    """
+    journal = stream.journal()
+    lines = journal.lines()
+    newest = max((line.cycle for line in lines), default=0)
+    going = [one(journal, n) for one in (start, distilled) for n in (newest, newest + 1)]
     teachers = sorted({line.cycle for line in lines if line.stage == "proxies"})
     students = sorted({line.cycle for line in lines if line.stage == "student"})
     oldest = min([*teachers[-cycles:], *students[-cycles:]], default=0)
@@ -61,7 +69,7 @@ def _objects(stream: Stream, cycles: int) -> None:
         if line.cycle >= oldest
         or line.stage in ("holdout", "gate", "gate[distil]")
         or (line.stage == "collect" and line.cycle >= since)
-    }
+    } | {told.object for told in going if told is not None}
     for key in stream.objects.names():
         if key not in keep:
             stream.objects.remove(key)
