@@ -112,7 +112,7 @@ class CCD:
         member: int,
         *,
         start: Arrays | None,
-        student: Arrays,
+        student: Arrays | None,
         proxies: Arrays | None,
         ensemble: Arrays | None,
     ) -> Output:
@@ -141,7 +141,7 @@ class CCD:
         return Output(lists.arrays(), _LISTS)
 
     def distil(
-        self, job: Job, *, ensemble: Arrays, student: Arrays, proxies: Arrays | None, before: Arrays | None
+        self, job: Job, *, ensemble: Arrays, student: Arrays | None, proxies: Arrays | None, before: Arrays | None
     ) -> Output:
         """Stage 1; in the first cycle only the ensemble is believed, for nobody distilled the student there is."""
         c, block = self.settings, _block(joined(job.blocks))

@@ -194,59 +194,69 @@ class Cycle:
     def _teachers(self, block: Stored, student: _Made) -> None:
         last = self.journal.latest("proxies", self.k)
         retrain, rebuild = self._is_due("retrain"), self._is_due("proxies")
-        proxies, before = self._made(last), self._distilled()
+        proxies, before, ensemble = self._made(last), self._distilled(), self._latest("ensemble")
         parts = self._blocks(block, -1 if last is None else last.cycle)
-        assert student.arrays is not None  # noqa: S101 - there is a student by now
-        held: Arrays = student.arrays
-        since = [key for key, _ in parts]
+        blocks: dict[str, Any] = {"blocks": [key for key, _ in parts], "history": self.block.last if retrain else None}
+        teaching = student
+        if retrain:  # as a base cycle on all that is kept: whatever was learned before holds what is to be forgotten
+            proxies = before = ensemble = teaching = _Made()
+
+        def learned() -> list[BlockData]:
+            return self._history() if retrain else [data for _, data in parts]
+
         teachers: list[Stored] = []
         for m in range(self.stages.members):
             start = _Made() if retrain else self._latest(f"teacher[{m}]")
-            ensemble = self._latest("ensemble")
 
-            def make(checkpoint: Path, m: int = m, start: _Made = start, ensemble: _Made = ensemble) -> Output:
-                learned = self._history() if retrain else [data for _, data in parts]
-                job = self._job(f"teacher[{m}]", checkpoint, learned)
+            def make(checkpoint: Path, m: int = m, start: _Made = start) -> Output:
                 return self.stages.teacher(
-                    job, m, start=start.arrays, student=held, proxies=proxies.arrays, ensemble=ensemble.arrays
+                    self._job(f"teacher[{m}]", checkpoint, learned()),
+                    m,
+                    start=start.arrays,
+                    student=teaching.arrays,
+                    proxies=proxies.arrays,
+                    ensemble=ensemble.arrays,
                 )
 
             inputs = {
-                "blocks": since,
-                "history": self.block.last if retrain else None,
+                **blocks,
                 "start": start.key,
-                "student": student.key,
+                "student": teaching.key,
                 "proxies": proxies.key,
                 "ensemble": ensemble.key,
             }
             teachers.append(self._stage(f"teacher[{m}]", inputs, make, self.stages.identity("teacher")))
 
         def join(checkpoint: Path) -> Output:
-            job = self._job("ensemble", checkpoint, [data for _, data in parts])
+            job = self._job("ensemble", checkpoint, learned())
             return self._measured("ensemble", self.stages.ensemble(job, teachers=[t.arrays for t in teachers]))
 
-        inputs = {"teachers": [t.key for t in teachers], "blocks": since}
-        ensemble = self._stage("ensemble", inputs, join, self.stages.identity("ensemble"))
+        inputs = {**blocks, "teachers": [t.key for t in teachers]}
+        new_ensemble = self._stage("ensemble", inputs, join, self.stages.identity("ensemble"))
 
         def distil(checkpoint: Path) -> Output:
-            job = self._job("distil", checkpoint, [data for _, data in parts])
             out = self.stages.distil(
-                job, ensemble=ensemble.arrays, student=held, proxies=proxies.arrays, before=before.arrays
+                self._job("distil", checkpoint, learned()),
+                ensemble=new_ensemble.arrays,
+                student=teaching.arrays,
+                proxies=proxies.arrays,
+                before=before.arrays,
             )
             return self._measured("distil", out)
 
         inputs = {
-            "ensemble": ensemble.key,
-            "blocks": since,
-            "student": student.key,
+            **blocks,
+            "ensemble": new_ensemble.key,
+            "student": teaching.key,
             "proxies": proxies.key,
             "before": before.key,
         }
         distilled = self._stage("distil", inputs, distil, self.stages.identity("distil"))
         verdict = self._gate(block, distilled, "distil")
-        self._publish(block, distilled, "distil", passed=verdict.measured["passed"])
+        passed = verdict.measured["passed"]
+        self._publish(block, distilled, "distil", passed=passed)
         # what must not be served is not remembered either: the student that goes on in its place is
-        new = _Made.of(distilled) if verdict.measured["passed"] else student
+        new = _Made.of(distilled) if passed else student
         old = _Made() if retrain or rebuild or self._too_old(last) else proxies
 
         def average(checkpoint: Path) -> Output:
@@ -259,7 +269,9 @@ class Cycle:
         inputs = {"distilled": new.key, "before": old.key}
 
         def settled() -> None:
-            self.ledger.index.run("UPDATE due SET done = 1 WHERE cycle <= ?", self.k)
+            # where the new student was refused an old one goes on, and with it what a retrain is to end
+            done = "UPDATE due SET done = 1 WHERE cycle <= ? AND (what != 'retrain' OR ?)"
+            self.ledger.index.run(done, self.k, passed)
 
         # with the line that ends the cycle: nobody would come back to it
         self._stage("proxies", inputs, average, self.stages.identity("proxies"), also=settled)

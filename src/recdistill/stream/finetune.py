@@ -133,7 +133,7 @@ class Finetune:
         member: int,
         *,
         start: Arrays | None,
-        student: Arrays,
+        student: Arrays | None,
         proxies: Arrays | None,
         ensemble: Arrays | None,
     ) -> Output:
@@ -153,7 +153,7 @@ class Finetune:
         return Output({"user_lists": lists}, Personal(rows=("user_lists",)))
 
     def distil(
-        self, job: Job, *, ensemble: Arrays, student: Arrays, proxies: Arrays | None, before: Arrays | None
+        self, job: Job, *, ensemble: Arrays, student: Arrays | None, proxies: Arrays | None, before: Arrays | None
     ) -> Output:
         """A student from nothing by BPR and RRD."""
         del student, proxies, before
