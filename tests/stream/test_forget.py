@@ -138,11 +138,6 @@ class Retraining:
             out.arrays["user"][:] = np.nan
         return out
 
-    def ranked(self, stage, arrays, users, k, without):
-        if not np.isfinite(arrays.get("user", np.zeros(1))).all():
-            return np.full((len(users), k), -1, np.int64)
-        return self.inner.ranked(stage, arrays, users, k, without)
-
 
 def test_nothing_that_was_learned_before_comes_into_a_retrain(theirs, toy):
     stream, _ = theirs

@@ -130,12 +130,13 @@ def table(found: Status) -> RenderableType:
         f"{megabytes(size)}{budget}",
     ]
     below = [] if not found.cycles else [_refused(found.cycles[-1].cycle, why) for why in found.cycles[-1].why]
+    notes = [f"cycle {cycle.cycle}: {note}" for cycle in found.cycles[-1:] for note in cycle.notes]
     due = [f"{'next' if n == 0 else 'then'}: {one}" for n, one in enumerate(found.due)]
     parts: list[RenderableType] = [Text(line) for line in lines]
     if found.cycles:
         head = f"recall@{found.k} on holdouts; teacher: the ensemble's H; served: student/distilled"
         parts += [Text(head, style="dim"), table, Text(_times(found.cycles[-1]))]
-    return Group(*parts, *(Text(line, style="red") for line in below), *(Text(line) for line in due))
+    return Group(*parts, *(Text(line, style="red") for line in below), *map(Text, (*notes, *due)))
 
 
 def write_page(stream: Stream, out: Path) -> None:

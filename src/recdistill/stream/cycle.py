@@ -18,11 +18,11 @@ import numpy as np
 
 from recdistill import rng
 from recdistill.data.csr import Csr
-from recdistill.errors import TrainingError, problem
 from recdistill.ledger.objects import Personal, Stored
 from recdistill.stream import chain
+from recdistill.stream.attempt import NOTHING, attempted, failed
 from recdistill.stream.collect import block_data, collected, frozen, relearned
-from recdistill.stream.gates import judge
+from recdistill.stream.gates import judge, untrained
 from recdistill.stream.measure import most_popular, recalls
 from recdistill.stream.protocol import BlockData, Job, Output
 from recdistill.stream.publish import publish, served
@@ -99,11 +99,10 @@ class Cycle:
         if self.k % self.settings.teacher.every:
             return
         # a student that must not be served teaches nobody either, if there is one to go back to
-        kept = student if verdict.measured["passed"] or start.arrays is None else start
-        if kept is student and not _finite(student):
-            remedy = "Lower the learning rate in stream.toml, and run `recdistill stream step` again"
-            raise TrainingError(problem("The first student of the stream holds NaN or infinity", remedy=remedy))
-        self._teachers(block, _Made.of(student) if kept is student else start)
+        first = start.arrays is None and "failed" not in student.measured
+        why = self._teachers(block, _Made.of(student) if verdict.measured["passed"] or first else start)
+        if why is not None:  # the next teacher update goes on from the last one, with the blocks since
+            self.journal.record(self.k, "proxies", "", {"failed": why}, 0.0)
 
     # the student's clock
 
@@ -125,13 +124,18 @@ class Cycle:
         proxies, ensemble = self._latest("proxies"), self._latest("ensemble")
 
         def make(checkpoint: Path) -> Output:
+            if not len(block.arrays["train_user"]):
+                return failed(NOTHING)
             job = self._job("student", checkpoint, [block_data(block)])
-            return self.stages.student(
-                job,
-                start=start.arrays,
-                distilled=last.arrays,
-                proxies=proxies.arrays,
-                ensemble=ensemble.arrays,
+            return attempted(
+                lambda: self.stages.student(
+                    job,
+                    start=start.arrays,
+                    distilled=last.arrays,
+                    proxies=proxies.arrays,
+                    ensemble=ensemble.arrays,
+                ),
+                first=start.arrays is None,
             )
 
         inputs = {
@@ -148,6 +152,8 @@ class Cycle:
         settings = self.settings.gates
 
         def make(_: Path) -> Output:
+            if "failed" in student.measured:
+                return Output({}, Personal(), untrained(student.measured["failed"]).plain())
             seen = self._seen
             verdict = judge(
                 self._lists(what, student.arrays),
@@ -155,7 +161,6 @@ class Cycle:
                 self._holdouts(),
                 popular_items=most_popular(block.arrays["train_item"], seen.n_columns),
                 best=self._best(),
-                arrays=student.arrays,
                 seen=seen,
                 settings=settings,
                 seed=self.settings.seed,
@@ -191,12 +196,15 @@ class Cycle:
 
     # the teachers' clock
 
-    def _teachers(self, block: Stored, student: _Made) -> None:
+    def _teachers(self, block: Stored, student: _Made) -> str | None:
+        """The second half; why it is put off, where it is."""
         last = self.journal.latest("proxies", self.k)
         retrain, rebuild = self._is_due("retrain"), self._is_due("proxies")
         proxies, before, ensemble = self._made(last), self._distilled(), self._latest("ensemble")
         parts = self._blocks(block, -1 if last is None else last.cycle)
         blocks: dict[str, Any] = {"blocks": [key for key, _ in parts], "history": self.block.last if retrain else None}
+        if student.arrays is None or not any(len(data.user) for _, data in parts):
+            return NOTHING
         teaching = student
         if retrain:  # as a base cycle on all that is kept: whatever was learned before holds what is to be forgotten
             proxies = before = ensemble = teaching = _Made()
@@ -206,16 +214,20 @@ class Cycle:
 
         teachers: list[Stored] = []
         for m in range(self.stages.members):
-            start = _Made() if retrain else self._latest(f"teacher[{m}]")
+            start = _Made() if retrain or last is None else self._made(self.journal.find(last.cycle, f"teacher[{m}]"))
 
             def make(checkpoint: Path, m: int = m, start: _Made = start) -> Output:
-                return self.stages.teacher(
-                    self._job(f"teacher[{m}]", checkpoint, learned()),
-                    m,
-                    start=start.arrays,
-                    student=teaching.arrays,
-                    proxies=proxies.arrays,
-                    ensemble=ensemble.arrays,
+                job = self._job(f"teacher[{m}]", checkpoint, learned())
+                return attempted(
+                    lambda: self.stages.teacher(
+                        job,
+                        m,
+                        start=start.arrays,
+                        student=teaching.arrays,
+                        proxies=proxies.arrays,
+                        ensemble=ensemble.arrays,
+                    ),
+                    first=last is None,
                 )
 
             inputs = {
@@ -226,6 +238,8 @@ class Cycle:
                 "ensemble": ensemble.key,
             }
             teachers.append(self._stage(f"teacher[{m}]", inputs, make, self.stages.identity("teacher")))
+            if "failed" in teachers[-1].measured:
+                return f"teacher {m}: {teachers[-1].measured['failed']}"
 
         def join(checkpoint: Path) -> Output:
             job = self._job("ensemble", checkpoint, learned())
@@ -235,14 +249,18 @@ class Cycle:
         new_ensemble = self._stage("ensemble", inputs, join, self.stages.identity("ensemble"))
 
         def distil(checkpoint: Path) -> Output:
-            out = self.stages.distil(
-                self._job("distil", checkpoint, learned()),
-                ensemble=new_ensemble.arrays,
-                student=teaching.arrays,
-                proxies=proxies.arrays,
-                before=before.arrays,
+            job = self._job("distil", checkpoint, learned())
+            out = attempted(
+                lambda: self.stages.distil(
+                    job,
+                    ensemble=new_ensemble.arrays,
+                    student=teaching.arrays,
+                    proxies=proxies.arrays,
+                    before=before.arrays,
+                ),
+                first=False,  # the updated student goes on
             )
-            return self._measured("distil", out)
+            return out if "failed" in out.measured else self._measured("distil", out)
 
         inputs = {
             **blocks,
@@ -275,6 +293,7 @@ class Cycle:
 
         # with the line that ends the cycle: nobody would come back to it
         self._stage("proxies", inputs, average, self.stages.identity("proxies"), also=settled)
+        return None
 
     # what stages are given
 
@@ -365,10 +384,6 @@ class Cycle:
     def _too_old(self, last: Told | None) -> bool:
         most = self.settings.proxies.rebuild
         return last is not None and most is not None and last.measured["age"] + 1 >= most
-
-
-def _finite(stored: Stored) -> bool:
-    return all(np.isfinite(a).all() for a in stored.arrays.values() if a.dtype.kind == "f")
 
 
 def _digest(*columns: NDArray[Any] | None) -> str:

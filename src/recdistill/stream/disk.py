@@ -59,7 +59,7 @@ def _objects(stream: Stream, cycles: int) -> None:
     lines = journal.lines()
     newest = max((line.cycle for line in lines), default=0)
     going = [one(journal, n) for one in (start, distilled) for n in (newest, newest + 1)]
-    teachers = sorted({line.cycle for line in lines if line.stage == "proxies"})
+    teachers = sorted({line.cycle for line in lines if line.stage == "proxies" and line.object})
     students = sorted({line.cycle for line in lines if line.stage == "student"})
     oldest = min([*teachers[-cycles:], *students[-cycles:]], default=0)
     since = min(teachers[-2:], default=0) if cycles == 1 else oldest  # blocks for the next teacher update
@@ -87,7 +87,7 @@ def _versions(stream: Stream, count: int) -> None:
 def _events(stream: Stream, budget: int) -> None:
     """Drop the oldest events that have been learned from, block by block, until the budget holds."""
     done = {line.cycle for line in stream.journal().lines() if line.stage == "publish"}
-    teachers = [line.cycle for line in stream.journal().lines() if line.stage == "proxies"]
+    teachers = [line.cycle for line in stream.journal().lines() if line.stage == "proxies" and line.object]
     for block in stream.ledger.blocks():
         learned = block.number in done and block.number <= max(teachers, default=-1)
         if not learned or sum(sizes(stream).values()) <= budget:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from recdistill.stream.measure import Lists
     from recdistill.stream.settings import GateSettings
 
-__all__ = ["Check", "Served", "Verdict", "judge"]
+__all__ = ["Check", "Served", "Verdict", "judge", "untrained"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,11 @@ class Verdict:
         return {"passed": self.passed, "checks": checks, "recall": recall, "segments": self.segments}
 
 
+def untrained(why: str) -> Verdict:
+    """Of a student whose training failed: there is nothing to measure."""
+    return Verdict((Check("trained", passed=False, why=why),), {}, {})
+
+
 def judge(
     candidate: Lists,
     served: Served | None,
@@ -72,7 +77,6 @@ def judge(
     *,
     popular_items: NDArray[np.int64],
     best: Mapping[int, float],
-    arrays: Mapping[str, NDArray[Any]],
     seen: Csr,
     settings: GateSettings,
     seed: int,
@@ -85,17 +89,10 @@ def judge(
         holdouts: of every block, oldest first.
         popular_items: of the newest block, best first.
         best: block -> the best recall that a student ever had on its holdout.
-        arrays: the student's arrays.
         seen: U x I, what lists that people get leave out.
         settings: the bounds.
         seed: of the users whose lists are compared.
     """
-    wrong = sorted(n for n, a in arrays.items() if a.dtype.kind == "f" and not np.isfinite(a).all())
-    finite = Check(
-        "finite", not wrong, f"{', '.join(wrong)} hold NaN or infinity" if wrong else "all numbers are finite"
-    )
-    if wrong:  # nothing can be ranked
-        return Verdict((finite,), {}, {})
     n_users, n_items, k, newest = seen.n_rows, seen.n_columns, settings.k, holdouts[-1]
     shape = {"n_users": n_users, "n_items": n_items}
     recall = recalls(candidate, holdouts, k, **shape)
@@ -112,7 +109,7 @@ def judge(
         )
         if len(part)
     }
-    checks = [finite, _old_blocks(recall, best, newest.measured["number"], settings)]
+    checks = [_old_blocks(recall, best, newest.measured["number"], settings)]
     if settings.new_users:
         checks.append(_new_users(segments, int(new.sum()), settings))
     if served is not None:

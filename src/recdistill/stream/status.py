@@ -33,6 +33,8 @@ class CycleStatus:
     """Whether the student distilled at its end passed; None before it was asked, and where no teacher was due."""
     why: tuple[str, ...]
     """The checks that failed, in words; of a distilled student they begin with "distilled:"."""
+    notes: tuple[str, ...]
+    """What else is to be known of it: teachers that could not be taught."""
     student: dict[str, float] | None
     """LA, RA and H of the students up to it."""
     teacher: dict[str, float] | None
@@ -139,6 +141,7 @@ def _cycle(number: int, cycles: dict[int, dict[str, Told]], *, every: int) -> Cy
         passed=None if gate is None else gate["passed"],
         distilled=None if later is None else later["passed"],
         why=(*_failed(gate, ""), *_failed(later, "distilled: ")),
+        notes=_notes(measured),
         student=_accuracy(cycles, "gate", number),
         teacher=_accuracy(cycles, "ensemble", number),
         newest=kept.get(str(number)),
@@ -152,6 +155,11 @@ def _cycle(number: int, cycles: dict[int, dict[str, Told]], *, every: int) -> Cy
 
 def _failed(gate: dict[str, Any] | None, who: str) -> tuple[str, ...]:
     return tuple(who + check["why"] for check in (gate or {}).get("checks", []) if not check["passed"])
+
+
+def _notes(measured: dict[str, dict[str, Any]]) -> tuple[str, ...]:
+    why = measured.get("proxies", {}).get("failed")
+    return () if why is None else (f"the teachers wait for the next update: {why}",)
 
 
 def _accuracy(cycles: dict[int, dict[str, Told]], stage: str, last: int) -> dict[str, float] | None:
