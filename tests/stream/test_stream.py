@@ -16,8 +16,8 @@ from recdistill.recipes.stream import TEMPLATE, begin, settings_text, table
 from recdistill.report.stream import StreamPage
 from recdistill.stream import disk
 from recdistill.stream.answers import answer
+from recdistill.stream.chain import stage_names
 from recdistill.stream.collect import block_data
-from recdistill.stream.cycle import stage_names
 from recdistill.stream.settings import StreamSettings
 from recdistill.stream.settings import read as read_settings
 from recdistill.stream.status import status
@@ -33,7 +33,7 @@ def test_every_stage_of_a_cycle_runs_once_in_order(stream, toy):
                 told.append((cycle, stage))
 
     assert stream.step(stages=toy.Toy(), blocks=1, watch=Watch()) == [0]
-    names = stage_names(0, members=2, every=1)
+    names = stage_names(members=2, teachers=True)
     assert told == [(0, name) for name in names]
     assert stream.step(stages=toy.Toy()) == [1, 2]
     assert stream.step(stages=toy.Toy()) == []

@@ -23,8 +23,8 @@ from recdistill.data.csr import Csr
 from recdistill.evaluation.ranking import ranker
 from recdistill.ledger.objects import Personal
 from recdistill.serve.foldin import initialised
+from recdistill.stream.chain import stage_names
 from recdistill.stream.collect import joined
-from recdistill.stream.cycle import stage_names
 from recdistill.stream.protocol import Output, Released
 from recdistill.stream.stream import Stream
 
@@ -36,6 +36,7 @@ class Toy:
     """Students that move towards what was clicked, and what is popular; nothing is trained."""
 
     members = 2
+    fixed = ()
 
     def __init__(self):
         self.calls = []
@@ -153,7 +154,7 @@ def forget(folder, user):
 
 def main(folder, how, *words):
     if how == "boundaries":
-        names = stage_names(0, members=2, every=1)
+        names = stage_names(members=2, teachers=True)
         whats = {0: ("made",), 1: ("begins", "made", "done")}
         for cycle, stage, what in [(c, s, w) for c in whats for s in names for w in whats[c]]:
             child = forked(lambda at=(cycle, stage, what): step(folder, Killer(*at)))

@@ -67,6 +67,8 @@ class CCD:
             updates that are served between, there are smaller blocks and `teacher.every`.
     """
 
+    fixed = ("name", "student.name", "student.dim", "teachers", "proxies.mode")
+
     def __init__(self, settings: CCDStreamSettings) -> None:
         self.settings = settings
 

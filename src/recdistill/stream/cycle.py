@@ -39,15 +39,7 @@ if TYPE_CHECKING:
     from recdistill.stream.protocol import Arrays, Stages
     from recdistill.stream.settings import StreamSettings
 
-__all__ = ["Cycle", "stage_names"]
-
-
-def stage_names(cycle: int, *, members: int, every: int) -> list[str]:
-    """The stages of a cycle, in order; both halves end it, the second where a teacher update is due."""
-    first = ["collect", "holdout", "student", "gate", "publish"]
-    teachers = [f"teacher[{m}]" for m in range(members)]
-    second = [*teachers, "ensemble", "distil", "gate[distil]", "publish[distil]", "proxies"]
-    return [*first, *second] if cycle % every == 0 else first
+__all__ = ["Cycle"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +83,13 @@ class Cycle:
 
     def run(self) -> None:
         """Do what is not yet done of it."""
+        chain.refuse_other_shape(self.journal, self.stages, self.k)
         block = self._collect()
         self._stage("holdout", {"block": block.key}, lambda _: frozen(block), {})
         student, start = self._student(block)
         verdict = self._gate(block, student)
         self._publish(block, student, passed=verdict.measured["passed"])
-        if self.k % self.settings.teacher.every:
+        if not self._teaches:
             return
         # a student that must not be served teaches nobody either, if there is one to go back to
         first = start.arrays is None and "failed" not in student.measured
@@ -111,13 +104,15 @@ class Cycle:
         done = told is not None and self.journal.objects.has(told.object)
         rows = None if done else self.ledger.rows(self.block.first, self.block.last)
         inputs = {} if rows is None else {"events": _digest(rows.user, rows.item, rows.timestamp, rows.weight)}
-        names = ("held_out", "holdout_users")
+        identity = {name: getattr(self.settings.blocks, name) for name in ("held_out", "holdout_users")}
+        teaches = self._teaches  # on record from here on: an edit of `teacher.every` counts from the next cycle
 
         def make(_: Path) -> Output:
             assert rows is not None  # noqa: S101 - asked only where it is to be made
-            return collected(self.block, self.before, rows, self.settings.blocks, seed=self.settings.seed)
+            out = collected(self.block, self.before, rows, self.settings.blocks, seed=self.settings.seed)
+            return replace(out, measured={**out.measured, "teachers": teaches})
 
-        return self._stage("collect", inputs, make, {name: getattr(self.settings.blocks, name) for name in names})
+        return self._stage("collect", inputs, make, {**identity, "teachers": teaches})
 
     def _student(self, block: Stored) -> tuple[Stored, _Made]:
         start, last = self._made(chain.start(self.journal, self.k)), self._distilled()
@@ -160,7 +155,7 @@ class Cycle:
                 None if name is None else served(self.versions.open(name), self.ledger, seen),
                 self._holdouts(),
                 popular_items=most_popular(block.arrays["train_item"], seen.n_columns),
-                best=self._best(),
+                best=chain.best(self.journal, self.k, settings.k),
                 seen=seen,
                 settings=settings,
                 seed=self.settings.seed,
@@ -334,6 +329,10 @@ class Cycle:
         assert newest is not None  # noqa: S101 - it was collected
         return [*out, block_data(newest)]
 
+    @property
+    def _teaches(self) -> bool:
+        return chain.teaches(self.journal, self.k, self.settings.teacher.every)
+
     @cached_property
     def _seen(self) -> Csr:
         """U x I: all that is kept of what anyone did, up to the end of the block."""
@@ -361,15 +360,6 @@ class Cycle:
 
     def _lists(self, stage: str, arrays: Arrays) -> Lists:
         return lambda users, k, without: self.stages.ranked(stage, arrays, users, k, without)
-
-    def _best(self) -> dict[int, float]:
-        """Block -> the best recall of any student that passed."""
-        best: dict[int, float] = {}
-        for told in self.journal.lines():
-            if told.stage.startswith("gate") and told.cycle < self.k and told.measured["passed"]:
-                for block, value in told.measured["recall"].items():
-                    best[int(block)] = max(best.get(int(block), 0.0), value)
-        return best
 
     def _measured(self, stage: str, out: Output) -> Output:
         shape = {"n_users": self.block.users, "n_items": self.block.items}

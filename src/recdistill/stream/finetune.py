@@ -100,6 +100,7 @@ class FinetuneSettings(Settings):
 class Finetune:
     """The stages."""
 
+    fixed = ("name", "dim", "teacher_dim", "members")
     personal: ClassVar[Personal] = _TABLES
 
     def __init__(self, settings: FinetuneSettings) -> None:

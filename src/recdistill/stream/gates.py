@@ -52,6 +52,8 @@ class Verdict:
     """Block -> recall@k on its holdout."""
     segments: dict[str, float]
     """Recall@k on the newest block: of new users, of users known before, of popularity."""
+    k: int | None = None
+    """The cut-off; None where nothing was measured."""
 
     @property
     def passed(self) -> bool:
@@ -62,7 +64,7 @@ class Verdict:
         """As JSON holds it."""
         recall = {str(block): value for block, value in self.recall.items()}
         checks = [asdict(check) for check in self.checks]
-        return {"passed": self.passed, "checks": checks, "recall": recall, "segments": self.segments}
+        return {"passed": self.passed, "checks": checks, "recall": recall, "segments": self.segments, "k": self.k}
 
 
 def untrained(why: str) -> Verdict:
@@ -116,7 +118,7 @@ def judge(
         before = per_user(served.answers, newest, k, **shape)[1]
         checks.append(_newest(values, before, settings))
         checks += _lists(candidate, served.lists, seen, settings, seed)
-    return Verdict(tuple(checks), recall, segments)
+    return Verdict(tuple(checks), recall, segments, k)
 
 
 def _newest(values: NDArray[np.float64], before: NDArray[np.float64], settings: GateSettings) -> Check:

@@ -86,6 +86,10 @@ class Journal:
         )
         return None if row is None else _told(row)
 
+    def newest(self) -> int | None:
+        """The last cycle that has begun."""
+        return self.index.value("SELECT max(cycle) FROM stage")
+
     def lines(self) -> list[Told]:
         """All of them, in the order they were done."""
         query = "SELECT cycle, stage, object, measured, seconds, at FROM stage ORDER BY cycle, at"

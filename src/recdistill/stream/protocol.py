@@ -126,6 +126,11 @@ class Stages(Protocol):
         """How many teachers."""
         ...
 
+    @property
+    def fixed(self) -> Sequence[str]:
+        """Dotted names of settings in `identity` that no edit may change: earlier outputs would not fit later ones."""
+        ...
+
     def identity(self, stage: str) -> Mapping[str, Any]:
         """All settings that the stage's bytes depend on, and a version of its code, as plain values."""
         ...

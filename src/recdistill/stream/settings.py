@@ -1,4 +1,7 @@
-"""The settings of a stream: `stream.toml` in its folder. They may be edited between steps."""
+"""The settings of a stream: `stream.toml` in its folder.
+
+They may be edited between steps, and count from the next cycle; `Stages.fixed` names what may not.
+"""
 
 from __future__ import annotations
 
