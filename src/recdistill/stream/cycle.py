@@ -103,13 +103,18 @@ class Cycle:
         told = self.journal.find(self.k, "collect")
         done = told is not None and self.journal.objects.has(told.object)
         rows = None if done else self.ledger.rows(self.block.first, self.block.last)
-        inputs = {} if rows is None else {"events": _digest(rows.user, rows.item, rows.timestamp, rows.weight)}
+        known, held = (None, None) if done else (self._pairs(self.block.first), self._held(self.k))
+        inputs: dict[str, Any] = {}
+        if rows is not None and known is not None and held is not None:
+            columns = (rows.user, rows.item, rows.timestamp, rows.weight)
+            inputs = {"events": _digest(*columns), "known": _digest(known.keys), "held": _digest(held.keys)}
         identity = {name: getattr(self.settings.blocks, name) for name in ("held_out", "holdout_users")}
         teaches = self._teaches  # on record from here on: an edit of `teacher.every` counts from the next cycle
 
         def make(_: Path) -> Output:
-            assert rows is not None  # noqa: S101 - asked only where it is to be made
-            out = collected(self.block, self.before, rows, self.settings.blocks, seed=self.settings.seed)
+            assert rows is not None and known is not None and held is not None  # noqa: S101, PT018 - it is to be made
+            how = self.settings.blocks
+            out = collected(self.block, self.before, rows, how, known=known, held=held, seed=self.settings.seed)
             return replace(out, measured={**out.measured, "teachers": teaches})
 
         return self._stage("collect", inputs, make, {**identity, "teachers": teaches})
@@ -319,12 +324,12 @@ class Cycle:
 
     def _history(self) -> list[BlockData]:
         """All that is kept, without the holdouts, for a retrain from scratch; the newest block with its validation."""
-        out: list[BlockData] = []
-        for number, told in enumerate(self._told_holdouts()[:-1]):
+        out, held = list[BlockData](), self._held(self.k + 1)
+        for number in range(self.k):
             block, before = self.ledger.block(number), self.ledger.block(number - 1) if number else None
             rows = self.ledger.rows(block.first, block.last)
             if len(rows):
-                out.append(relearned(block, before, rows, self.journal.objects.get(told.object)))
+                out.append(relearned(block, before, rows, held))
         newest = self.journal.stored(self.journal.find(self.k, "collect"))
         assert newest is not None  # noqa: S101 - it was collected
         return [*out, block_data(newest)]
@@ -336,8 +341,19 @@ class Cycle:
     @cached_property
     def _seen(self) -> Csr:
         """U x I: all that is kept of what anyone did, up to the end of the block."""
-        rows = self.ledger.rows(0, self.block.last)
+        return self._pairs(self.block.last)
+
+    def _pairs(self, last: int) -> Csr:
+        """U x I: all that is kept of what anyone did before event `last`."""
+        rows = self.ledger.rows(0, last)
         return Csr.from_pairs(rows.user, rows.item, self.block.users, self.block.items)
+
+    def _held(self, cycle: int) -> Csr:
+        """U x I: what the holdouts of the blocks before `cycle` hold out for test."""
+        found = [self.journal.objects.get(told.object).arrays for told in self._told_holdouts() if told.cycle < cycle]
+        none = np.zeros(0, np.int32)
+        user, item = (np.concatenate([none, *(a[name] for a in found)]) for name in ("test_user", "test_item"))
+        return Csr.from_pairs(user, item, self.block.users, self.block.items)
 
     def _distilled(self) -> _Made:
         return self._made(chain.distilled(self.journal, self.k))
