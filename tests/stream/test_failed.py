@@ -105,3 +105,16 @@ def test_a_block_whose_only_person_is_forgotten_is_passed_over(tmp_path, log, wr
         assert passed[-1]
         version = stream.versions.open(stream.versions.serving())
         assert np.isfinite(version.arrays["user"]).all()
+
+
+def test_a_newest_block_with_too_few_people_to_judge_by_says_so_and_claims_no_pass(tmp_path, events, settings, toy):
+    text = settings.replace("worse = 1.0", "worse = 0.0\nnewest_least = 1000")
+    with Stream.create(tmp_path / "s", text) as stream:
+        stream.ingest(events, now=0.0)
+        stream.step(stages=toy.Toy(), blocks=2)
+        (check,) = [c for c in stream.journal().find(1, "gate").measured["checks"] if c["name"] == "newest block"]
+        assert (check["judged"], check["passed"]) == (False, True)
+        assert check["why"].startswith("not judged: ")
+        assert check["why"].endswith(" users are held out of the newest block, fewer than 1000")
+        notes = status(stream, now=0.0).cycles[1].notes
+        assert notes == (f"newest block {check['why']}", f"distilled: newest block {check['why']}")

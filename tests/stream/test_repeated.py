@@ -19,10 +19,8 @@ def again(tmp_path, log, write_csv, settings, toy):
     ) as stream:
         for n in range(3):
             when = late + n
-            old = [f"{','.join(line.split(',')[:2])},{when}" for line in first] if n else first
-            (tmp_path / "part.csv").write_text(
-                "\n".join(["user,item,timestamp", *old, *rest[n * 700 : n * 700 + 700]]) + "\n"
-            )
+            old = [f"{','.join(line.split(',')[:2])},{when}" for line in first[::-1]] if n else first
+            (tmp_path / "part.csv").write_text("\n".join(["user,item,timestamp", *old, *rest[n::3]]) + "\n")
             stream.ingest(tmp_path / "part.csv", now=float(n))
             stream.ledger.close_open(now=float(n), asked=True)
         yield stream
@@ -51,9 +49,9 @@ def test_a_pair_that_was_learned_from_is_not_held_out_later(again, toy):
     again.step(stages=toy.Toy())
     learned = set()
     for block in collected(again):
-        assert pairs(block, "test")
         assert not learned & (pairs(block, "test") | pairs(block, "valid"))
         learned |= pairs(block, "train")
+    assert sum(len(pairs(block, "test")) > 0 for block in collected(again)) > 1
 
 
 def test_a_retrain_learns_from_no_pair_of_any_holdout(again, toy):

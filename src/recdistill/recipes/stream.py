@@ -58,6 +58,7 @@ every = 1                       # blocks, and so student updates, between two te
 [gates]                         # what a student must pass before it is served
 k = 20
 worse = 0.1                     # recall on the newest block: at most this share below the serving version
+newest_least = 20               # with fewer users held out of the newest block that is not judged, and status says so
 forgetting = 0.5                # recall on old blocks: at most this share below their best
 new_users = true                # recall of new users: at least that of popularity
 overlap = [0.02, 1.0]           # share of a list in common with the serving version's

@@ -29,8 +29,11 @@ class Check:
 
     name: str
     passed: bool
+    """Whether it lets the student through."""
     why: str
     """In words, with the figures."""
+    judged: bool = True
+    """Whether there was anybody to judge by; where not, it lets through and says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +125,9 @@ def judge(
 
 
 def _newest(values: NDArray[np.float64], before: NDArray[np.float64], settings: GateSettings) -> Check:
-    if not len(values):
-        return Check("newest block", passed=True, why="nobody is held out of the newest block")
+    if len(values) < settings.newest_least:
+        why = f"not judged: {len(values)} users are held out of the newest block, fewer than {settings.newest_least}"
+        return Check("newest block", passed=True, why=why, judged=False)
     now, then = float(values.mean()), float(before.mean())
     least = then * (1 - settings.worse)
     why = f"recall@{settings.k} on the newest block {now:.4f}, at least {least:.4f} (serving version {then:.4f})"
@@ -143,8 +147,8 @@ def _old_blocks(recall: Mapping[int, float], best: Mapping[int, float], newest: 
 
 def _new_users(segments: Mapping[str, float], count: int, settings: GateSettings) -> Check:
     if count < settings.new_users_least:
-        why = f"{count} new users are held out, fewer than {settings.new_users_least}: passed over"
-        return Check("new users", passed=True, why=why)
+        why = f"not judged: {count} new users are held out, fewer than {settings.new_users_least}"
+        return Check("new users", passed=True, why=why, judged=False)
     now, least = segments["new"], segments["popularity, new"]
     why = f"recall@{settings.k} of {count:,} new users {now:.4f}, at least popularity's {least:.4f}"
     return Check("new users", now >= least, why)
@@ -156,7 +160,8 @@ def _lists(candidate: Lists, served: Lists, seen: Csr, settings: GateSettings, s
     new, old = candidate(asked, settings.k, seen), served(asked, settings.k, seen)
     known = (old >= 0).any(1)
     if not known.any():
-        return [Check("overlap", passed=True, why="the serving version knows none of the users")]
+        why = "not judged: the serving version knows none of the users"
+        return [Check("overlap", passed=True, why=why, judged=False)]
     new, old = new[known], old[known]
     common = [(np.isin(a, b) & (a >= 0)).sum() / max((a >= 0).sum(), 1) for a, b in zip(new, old, strict=True)]
     overlap = float(np.mean(common))

@@ -35,7 +35,7 @@ class CycleStatus:
     why: tuple[str, ...]
     """The checks that failed, in words; of a distilled student they begin with "distilled:"."""
     notes: tuple[str, ...]
-    """What else is to be known of it: teachers that could not be taught."""
+    """What else is to be known of it: checks with too few people to judge by, teachers that could not be taught."""
     student: dict[str, float] | None
     """LA, RA and H of the students up to it."""
     teacher: dict[str, float] | None
@@ -161,8 +161,14 @@ def _failed(gate: dict[str, Any] | None, who: str) -> tuple[str, ...]:
 
 
 def _notes(measured: dict[str, dict[str, Any]]) -> tuple[str, ...]:
+    checks = [
+        (who, check)
+        for who, stage in (("", "gate"), ("distilled: ", "gate[distil]"))
+        for check in measured.get(stage, {}).get("checks", [])
+    ]
     why = measured.get("proxies", {}).get("failed")
-    return () if why is None else (f"the teachers wait for the next update: {why}",)
+    unjudged = (f"{who}{check['name']} {check['why']}" for who, check in checks if not check.get("judged", True))
+    return (*unjudged, *([] if why is None else [f"the teachers wait for the next update: {why}"]))
 
 
 def _accuracy(cycles: dict[int, dict[str, Told]], stage: str, last: int) -> dict[str, float] | None:
