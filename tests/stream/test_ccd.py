@@ -209,3 +209,23 @@ def test_the_template_of_another_method_brings_none_of_the_first_ones_keys():
     assert tomllib.loads(text)["method"] == {"name": "ccd", "student": {"dim": 3}}
     assert tomllib.loads(text)["blocks"]["base"] == 9
     assert tomllib.loads(settings_text(None, ["method.dim=3"]))["method"]["members"] == 2
+
+
+def test_a_warm_start_takes_no_weights_from_the_student_that_a_retrain_replaces(begun, settings, monkeypatch):
+    seen = []
+    real = stream_ccd.distil
+
+    def distil(block, spec, lists, how, *, warm, **given):
+        seen.append((warm is None, len(block.train)))
+        return real(block, spec, lists, how, warm=warm, **given)
+
+    monkeypatch.setattr(stream_ccd, "distil", distil)
+    text = text_of(settings, **{"distil = { near = 10,": 'distil = { near = 10, start = "warm",'})
+    with Stream(begun("s", text)) as stream:
+        stream.step(blocks=2)
+        stream.forget("u3")
+        stream.ledger.index.run("UPDATE due SET cycle = 2")
+        stream.step(blocks=1)
+        assert [none for none, _ in seen] == [True, False, True]
+        assert seen[2][1] > seen[0][1], "on all that is kept"
+        assert stream.ledger.index.value("SELECT count(*) FROM due WHERE NOT done") == 0

@@ -118,6 +118,55 @@ def test_the_proxies_begin_anew_and_the_teachers_are_trained_from_scratch_when_i
     assert stream.ledger.index.value("SELECT count(*) FROM due WHERE NOT done") == 0
 
 
+class Retraining:
+    """Keeps what the stages of a retrain are given; what it distils is refused in the cycles that it is told."""
+
+    def __init__(self, toy, refused=()):
+        self.inner, self.refused, self.given = toy, refused, {}
+
+    def __getattr__(self, name):
+        return getattr(self.inner, name)
+
+    def teacher(self, job, member, **given):
+        self.given["teacher", job.cycle] = given
+        return self.inner.teacher(job, member, **given)
+
+    def distil(self, job, **given):
+        self.given["distil", job.cycle] = {**given, "blocks": [block.number for block in job.blocks]}
+        out = self.inner.distil(job, **given)
+        if job.cycle in self.refused:
+            out.arrays["user"][:] = np.nan
+        return out
+
+
+def test_nothing_that_was_learned_before_comes_into_a_retrain(theirs, toy):
+    stream, _ = theirs
+    method = Retraining(toy.Toy())
+    stream.step(stages=method, blocks=1)
+    stream.forget(NAME)
+    stream.ledger.index.run("UPDATE due SET cycle = 1")
+    stream.step(stages=method, blocks=1)
+    taught, distilled = method.given["teacher", 1], method.given["distil", 1]
+    assert taught == dict.fromkeys(("start", "student", "proxies", "ensemble"))
+    assert [distilled[name] for name in ("student", "proxies", "before")] == [None, None, None]
+    assert distilled["blocks"] == [0, 1]
+    assert stream.ledger.index.value("SELECT count(*) FROM due WHERE NOT done") == 0
+
+
+def test_a_retrain_stays_due_until_the_student_distilled_from_it_goes_on(theirs, toy):
+    stream, _ = theirs
+    method = Retraining(toy.Toy(), refused=(1,))
+    stream.step(stages=method, blocks=1)
+    stream.forget(NAME)
+    stream.ledger.index.run("UPDATE due SET cycle = 1")
+    stream.step(stages=method, blocks=1)
+    assert stream.ledger.index.rows("SELECT what FROM due WHERE NOT done") == [("retrain",)]
+    stream.step(stages=method, blocks=1)
+    assert method.given["teacher", 2]["start"] is None
+    assert method.given["distil", 2]["blocks"] == [0, 1, 2]
+    assert stream.ledger.index.value("SELECT count(*) FROM due WHERE NOT done") == 0
+
+
 def test_a_retrain_sees_no_pair_of_the_holdouts(theirs, toy):
     stream, _ = theirs
     stream.step(stages=toy.Toy(), blocks=2)

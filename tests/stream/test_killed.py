@@ -43,6 +43,30 @@ def test_a_stream_killed_at_random_moments_ends_in_the_same_bytes(stream, undist
     assert content(stream.folder) == undisturbed
 
 
+def test_what_is_due_is_done_once_though_the_step_that_does_it_is_killed_right_after(stream, tmp_path, toy, content):
+    """Killed when the last stage of the cycle is on record: nobody comes back to that cycle."""
+
+    class Cut(BaseException):
+        pass
+
+    class Watch:
+        def on_stage(self, cycle, stage, what, about):
+            if (cycle, stage, what) == (1, "proxies", "done"):
+                raise Cut
+
+    rows = [("proxies", 1), ("retrain", 1)]
+    stream.ledger.index.many("INSERT INTO due (what, cycle, why) VALUES (?, ?, 'somebody was forgotten')", rows)
+    stream.ledger.index.run("PRAGMA wal_checkpoint(TRUNCATE)")
+    shutil.copytree(stream.folder, tmp_path / "whole")
+    with Stream(tmp_path / "whole") as whole:
+        whole.step(stages=toy.Toy())
+    with pytest.raises(Cut):
+        stream.step(stages=toy.Toy(), watch=Watch())
+    assert stream.ledger.index.value("SELECT count(*) FROM due WHERE NOT done") == 0
+    stream.step(stages=toy.Toy())
+    assert content(stream.folder) == content(tmp_path / "whole")
+
+
 def test_a_power_cut_in_the_middle_of_a_write_leaves_nothing_that_counts(stream, undisturbed, toy, content):
     """Half a file under a temporary name, half a version, a link that was not renamed: all are swept away."""
     (stream.folder / "objects").mkdir()

@@ -16,8 +16,8 @@ from recdistill.recipes.stream import TEMPLATE, begin, settings_text, table
 from recdistill.report.stream import StreamPage
 from recdistill.stream import disk
 from recdistill.stream.answers import answer
+from recdistill.stream.chain import stage_names
 from recdistill.stream.collect import block_data
-from recdistill.stream.cycle import stage_names
 from recdistill.stream.settings import StreamSettings
 from recdistill.stream.settings import read as read_settings
 from recdistill.stream.status import status
@@ -33,7 +33,7 @@ def test_every_stage_of_a_cycle_runs_once_in_order(stream, toy):
                 told.append((cycle, stage))
 
     assert stream.step(stages=toy.Toy(), blocks=1, watch=Watch()) == [0]
-    names = stage_names(0, members=2, every=1)
+    names = stage_names(members=2, teachers=True)
     assert told == [(0, name) for name in names]
     assert stream.step(stages=toy.Toy()) == [1, 2]
     assert stream.step(stages=toy.Toy()) == []
@@ -151,7 +151,7 @@ class WorseDistilled:
         return replace(out, arrays={**out.arrays, "user": np.full_like(out.arrays["user"], self.value)})
 
     def ranked(self, stage, arrays, users, k, without):
-        if stage == "distil" and not arrays["user"][0, 0] > 0:
+        if stage == "distil" and arrays["user"][0, 0] == -1:
             return np.full((len(users), k), -1, np.int64)
         return self.inner.ranked(stage, arrays, users, k, without)
 
@@ -182,7 +182,66 @@ def test_a_student_that_is_not_a_number_is_never_served(stream, toy):
     stream.step(stages=Worse(toy.Toy(), np.nan))
     assert not [name for name in stream.versions.names() if name.startswith(("000001-", "000002-"))]
     (check,) = stream.journal().find(1, "gate").measured["checks"]
-    assert check == {"name": "finite", "passed": False, "why": "user hold NaN or infinity"}
+    assert check["name"] == "trained"
+    assert check["why"].startswith("user hold NaN or infinity")
+
+
+class Refused:
+    """In some cycles the student, in some what is distilled, holds no number; tells what stages were given."""
+
+    def __init__(self, toy, students=(), distilled=()):
+        self.inner, self.students, self.refused, self.given = toy, students, distilled, {}
+
+    def __getattr__(self, name):
+        return getattr(self.inner, name)
+
+    def _out(self, job, cycles, out):
+        nothing = np.full_like(out.arrays["user"], np.nan)
+        return replace(out, arrays={**out.arrays, "user": nothing}) if job.cycle in cycles else out
+
+    def student(self, job, **given):
+        self.given["student", job.cycle] = given
+        return self._out(job, self.students, self.inner.student(job, **given))
+
+    def teacher(self, job, member, **given):
+        self.given["teacher", job.cycle] = given
+        return self.inner.teacher(job, member, **given)
+
+    def distil(self, job, **given):
+        return self._out(job, self.refused, self.inner.distil(job, **given))
+
+
+def user_of(stream, cycle, stage):
+    return stream.objects.get(stream.journal().find(cycle, stage).object).arrays["user"]
+
+
+def test_a_student_that_was_refused_is_not_gone_on_from_between_two_teacher_updates(tmp_path, events, settings, toy):
+    text = settings.replace("events = 500", "events = 250") + "[teacher]\nevery = 2\n"
+    with Stream.create(tmp_path / "s", text) as stream:
+        stream.ingest(events, now=0.0)
+        method = Refused(toy.Toy(), students=(1,))
+        stream.step(stages=method, blocks=3)
+        good = user_of(stream, 0, "distil")
+        np.testing.assert_array_equal(method.given["student", 2]["start"]["user"], good)
+        assert [one.passed for one in status(stream, now=0.0).cycles] == [True, False, True]
+
+
+def test_a_student_that_was_refused_is_not_gone_on_from_though_what_was_distilled_was_refused_too(stream, toy):
+    method = Refused(toy.Toy(), students=(1,), distilled=(1,))
+    stream.step(stages=method)
+    for given in (method.given["student", 2]["start"], method.given["teacher", 1]["student"]):
+        np.testing.assert_array_equal(given["user"], user_of(stream, 0, "distil"))
+    np.testing.assert_array_equal(method.given["student", 2]["distilled"]["user"], user_of(stream, 0, "distil"))
+
+
+def test_what_is_gone_on_from_is_kept_however_long_ago_it_passed(tmp_path, events, settings, toy):
+    text = settings.replace("base = 1500", "base = 400").replace("events = 500", "events = 300")
+    with Stream.create(tmp_path / "s", text + "[disk]\ncycles = 2\nbudget = 1\n") as stream:
+        stream.ingest(events, now=0.0)
+        method = Refused(toy.Toy(), students=range(1, 99), distilled=range(1, 99))
+        last = stream.step(stages=method)[-1]
+        assert last > 5
+        np.testing.assert_array_equal(method.given["student", last]["start"]["user"], user_of(stream, 0, "distil"))
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,8 @@ from recdistill.data.csr import Csr
 from recdistill.evaluation.ranking import ranker
 from recdistill.ledger.objects import Personal
 from recdistill.serve.foldin import initialised
+from recdistill.stream.chain import stage_names
 from recdistill.stream.collect import joined
-from recdistill.stream.cycle import stage_names
 from recdistill.stream.protocol import Output, Released
 from recdistill.stream.stream import Stream
 
@@ -36,6 +36,7 @@ class Toy:
     """Students that move towards what was clicked, and what is popular; nothing is trained."""
 
     members = 2
+    fixed = ()
 
     def __init__(self):
         self.calls = []
@@ -73,11 +74,13 @@ class Toy:
         return Output({"user_lists": lists}, Personal(rows=("user_lists",)))
 
     def distil(self, job, *, ensemble, student, proxies, before):
-        item = student["item"]
+        item = np.ones((job.block.n_items, DIM), np.float32)
+        if student is not None:  # it may be of an earlier block
+            item[: len(student["item"])] = student["item"]
         lists = ensemble["user_lists"]  # (U, L)
         known = (lists >= 0)[..., None]
         user = (item[np.maximum(lists, 0)] * known).sum(1) / np.maximum(known.sum(1), 1)
-        return Output({"user": user.astype(np.float32), "item": np.asarray(item)}, TABLES)
+        return Output({"user": user.astype(np.float32), "item": item}, TABLES)
 
     def proxies(self, job, *, distilled, before):
         self.calls.append(("proxies", job.cycle, before is None))
@@ -151,7 +154,7 @@ def forget(folder, user):
 
 def main(folder, how, *words):
     if how == "boundaries":
-        names = stage_names(0, members=2, every=1)
+        names = stage_names(members=2, teachers=True)
         whats = {0: ("made",), 1: ("begins", "made", "done")}
         for cycle, stage, what in [(c, s, w) for c in whats for s in names for w in whats[c]]:
             child = forked(lambda at=(cycle, stage, what): step(folder, Killer(*at)))

@@ -58,6 +58,7 @@ every = 1                       # blocks, and so student updates, between two te
 [gates]                         # what a student must pass before it is served
 k = 20
 worse = 0.1                     # recall on the newest block: at most this share below the serving version
+newest_least = 20               # with fewer users held out of the newest block that is not judged, and status says so
 forgetting = 0.5                # recall on old blocks: at most this share below their best
 new_users = true                # recall of new users: at least that of popularity
 overlap = [0.02, 1.0]           # share of a list in common with the serving version's
@@ -130,12 +131,13 @@ def table(found: Status) -> RenderableType:
         f"{megabytes(size)}{budget}",
     ]
     below = [] if not found.cycles else [_refused(found.cycles[-1].cycle, why) for why in found.cycles[-1].why]
+    notes = [f"cycle {cycle.cycle}: {note}" for cycle in found.cycles[-1:] for note in cycle.notes]
     due = [f"{'next' if n == 0 else 'then'}: {one}" for n, one in enumerate(found.due)]
     parts: list[RenderableType] = [Text(line) for line in lines]
     if found.cycles:
         head = f"recall@{found.k} on holdouts; teacher: the ensemble's H; served: student/distilled"
         parts += [Text(head, style="dim"), table, Text(_times(found.cycles[-1]))]
-    return Group(*parts, *(Text(line, style="red") for line in below), *(Text(line) for line in due))
+    return Group(*parts, *(Text(line, style="red") for line in below), *map(Text, (*notes, *due)))
 
 
 def write_page(stream: Stream, out: Path) -> None:

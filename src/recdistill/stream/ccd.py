@@ -67,6 +67,8 @@ class CCD:
             updates that are served between, there are smaller blocks and `teacher.every`.
     """
 
+    fixed = ("name", "student.name", "student.dim", "teachers", "proxies.mode")
+
     def __init__(self, settings: CCDStreamSettings) -> None:
         self.settings = settings
 
@@ -112,7 +114,7 @@ class CCD:
         member: int,
         *,
         start: Arrays | None,
-        student: Arrays,
+        student: Arrays | None,
         proxies: Arrays | None,
         ensemble: Arrays | None,
     ) -> Output:
@@ -141,7 +143,7 @@ class CCD:
         return Output(lists.arrays(), _LISTS)
 
     def distil(
-        self, job: Job, *, ensemble: Arrays, student: Arrays, proxies: Arrays | None, before: Arrays | None
+        self, job: Job, *, ensemble: Arrays, student: Arrays | None, proxies: Arrays | None, before: Arrays | None
     ) -> Output:
         """Stage 1; in the first cycle only the ensemble is believed, for nobody distilled the student there is."""
         c, block = self.settings, _block(joined(job.blocks))

@@ -1,9 +1,11 @@
 """COLLECT: a closed block as arrays, divided once and for all into what is learned from and what is held out.
 
 Of each user the last pairs of the block are held out, by time: a random split would leak the future. Only some users
-are held out (`holdout_users`), so that most of what is new is learned from.
+are held out (`holdout_users`), so that most of what is new is learned from. A pair is on one side for
+ever: one that an earlier block holds out for test is not learned from when it comes again, and one that came before is
+held out of nothing.
 
-Letters: n events, U users.
+Letters: n events, U users, I items.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from recdistill.data.csr import Csr
     from recdistill.ledger import Block, Stored
     from recdistill.ledger.segments import Rows
     from recdistill.stream.settings import BlockSettings
@@ -31,7 +34,9 @@ _LEAST = 3  # pairs of a user that is held out: one for each part
 _PARTS = ("train", "valid", "test")
 
 
-def collected(block: Block, before: Block | None, rows: Rows, settings: BlockSettings, *, seed: int) -> Output:
+def collected(
+    block: Block, before: Block | None, rows: Rows, settings: BlockSettings, *, known: Csr, held: Csr, seed: int
+) -> Output:
     """The arrays of a block: `<part>_user`, `<part>_item` for train, valid and test; of train, times and weights too.
 
     Args:
@@ -39,13 +44,18 @@ def collected(block: Block, before: Block | None, rows: Rows, settings: BlockSet
         before: the one before it.
         rows: its events.
         settings: the shares.
+        known: U x I, the pairs of all events before it that are kept.
+        held: U x I, the test pairs of all blocks before it.
         seed: of the choice of users.
     """
     order = np.arange(len(rows)) if rows.timestamp is None else np.lexsort((rows.number, rows.timestamp))
     pair = rows.user[order].astype(np.int64) * block.items + rows.item[order]
     _, last = np.unique(pair[::-1], return_index=True)  # of repeats the last one counts
     order = order[np.sort(len(order) - 1 - last)]
-    part = _parts(rows.user[order], block, settings, seed)
+    user, item = rows.user[order].astype(np.int64), rows.item[order].astype(np.int64)
+    part = np.where(held.contains(user, item), -1, 0).astype(np.int8)
+    new = np.flatnonzero((part == 0) & ~known.contains(user, item))
+    part[new] = _parts(rows.user[order[new]], block, settings, seed)
     arrays: dict[str, NDArray[Any]] = {}
     for code, name in enumerate(_PARTS):
         mine = order[part == code]
@@ -62,6 +72,7 @@ def collected(block: Block, before: Block | None, rows: Rows, settings: BlockSet
         "events": len(rows),
         "pairs": len(order),
         **{name: len(arrays[f"{name}_user"]) for name in _PARTS},
+        "left_out": int((part < 0).sum()),
         "n_users": block.users,
         "n_items": block.items,
         "old_users": 0 if before is None else before.users,
@@ -92,12 +103,9 @@ def frozen(block: Stored) -> Output:
     return Output(arrays, personal, {name: m[name] for name in ("number", "old_users", "n_users", "n_items")})
 
 
-def relearned(block: Block, before: Block | None, rows: Rows, holdout: Stored) -> BlockData:
-    """An old block again, from its events: all its pairs but those of its holdout; for a retrain from scratch."""
-    size = block.items
-    pair = rows.user.astype(np.int64) * size + rows.item
-    held = holdout.arrays["test_user"].astype(np.int64) * size + holdout.arrays["test_item"]
-    keep = np.flatnonzero(~np.isin(pair, held))
+def relearned(block: Block, before: Block | None, rows: Rows, held: Csr) -> BlockData:
+    """An old block again, from its events: all its pairs but those of any holdout; for a retrain from scratch."""
+    keep = np.flatnonzero(~held.contains(rows.user.astype(np.int64), rows.item.astype(np.int64)))
     none = np.zeros(0, np.int32)
     whole = BlockData(
         block.number,

@@ -18,10 +18,11 @@ import numpy as np
 
 from recdistill import rng
 from recdistill.data.csr import Csr
-from recdistill.errors import TrainingError, problem
 from recdistill.ledger.objects import Personal, Stored
+from recdistill.stream import chain
+from recdistill.stream.attempt import NOTHING, attempted, failed
 from recdistill.stream.collect import block_data, collected, frozen, relearned
-from recdistill.stream.gates import judge
+from recdistill.stream.gates import judge, untrained
 from recdistill.stream.measure import most_popular, recalls
 from recdistill.stream.protocol import BlockData, Job, Output
 from recdistill.stream.publish import publish, served
@@ -38,15 +39,7 @@ if TYPE_CHECKING:
     from recdistill.stream.protocol import Arrays, Stages
     from recdistill.stream.settings import StreamSettings
 
-__all__ = ["Cycle", "stage_names"]
-
-
-def stage_names(cycle: int, *, members: int, every: int) -> list[str]:
-    """The stages of a cycle, in order; both halves end it, the second where a teacher update is due."""
-    first = ["collect", "holdout", "student", "gate", "publish"]
-    teachers = [f"teacher[{m}]" for m in range(members)]
-    second = [*teachers, "ensemble", "distil", "gate[distil]", "publish[distil]", "proxies"]
-    return [*first, *second] if cycle % every == 0 else first
+__all__ = ["Cycle"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,19 +83,19 @@ class Cycle:
 
     def run(self) -> None:
         """Do what is not yet done of it."""
+        chain.refuse_other_shape(self.journal, self.stages, self.k)
         block = self._collect()
         self._stage("holdout", {"block": block.key}, lambda _: frozen(block), {})
         student, start = self._student(block)
         verdict = self._gate(block, student)
         self._publish(block, student, passed=verdict.measured["passed"])
-        if self.k % self.settings.teacher.every:
+        if not self._teaches:
             return
         # a student that must not be served teaches nobody either, if there is one to go back to
-        kept = student if verdict.measured["passed"] or start.arrays is None else start
-        if kept is student and not _finite(student):
-            remedy = "Lower the learning rate in stream.toml, and run `recdistill stream step` again"
-            raise TrainingError(problem("The first student of the stream holds NaN or infinity", remedy=remedy))
-        self._teachers(block, _Made.of(student) if kept is student else start)
+        first = start.arrays is None and "failed" not in student.measured
+        why = self._teachers(block, _Made.of(student) if verdict.measured["passed"] or first else start)
+        if why is not None:  # the next teacher update goes on from the last one, with the blocks since
+            self.journal.record(self.k, "proxies", "", {"failed": why}, 0.0)
 
     # the student's clock
 
@@ -110,28 +103,39 @@ class Cycle:
         told = self.journal.find(self.k, "collect")
         done = told is not None and self.journal.objects.has(told.object)
         rows = None if done else self.ledger.rows(self.block.first, self.block.last)
-        inputs = {} if rows is None else {"events": _digest(rows.user, rows.item, rows.timestamp, rows.weight)}
-        names = ("held_out", "holdout_users")
+        known, held = (None, None) if done else (self._pairs(self.block.first), self._held(self.k))
+        inputs: dict[str, Any] = {}
+        if rows is not None and known is not None and held is not None:
+            columns = (rows.user, rows.item, rows.timestamp, rows.weight)
+            inputs = {"events": _digest(*columns), "known": _digest(known.keys), "held": _digest(held.keys)}
+        identity = {name: getattr(self.settings.blocks, name) for name in ("held_out", "holdout_users")}
+        teaches = self._teaches  # on record from here on: an edit of `teacher.every` counts from the next cycle
 
         def make(_: Path) -> Output:
-            assert rows is not None  # noqa: S101 - asked only where it is to be made
-            return collected(self.block, self.before, rows, self.settings.blocks, seed=self.settings.seed)
+            assert rows is not None and known is not None and held is not None  # noqa: S101, PT018 - it is to be made
+            how = self.settings.blocks
+            out = collected(self.block, self.before, rows, how, known=known, held=held, seed=self.settings.seed)
+            return replace(out, measured={**out.measured, "teachers": teaches})
 
-        return self._stage("collect", inputs, make, {name: getattr(self.settings.blocks, name) for name in names})
+        return self._stage("collect", inputs, make, {**identity, "teachers": teaches})
 
     def _student(self, block: Stored) -> tuple[Stored, _Made]:
-        distilled, updated = (self.journal.latest(name, self.k) for name in ("distil", "student"))
-        start = self._made(updated if self._failed(distilled) else _later(distilled, updated))
-        last, proxies, ensemble = self._made(distilled), self._latest("proxies"), self._latest("ensemble")
+        start, last = self._made(chain.start(self.journal, self.k)), self._distilled()
+        proxies, ensemble = self._latest("proxies"), self._latest("ensemble")
 
         def make(checkpoint: Path) -> Output:
+            if not len(block.arrays["train_user"]):
+                return failed(NOTHING)
             job = self._job("student", checkpoint, [block_data(block)])
-            return self.stages.student(
-                job,
-                start=start.arrays,
-                distilled=last.arrays,
-                proxies=proxies.arrays,
-                ensemble=ensemble.arrays,
+            return attempted(
+                lambda: self.stages.student(
+                    job,
+                    start=start.arrays,
+                    distilled=last.arrays,
+                    proxies=proxies.arrays,
+                    ensemble=ensemble.arrays,
+                ),
+                first=start.arrays is None,
             )
 
         inputs = {
@@ -148,14 +152,15 @@ class Cycle:
         settings = self.settings.gates
 
         def make(_: Path) -> Output:
+            if "failed" in student.measured:
+                return Output({}, Personal(), untrained(student.measured["failed"]).plain())
             seen = self._seen
             verdict = judge(
                 self._lists(what, student.arrays),
                 None if name is None else served(self.versions.open(name), self.ledger, seen),
                 self._holdouts(),
                 popular_items=most_popular(block.arrays["train_item"], seen.n_columns),
-                best=self._best(),
-                arrays=student.arrays,
+                best=chain.best(self.journal, self.k, settings.k),
                 seen=seen,
                 settings=settings,
                 seed=self.settings.seed,
@@ -163,10 +168,10 @@ class Cycle:
             return Output({}, Personal(), verdict.plain())
 
         inputs = {"student": student.key, "serving": name, "holdouts": [h.object for h in self._told_holdouts()]}
-        return self._stage(_of("gate", what), inputs, make, settings.model_dump(mode="json"))
+        return self._stage(chain.of("gate", what), inputs, make, settings.model_dump(mode="json"))
 
     def _publish(self, block: Stored, student: Stored, what: str = "student", *, passed: bool) -> None:
-        stage = _of("publish", what)
+        stage = chain.of("publish", what)
         if self.journal.find(self.k, stage) is not None:
             return
         began = time.perf_counter()
@@ -191,62 +196,85 @@ class Cycle:
 
     # the teachers' clock
 
-    def _teachers(self, block: Stored, student: _Made) -> None:
+    def _teachers(self, block: Stored, student: _Made) -> str | None:
+        """The second half; why it is put off, where it is."""
         last = self.journal.latest("proxies", self.k)
         retrain, rebuild = self._is_due("retrain"), self._is_due("proxies")
-        proxies, before = self._made(last), self._latest("distil")
+        proxies, before, ensemble = self._made(last), self._distilled(), self._latest("ensemble")
         parts = self._blocks(block, -1 if last is None else last.cycle)
-        assert student.arrays is not None  # noqa: S101 - there is a student by now
-        held: Arrays = student.arrays
-        since = [key for key, _ in parts]
+        blocks: dict[str, Any] = {"blocks": [key for key, _ in parts], "history": self.block.last if retrain else None}
+        if student.arrays is None or not any(len(data.user) for _, data in parts):
+            return NOTHING
+        teaching = student
+        if retrain:  # as a base cycle on all that is kept: whatever was learned before holds what is to be forgotten
+            proxies = before = ensemble = teaching = _Made()
+
+        def learned() -> list[BlockData]:
+            return self._history() if retrain else [data for _, data in parts]
+
         teachers: list[Stored] = []
         for m in range(self.stages.members):
-            start = _Made() if retrain else self._latest(f"teacher[{m}]")
-            ensemble = self._latest("ensemble")
+            start = _Made() if retrain or last is None else self._made(self.journal.find(last.cycle, f"teacher[{m}]"))
 
-            def make(checkpoint: Path, m: int = m, start: _Made = start, ensemble: _Made = ensemble) -> Output:
-                learned = self._history() if retrain else [data for _, data in parts]
-                job = self._job(f"teacher[{m}]", checkpoint, learned)
-                return self.stages.teacher(
-                    job, m, start=start.arrays, student=held, proxies=proxies.arrays, ensemble=ensemble.arrays
+            def make(checkpoint: Path, m: int = m, start: _Made = start) -> Output:
+                job = self._job(f"teacher[{m}]", checkpoint, learned())
+                return attempted(
+                    lambda: self.stages.teacher(
+                        job,
+                        m,
+                        start=start.arrays,
+                        student=teaching.arrays,
+                        proxies=proxies.arrays,
+                        ensemble=ensemble.arrays,
+                    ),
+                    first=last is None,
                 )
 
             inputs = {
-                "blocks": since,
-                "history": self.block.last if retrain else None,
+                **blocks,
                 "start": start.key,
-                "student": student.key,
+                "student": teaching.key,
                 "proxies": proxies.key,
                 "ensemble": ensemble.key,
             }
             teachers.append(self._stage(f"teacher[{m}]", inputs, make, self.stages.identity("teacher")))
+            if "failed" in teachers[-1].measured:
+                return f"teacher {m}: {teachers[-1].measured['failed']}"
 
         def join(checkpoint: Path) -> Output:
-            job = self._job("ensemble", checkpoint, [data for _, data in parts])
+            job = self._job("ensemble", checkpoint, learned())
             return self._measured("ensemble", self.stages.ensemble(job, teachers=[t.arrays for t in teachers]))
 
-        inputs = {"teachers": [t.key for t in teachers], "blocks": since}
-        ensemble = self._stage("ensemble", inputs, join, self.stages.identity("ensemble"))
+        inputs = {**blocks, "teachers": [t.key for t in teachers]}
+        new_ensemble = self._stage("ensemble", inputs, join, self.stages.identity("ensemble"))
 
         def distil(checkpoint: Path) -> Output:
-            job = self._job("distil", checkpoint, [data for _, data in parts])
-            out = self.stages.distil(
-                job, ensemble=ensemble.arrays, student=held, proxies=proxies.arrays, before=before.arrays
+            job = self._job("distil", checkpoint, learned())
+            out = attempted(
+                lambda: self.stages.distil(
+                    job,
+                    ensemble=new_ensemble.arrays,
+                    student=teaching.arrays,
+                    proxies=proxies.arrays,
+                    before=before.arrays,
+                ),
+                first=False,  # the updated student goes on
             )
-            return self._measured("distil", out)
+            return out if "failed" in out.measured else self._measured("distil", out)
 
         inputs = {
-            "ensemble": ensemble.key,
-            "blocks": since,
-            "student": student.key,
+            **blocks,
+            "ensemble": new_ensemble.key,
+            "student": teaching.key,
             "proxies": proxies.key,
             "before": before.key,
         }
         distilled = self._stage("distil", inputs, distil, self.stages.identity("distil"))
         verdict = self._gate(block, distilled, "distil")
-        self._publish(block, distilled, "distil", passed=verdict.measured["passed"])
+        passed = verdict.measured["passed"]
+        self._publish(block, distilled, "distil", passed=passed)
         # what must not be served is not remembered either: the student that goes on in its place is
-        new = _Made.of(distilled) if verdict.measured["passed"] else student
+        new = _Made.of(distilled) if passed else student
         old = _Made() if retrain or rebuild or self._too_old(last) else proxies
 
         def average(checkpoint: Path) -> Output:
@@ -257,16 +285,28 @@ class Cycle:
             return replace(out, measured={**out.measured, "age": age})
 
         inputs = {"distilled": new.key, "before": old.key}
-        self._stage("proxies", inputs, average, self.stages.identity("proxies"))
-        with self.ledger.index.change():
-            self.ledger.index.run("UPDATE due SET done = 1 WHERE cycle <= ?", self.k)
+
+        def settled() -> None:
+            # where the new student was refused an old one goes on, and with it what a retrain is to end
+            done = "UPDATE due SET done = 1 WHERE cycle <= ? AND (what != 'retrain' OR ?)"
+            self.ledger.index.run(done, self.k, passed)
+
+        # with the line that ends the cycle: nobody would come back to it
+        self._stage("proxies", inputs, average, self.stages.identity("proxies"), also=settled)
+        return None
 
     # what stages are given
 
     def _stage(
-        self, stage: str, inputs: Mapping[str, Any], make: Callable[[Path], Output], identity: Mapping[str, Any]
+        self,
+        stage: str,
+        inputs: Mapping[str, Any],
+        make: Callable[[Path], Output],
+        identity: Mapping[str, Any],
+        *,
+        also: Callable[[], None] | None = None,
     ) -> Stored:
-        return self.journal.run(self.k, stage, inputs, make, identity=identity)
+        return self.journal.run(self.k, stage, inputs, make, identity=identity, also=also)
 
     def _job(self, stage: str, checkpoint: Path, blocks: list[BlockData]) -> Job:
         number = blocks[0].number - 1
@@ -284,21 +324,39 @@ class Cycle:
 
     def _history(self) -> list[BlockData]:
         """All that is kept, without the holdouts, for a retrain from scratch; the newest block with its validation."""
-        out: list[BlockData] = []
-        for number, told in enumerate(self._told_holdouts()[:-1]):
+        out, held = list[BlockData](), self._held(self.k + 1)
+        for number in range(self.k):
             block, before = self.ledger.block(number), self.ledger.block(number - 1) if number else None
             rows = self.ledger.rows(block.first, block.last)
             if len(rows):
-                out.append(relearned(block, before, rows, self.journal.objects.get(told.object)))
+                out.append(relearned(block, before, rows, held))
         newest = self.journal.stored(self.journal.find(self.k, "collect"))
         assert newest is not None  # noqa: S101 - it was collected
         return [*out, block_data(newest)]
 
+    @property
+    def _teaches(self) -> bool:
+        return chain.teaches(self.journal, self.k, self.settings.teacher.every)
+
     @cached_property
     def _seen(self) -> Csr:
         """U x I: all that is kept of what anyone did, up to the end of the block."""
-        rows = self.ledger.rows(0, self.block.last)
+        return self._pairs(self.block.last)
+
+    def _pairs(self, last: int) -> Csr:
+        """U x I: all that is kept of what anyone did before event `last`."""
+        rows = self.ledger.rows(0, last)
         return Csr.from_pairs(rows.user, rows.item, self.block.users, self.block.items)
+
+    def _held(self, cycle: int) -> Csr:
+        """U x I: what the holdouts of the blocks before `cycle` hold out for test."""
+        found = [self.journal.objects.get(told.object).arrays for told in self._told_holdouts() if told.cycle < cycle]
+        none = np.zeros(0, np.int32)
+        user, item = (np.concatenate([none, *(a[name] for a in found)]) for name in ("test_user", "test_item"))
+        return Csr.from_pairs(user, item, self.block.users, self.block.items)
+
+    def _distilled(self) -> _Made:
+        return self._made(chain.distilled(self.journal, self.k))
 
     def _latest(self, stage: str) -> _Made:
         return self._made(self.journal.latest(stage, self.k))
@@ -319,15 +377,6 @@ class Cycle:
     def _lists(self, stage: str, arrays: Arrays) -> Lists:
         return lambda users, k, without: self.stages.ranked(stage, arrays, users, k, without)
 
-    def _best(self) -> dict[int, float]:
-        """Block -> the best recall of any student that passed."""
-        best: dict[int, float] = {}
-        for told in self.journal.lines():
-            if told.stage.startswith("gate") and told.cycle < self.k and told.measured["passed"]:
-                for block, value in told.measured["recall"].items():
-                    best[int(block)] = max(best.get(int(block), 0.0), value)
-        return best
-
     def _measured(self, stage: str, out: Output) -> Output:
         shape = {"n_users": self.block.users, "n_items": self.block.items}
         found = recalls(self._lists(stage, out.arrays), self._holdouts(), self.settings.gates.k, **shape)
@@ -338,29 +387,9 @@ class Cycle:
             self.ledger.index.value("SELECT count(*) FROM due WHERE what = ? AND cycle <= ? AND NOT done", what, self.k)
         )
 
-    def _failed(self, distilled: Told | None) -> bool:
-        """Whether the gate refused what was distilled; a stream that began without that gate had none."""
-        verdict = None if distilled is None else self.journal.find(distilled.cycle, "gate[distil]")
-        return verdict is not None and not verdict.measured["passed"]
-
     def _too_old(self, last: Told | None) -> bool:
         most = self.settings.proxies.rebuild
         return last is not None and most is not None and last.measured["age"] + 1 >= most
-
-
-def _later(distilled: Told | None, updated: Told | None) -> Told | None:
-    """The student to go on from: what was distilled in a cycle comes after what was updated in it."""
-    if distilled is None or updated is None:
-        return distilled or updated
-    return distilled if distilled.cycle >= updated.cycle else updated
-
-
-def _of(stage: str, what: str) -> str:
-    return stage if what == "student" else f"{stage}[{what}]"
-
-
-def _finite(stored: Stored) -> bool:
-    return all(np.isfinite(a).all() for a in stored.arrays.values() if a.dtype.kind == "f")
 
 
 def _digest(*columns: NDArray[Any] | None) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import stat
 from typing import TYPE_CHECKING
 
+from recdistill.stream.chain import distilled, start
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -49,9 +51,15 @@ def _bytes(path: Path) -> int:
 
 
 def _objects(stream: Stream, cycles: int) -> None:
-    """Keep the outputs of the last `cycles` teacher cycles and since, every holdout, every gate's verdict."""
-    lines = stream.journal().lines()
-    teachers = sorted({line.cycle for line in lines if line.stage == "proxies"})
+    """Keep the outputs of the last `cycles` teacher cycles and since, every holdout, every gate's verdict.
+
+    And what the next cycle goes on from, however long ago it passed.
+    """
+    journal = stream.journal()
+    lines = journal.lines()
+    newest = max((line.cycle for line in lines), default=0)
+    going = [one(journal, n) for one in (start, distilled) for n in (newest, newest + 1)]
+    teachers = sorted({line.cycle for line in lines if line.stage == "proxies" and line.object})
     students = sorted({line.cycle for line in lines if line.stage == "student"})
     oldest = min([*teachers[-cycles:], *students[-cycles:]], default=0)
     since = min(teachers[-2:], default=0) if cycles == 1 else oldest  # blocks for the next teacher update
@@ -61,7 +69,7 @@ def _objects(stream: Stream, cycles: int) -> None:
         if line.cycle >= oldest
         or line.stage in ("holdout", "gate", "gate[distil]")
         or (line.stage == "collect" and line.cycle >= since)
-    }
+    } | {told.object for told in going if told is not None}
     for key in stream.objects.names():
         if key not in keep:
             stream.objects.remove(key)
@@ -79,7 +87,7 @@ def _versions(stream: Stream, count: int) -> None:
 def _events(stream: Stream, budget: int) -> None:
     """Drop the oldest events that have been learned from, block by block, until the budget holds."""
     done = {line.cycle for line in stream.journal().lines() if line.stage == "publish"}
-    teachers = [line.cycle for line in stream.journal().lines() if line.stage == "proxies"]
+    teachers = [line.cycle for line in stream.journal().lines() if line.stage == "proxies" and line.object]
     for block in stream.ledger.blocks():
         learned = block.number in done and block.number <= max(teachers, default=-1)
         if not learned or sum(sizes(stream).values()) <= budget:

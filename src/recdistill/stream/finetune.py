@@ -100,6 +100,7 @@ class FinetuneSettings(Settings):
 class Finetune:
     """The stages."""
 
+    fixed = ("name", "dim", "teacher_dim", "members")
     personal: ClassVar[Personal] = _TABLES
 
     def __init__(self, settings: FinetuneSettings) -> None:
@@ -133,7 +134,7 @@ class Finetune:
         member: int,
         *,
         start: Arrays | None,
-        student: Arrays,
+        student: Arrays | None,
         proxies: Arrays | None,
         ensemble: Arrays | None,
     ) -> Output:
@@ -153,7 +154,7 @@ class Finetune:
         return Output({"user_lists": lists}, Personal(rows=("user_lists",)))
 
     def distil(
-        self, job: Job, *, ensemble: Arrays, student: Arrays, proxies: Arrays | None, before: Arrays | None
+        self, job: Job, *, ensemble: Arrays, student: Arrays | None, proxies: Arrays | None, before: Arrays | None
     ) -> Output:
         """A student from nothing by BPR and RRD."""
         del student, proxies, before

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from recdistill.stream.measure import Lists
     from recdistill.stream.settings import GateSettings
 
-__all__ = ["Check", "Served", "Verdict", "judge"]
+__all__ = ["Check", "Served", "Verdict", "judge", "untrained"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +29,11 @@ class Check:
 
     name: str
     passed: bool
+    """Whether it lets the student through."""
     why: str
     """In words, with the figures."""
+    judged: bool = True
+    """Whether there was anybody to judge by; where not, it lets through and says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,8 @@ class Verdict:
     """Block -> recall@k on its holdout."""
     segments: dict[str, float]
     """Recall@k on the newest block: of new users, of users known before, of popularity."""
+    k: int | None = None
+    """The cut-off; None where nothing was measured."""
 
     @property
     def passed(self) -> bool:
@@ -62,7 +67,12 @@ class Verdict:
         """As JSON holds it."""
         recall = {str(block): value for block, value in self.recall.items()}
         checks = [asdict(check) for check in self.checks]
-        return {"passed": self.passed, "checks": checks, "recall": recall, "segments": self.segments}
+        return {"passed": self.passed, "checks": checks, "recall": recall, "segments": self.segments, "k": self.k}
+
+
+def untrained(why: str) -> Verdict:
+    """Of a student whose training failed: there is nothing to measure."""
+    return Verdict((Check("trained", passed=False, why=why),), {}, {})
 
 
 def judge(
@@ -72,7 +82,6 @@ def judge(
     *,
     popular_items: NDArray[np.int64],
     best: Mapping[int, float],
-    arrays: Mapping[str, NDArray[Any]],
     seen: Csr,
     settings: GateSettings,
     seed: int,
@@ -85,17 +94,10 @@ def judge(
         holdouts: of every block, oldest first.
         popular_items: of the newest block, best first.
         best: block -> the best recall that a student ever had on its holdout.
-        arrays: the student's arrays.
         seen: U x I, what lists that people get leave out.
         settings: the bounds.
         seed: of the users whose lists are compared.
     """
-    wrong = sorted(n for n, a in arrays.items() if a.dtype.kind == "f" and not np.isfinite(a).all())
-    finite = Check(
-        "finite", not wrong, f"{', '.join(wrong)} hold NaN or infinity" if wrong else "all numbers are finite"
-    )
-    if wrong:  # nothing can be ranked
-        return Verdict((finite,), {}, {})
     n_users, n_items, k, newest = seen.n_rows, seen.n_columns, settings.k, holdouts[-1]
     shape = {"n_users": n_users, "n_items": n_items}
     recall = recalls(candidate, holdouts, k, **shape)
@@ -112,19 +114,20 @@ def judge(
         )
         if len(part)
     }
-    checks = [finite, _old_blocks(recall, best, newest.measured["number"], settings)]
+    checks = [_old_blocks(recall, best, newest.measured["number"], settings)]
     if settings.new_users:
         checks.append(_new_users(segments, int(new.sum()), settings))
     if served is not None:
         before = per_user(served.answers, newest, k, **shape)[1]
         checks.append(_newest(values, before, settings))
         checks += _lists(candidate, served.lists, seen, settings, seed)
-    return Verdict(tuple(checks), recall, segments)
+    return Verdict(tuple(checks), recall, segments, k)
 
 
 def _newest(values: NDArray[np.float64], before: NDArray[np.float64], settings: GateSettings) -> Check:
-    if not len(values):
-        return Check("newest block", passed=True, why="nobody is held out of the newest block")
+    if len(values) < settings.newest_least:
+        why = f"not judged: {len(values)} users are held out of the newest block, fewer than {settings.newest_least}"
+        return Check("newest block", passed=True, why=why, judged=False)
     now, then = float(values.mean()), float(before.mean())
     least = then * (1 - settings.worse)
     why = f"recall@{settings.k} on the newest block {now:.4f}, at least {least:.4f} (serving version {then:.4f})"
@@ -144,8 +147,8 @@ def _old_blocks(recall: Mapping[int, float], best: Mapping[int, float], newest: 
 
 def _new_users(segments: Mapping[str, float], count: int, settings: GateSettings) -> Check:
     if count < settings.new_users_least:
-        why = f"{count} new users are held out, fewer than {settings.new_users_least}: passed over"
-        return Check("new users", passed=True, why=why)
+        why = f"not judged: {count} new users are held out, fewer than {settings.new_users_least}"
+        return Check("new users", passed=True, why=why, judged=False)
     now, least = segments["new"], segments["popularity, new"]
     why = f"recall@{settings.k} of {count:,} new users {now:.4f}, at least popularity's {least:.4f}"
     return Check("new users", now >= least, why)
@@ -157,7 +160,8 @@ def _lists(candidate: Lists, served: Lists, seen: Csr, settings: GateSettings, s
     new, old = candidate(asked, settings.k, seen), served(asked, settings.k, seen)
     known = (old >= 0).any(1)
     if not known.any():
-        return [Check("overlap", passed=True, why="the serving version knows none of the users")]
+        why = "not judged: the serving version knows none of the users"
+        return [Check("overlap", passed=True, why=why, judged=False)]
     new, old = new[known], old[known]
     common = [(np.isin(a, b) & (a >= 0)).sum() / max((a >= 0).sum(), 1) for a, b in zip(new, old, strict=True)]
     overlap = float(np.mean(common))

@@ -86,6 +86,10 @@ class Journal:
         )
         return None if row is None else _told(row)
 
+    def newest(self) -> int | None:
+        """The last cycle that has begun."""
+        return self.index.value("SELECT max(cycle) FROM stage")
+
     def lines(self) -> list[Told]:
         """All of them, in the order they were done."""
         query = "SELECT cycle, stage, object, measured, seconds, at FROM stage ORDER BY cycle, at"
@@ -103,6 +107,7 @@ class Journal:
         make: Callable[[Path], Output],
         *,
         identity: Mapping[str, Any],
+        also: Callable[[], None] | None = None,
     ) -> Stored:
         """The output of a stage: the one that is there, or a new one.
 
@@ -112,6 +117,7 @@ class Journal:
             inputs: the keys of what it is made from, by name.
             make: makes it; is given a place for a checkpoint.
             identity: all settings that its bytes depend on.
+            also: changes of the index that become true with the line of the stage.
         """
         told = self.find(cycle, stage)
         if told is not None and self.objects.has(told.object):
@@ -135,16 +141,27 @@ class Journal:
             out = make(place / "checkpoint.safetensors")
             stored = self.objects.put(key, out.arrays, personal=out.personal, measured=out.measured, made=made)
         self.tell(cycle, stage, "made")
-        self.record(cycle, stage, key, stored.measured, time.perf_counter() - began)
+        self.record(cycle, stage, key, stored.measured, time.perf_counter() - began, also=also)
         shutil.rmtree(self.work / key, ignore_errors=True)
         return stored
 
-    def record(self, cycle: int, stage: str, key: str, measured: Mapping[str, Any], seconds: float) -> None:
-        """Write a line: the stage is done."""
+    def record(
+        self,
+        cycle: int,
+        stage: str,
+        key: str,
+        measured: Mapping[str, Any],
+        seconds: float,
+        *,
+        also: Callable[[], None] | None = None,
+    ) -> None:
+        """Write a line: the stage is done; `also` in the same transaction."""
         with self.index.change():
             text = json.dumps(measured, sort_keys=True)
             values = (cycle, stage, key, text, seconds, time.time())
             self.index.run("INSERT OR REPLACE INTO stage VALUES (?, ?, ?, ?, ?, ?)", *values)
+            if also is not None:
+                also()
         self.tell(cycle, stage, "done")
 
     def tell(self, cycle: int, stage: str, what: str, about: str = "") -> None:

@@ -92,8 +92,8 @@ class Job:
     seed: int
     """A function of the stream's seed, the stage and the cycle."""
     blocks: Sequence[BlockData]
-    """The blocks to learn from, oldest first: one for the student; for the teacher stages those since their last run,
-    or all that are kept when a retrain is due."""
+    """The blocks to learn from, oldest first: one for the student; for the stages after it those since they last
+    ran, or all that are kept when a retrain is due."""
     before: BlockData | None
     """The block before the first of `blocks`, where it is kept."""
     checkpoint: Path
@@ -126,6 +126,11 @@ class Stages(Protocol):
         """How many teachers."""
         ...
 
+    @property
+    def fixed(self) -> Sequence[str]:
+        """Dotted names of settings in `identity` that no edit may change: earlier outputs would not fit later ones."""
+        ...
+
     def identity(self, stage: str) -> Mapping[str, Any]:
         """All settings that the stage's bytes depend on, and a version of its code, as plain values."""
         ...
@@ -156,11 +161,14 @@ class Stages(Protocol):
         member: int,
         *,
         start: Arrays | None,
-        student: Arrays,
+        student: Arrays | None,
         proxies: Arrays | None,
         ensemble: Arrays | None,
     ) -> Output:
-        """Update teacher `member` (from 0); from scratch where `start` is None (base block, or a retrain is due)."""
+        """Update teacher `member` (from 0); from scratch where `start` is None (base block, or a retrain is due).
+
+        In a retrain nothing that was learned before is handed in: student, proxies and ensemble are None too.
+        """
         ...
 
     def ensemble(self, job: Job, *, teachers: Sequence[Arrays]) -> Output:
@@ -168,16 +176,17 @@ class Stages(Protocol):
         ...
 
     def distil(
-        self, job: Job, *, ensemble: Arrays, student: Arrays, proxies: Arrays | None, before: Arrays | None
+        self, job: Job, *, ensemble: Arrays, student: Arrays | None, proxies: Arrays | None, before: Arrays | None
     ) -> Output:
         """A fresh student from the ensemble.
 
         Args:
             job: the blocks and the seed.
             ensemble: the teacher.
-            student: the student as updated on the newest block, which is being served if the gate let it.
-            proxies: the latest proxies, still those of the cycle before.
-            before: the student distilled in the cycle before.
+            student: the student as updated on the newest block, or the one that goes on where the gate refused that;
+                None in a retrain.
+            proxies: the latest proxies, still those of the cycle before; None in a retrain.
+            before: the student distilled last; None at the base block and in a retrain.
         """
         ...
 

@@ -1,4 +1,7 @@
-"""The settings of a stream: `stream.toml` in its folder. They may be edited between steps."""
+"""The settings of a stream: `stream.toml` in its folder.
+
+They may be edited between steps, and count from the next cycle; `Stages.fixed` names what may not.
+"""
 
 from __future__ import annotations
 
@@ -56,12 +59,15 @@ class GateSettings(Settings):
     """Cut-off of recall and of the lists that are compared."""
     worse: float = Field(default=0.1, ge=0)
     """Newest block: its recall may be less than the serving version's by this share of it."""
+    newest_least: int = Field(default=20, ge=1)
+    """With fewer users held out of the newest block, that check is not judged, and says so: one person's luck would
+    decide."""
     forgetting: float = Field(default=0.5, ge=0, le=1)
     """Old blocks: the mean recall on their frozen holdouts may be below the mean of their best ever by this share."""
     new_users: bool = True
     """Whether recall of users new in the block must reach that of the block's most popular items."""
     new_users_least: int = Field(default=50, ge=1)
-    """With fewer new users held out, that check is passed over."""
+    """With fewer new users held out, that check is not judged, and says so."""
     overlap: tuple[float, float] = (0.02, 1.0)
     """Share of a user's list that it may have in common with the serving version's, mean over users."""
     coverage: tuple[float, float] = (0.5, 2.0)

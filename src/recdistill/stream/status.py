@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from recdistill.stream.cycle import stage_names
+from recdistill.stream.chain import stage_names, teaches, unfinished
 from recdistill.stream.disk import sizes
 from recdistill.stream.measure import accuracy
 
 if TYPE_CHECKING:
+    from recdistill.ledger import Block
     from recdistill.stream.journal import Told
     from recdistill.stream.stream import Stream
 
@@ -33,6 +34,8 @@ class CycleStatus:
     """Whether the student distilled at its end passed; None before it was asked, and where no teacher was due."""
     why: tuple[str, ...]
     """The checks that failed, in words; of a distilled student they begin with "distilled:"."""
+    notes: tuple[str, ...]
+    """What else is to be known of it: checks with too few people to judge by, teachers that could not be taught."""
     student: dict[str, float] | None
     """LA, RA and H of the students up to it."""
     teacher: dict[str, float] | None
@@ -90,7 +93,9 @@ def status(stream: Stream, *, now: float) -> Status:
     by_cycle: dict[int, dict[str, Told]] = {}
     for line in lines:
         by_cycle.setdefault(line.cycle, {})[line.stage] = line
-    cycles = tuple(_cycle(number, by_cycle, every=settings.teacher.every) for number in sorted(by_cycle))
+    left = unfinished(stream.journal(), ledger.blocks(), settings.teacher.every)
+    undone = {block.number for block in left}
+    cycles = tuple(_cycle(number, by_cycle, done=number not in undone) for number in sorted(by_cycle))
     block = ledger.open_block(now)
     batches = index.row(
         "SELECT coalesce(sum(read), 0), coalesce(sum(new), 0), coalesce(sum(repeated), 0), coalesce(sum(late), 0), "
@@ -117,11 +122,11 @@ def status(stream: Stream, *, now: float) -> Status:
         rollbacks=index.value("SELECT count(*) FROM rollback"),
         bytes=sizes(stream),
         budget=settings.disk.budget,
-        due=_due(stream, by_cycle, opened),
+        due=_due(stream, by_cycle, left, opened),
     )
 
 
-def _cycle(number: int, cycles: dict[int, dict[str, Told]], *, every: int) -> CycleStatus:
+def _cycle(number: int, cycles: dict[int, dict[str, Told]], *, done: bool) -> CycleStatus:
     stages = cycles[number]
     measured = {name: line.measured for name, line in stages.items()}
     block, gate, later = measured.get("collect", {}), measured.get("gate"), measured.get("gate[distil]")
@@ -139,6 +144,7 @@ def _cycle(number: int, cycles: dict[int, dict[str, Told]], *, every: int) -> Cy
         passed=None if gate is None else gate["passed"],
         distilled=None if later is None else later["passed"],
         why=(*_failed(gate, ""), *_failed(later, "distilled: ")),
+        notes=_notes(measured),
         student=_accuracy(cycles, "gate", number),
         teacher=_accuracy(cycles, "ensemble", number),
         newest=kept.get(str(number)),
@@ -146,12 +152,23 @@ def _cycle(number: int, cycles: dict[int, dict[str, Told]], *, every: int) -> Cy
         replay=measured.get("student", {}).get("replay_share"),
         segments=(gate or {}).get("segments", {}),
         seconds={name: line.seconds for name, line in sorted(stages.items(), key=lambda pair: pair[1].at)},
-        done=stage_names(number, members=0, every=every)[-1] in stages,
+        done=done,
     )
 
 
 def _failed(gate: dict[str, Any] | None, who: str) -> tuple[str, ...]:
     return tuple(who + check["why"] for check in (gate or {}).get("checks", []) if not check["passed"])
+
+
+def _notes(measured: dict[str, dict[str, Any]]) -> tuple[str, ...]:
+    checks = [
+        (who, check)
+        for who, stage in (("", "gate"), ("distilled: ", "gate[distil]"))
+        for check in measured.get(stage, {}).get("checks", [])
+    ]
+    why = measured.get("proxies", {}).get("failed")
+    unjudged = (f"{who}{check['name']} {check['why']}" for who, check in checks if not check.get("judged", True))
+    return (*unjudged, *([] if why is None else [f"the teachers wait for the next update: {why}"]))
 
 
 def _accuracy(cycles: dict[int, dict[str, Told]], stage: str, last: int) -> dict[str, float] | None:
@@ -165,17 +182,18 @@ def _accuracy(cycles: dict[int, dict[str, Told]], stage: str, last: int) -> dict
     return accuracy({number: {int(block): value for block, value in row.items()} for number, row in rows.items()})
 
 
-def _due(stream: Stream, cycles: dict[int, dict[str, Told]], opened: dict[str, Any]) -> tuple[str, ...]:
+def _due(
+    stream: Stream, cycles: dict[int, dict[str, Told]], left: list[Block], opened: dict[str, Any]
+) -> tuple[str, ...]:
     out: list[str] = []
     if stream.ledger.index.value("SELECT count(*) FROM forgetting"):
         out.append("a forgetting that was interrupted: `recdistill stream step` goes on with it")
-    every = stream.settings.teacher.every
-    for block in stream.ledger.blocks():
-        done = cycles.get(block.number, {})
-        left = [name for name in stage_names(block.number, members=0, every=every) if name not in done]
-        if left:
-            first = "teachers" if left[0] == "ensemble" else left[0]
-            out.append(f"cycle {block.number}: {first} ({block.why}, {len(block):,} events)")
+    for block in left:
+        second = teaches(stream.journal(), block.number, stream.settings.teacher.every)
+        names = stage_names(members=0, teachers=second)
+        first = next(name for name in names if name not in cycles.get(block.number, {}))
+        what = "teachers" if first == "ensemble" else first
+        out.append(f"cycle {block.number}: {what} ({block.why}, {len(block):,} events)")
     missing = opened["full"] - opened["events"]
     age = "" if opened["oldest"] is None else f" or {max(opened['oldest'] - opened['age'], 0):,.0f} s"
     out.append(f"block {opened['number']} closes after {missing:,} more events{age}")

@@ -21,7 +21,8 @@ from recdistill.ledger.events import chunks, gathered
 from recdistill.ledger.locks import held
 from recdistill.settings import parse
 from recdistill.stream import disk, settings
-from recdistill.stream.cycle import Cycle, stage_names
+from recdistill.stream.chain import unfinished
+from recdistill.stream.cycle import Cycle
 from recdistill.stream.forget import finish, forget
 from recdistill.stream.journal import Journal
 from recdistill.stream.protocol import STAGES
@@ -177,13 +178,14 @@ class Stream:
 
         Raises:
             UsageError: another process steps this stream.
+            SettingsError: the method is of another shape than what the stream has made.
         """
         done: list[int] = []
         with self._stepping():
             journal = self.journal(watch)
             finish(self)
             self.ledger.close_open(now=now, asked=close)
-            due = [block for block in self.ledger.blocks() if not self._finished(journal, block.number, stages)]
+            due = unfinished(journal, self.ledger.blocks(), self.settings.teacher.every)
             for block in due[:blocks]:
                 stages = method_of(self.settings) if stages is None else stages
                 cycle = Cycle(
@@ -247,12 +249,6 @@ class Stream:
             self.versions.tidy()
             yield
             shutil.rmtree(self.folder / "work", ignore_errors=True)
-
-    def _finished(self, journal: Journal, cycle: int, stages: Stages | None) -> bool:
-        """Whether a cycle has nothing left to do; asks no method for its members."""
-        del stages
-        last = stage_names(cycle, members=0, every=self.settings.teacher.every)[-1]
-        return journal.find(cycle, last) is not None
 
 
 def method_of(found: StreamSettings) -> Stages:
