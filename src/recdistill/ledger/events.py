@@ -21,6 +21,7 @@ from recdistill.data.sources import read
 from recdistill.errors import DataError, problem
 from recdistill.ids import text_keys
 from recdistill.ledger import keys
+from recdistill.ledger.spool import spooled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -123,15 +124,14 @@ def gathered(
 
 
 def chunks(lines: TextIO, folder: Path, *, size: int, seconds: float = 5.0) -> Iterator[Path]:
-    """JSON lines from a pipe as files in `folder`; each is removed once it has been read.
+    """JSON lines from a pipe as files; each is removed once it has been read.
 
     Args:
         lines: the pipe; it may never end.
-        folder: where the files are.
+        folder: where the pipe gets a folder of its own for them, see `spool`.
         size: the most lines of a file.
         seconds: the most that a line waits for others.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     waiting: Queue[str | None] = Queue(maxsize=size)
     failed: list[Exception] = []
 
@@ -146,17 +146,18 @@ def chunks(lines: TextIO, folder: Path, *, size: int, seconds: float = 5.0) -> I
 
     Thread(target=read_on, daemon=True).start()
     number, more = 0, True
-    while more:
-        block, more = _gather(waiting, size, seconds)
-        if not block:
-            continue
-        place = folder / f"lines-{number:06d}.jsonl"
-        number += 1
-        place.write_text("".join(line if line.endswith("\n") else line + "\n" for line in block), encoding="utf-8")
-        try:
-            yield place
-        finally:
-            place.unlink(missing_ok=True)
+    with spooled(folder) as own:
+        while more:
+            block, more = _gather(waiting, size, seconds)
+            if not block:
+                continue
+            place = own / f"lines-{number:06d}.jsonl"
+            number += 1
+            place.write_text("".join(line if line.endswith("\n") else line + "\n" for line in block), encoding="utf-8")
+            try:
+                yield place
+            finally:
+                place.unlink(missing_ok=True)
     if failed:
         what = f"The lines cannot be read on ({failed[0]})"
         raise DataError(problem(what, remedy="What came before is in the ledger; send the lines again, as UTF-8 text"))
