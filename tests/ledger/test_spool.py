@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -51,11 +52,11 @@ def test_what_a_killed_pipe_left_goes_with_the_next_sweep(tmp_path):
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
         child.stdin.write(LINE)
         child.stdin.flush()
-        place = child.stdout.readline().strip()
+        place = Path(child.stdout.readline().strip())
         sweep(tmp_path / "spool")
-        assert os.path.exists(place)
+        assert place.exists()
         os.kill(child.pid, signal.SIGKILL)
-    assert os.path.exists(place)
+    assert place.exists()
     with spooled(tmp_path / "spool") as mine:
         sweep(tmp_path / "spool")
         assert list((tmp_path / "spool").iterdir()) == [mine]
