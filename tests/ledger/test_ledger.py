@@ -340,6 +340,19 @@ def test_compaction_merges_the_segments_of_a_block_and_changes_no_event(ledger):
     assert after.number.tolist() == before.number.tolist()
 
 
+def test_compaction_loses_no_time_where_a_batch_had_none(ledger):
+    for n in range(2):
+        ledger.ingest(batch(("a", f"x{n}", n)), now=0.0)
+    for n in range(2):
+        ledger.ingest(batch(("a", f"y{n}"), names=("user", "item")), now=0.0)
+    assert len(ledger.blocks()) == 1
+    assert ledger.compact() == 2
+    assert ledger.compact() == 0
+    assert ledger.rows(0, 2).timestamp.tolist() == [0, 1]
+    assert ledger.rows(2, 4).timestamp is None
+    assert ledger.rows().number.tolist() == [0, 1, 2, 3]
+
+
 def test_events_that_were_dropped_are_not_taken_in_again(ledger):
     events = batch(*[("a", f"x{n}", n) for n in range(4)])
     ledger.ingest(events, now=0.0)

@@ -300,23 +300,20 @@ class Ledger:
         mark.unlink()
 
     def compact(self) -> int:
-        """Merge the small segments of each closed block into one; how many files went."""
-        gone = 0
+        """Merge the small segments of each closed block, those of the same columns; how many fewer files there are."""
+        fewer = 0
+        query = "SELECT first, last, n, name FROM segment WHERE first >= ? AND last <= ? ORDER BY first"
         for block in self.blocks():
-            query = "SELECT first, last, name FROM segment WHERE first >= ? AND last <= ? ORDER BY first"
             found = self.index.rows(query, block.first, block.last)
             if len(found) < 2:
                 continue
-            with self.writing(), self.index.change():
-                rows = Rows.joined([segments.read(self.folder / "segments" / name) for _, _, name in found])
-                name, size = segments.write(self.folder / "segments", rows)
-                self.index.many("DELETE FROM segment WHERE first = ?", [(first,) for first, _, _ in found])
-                values = (found[0][0], found[-1][1], len(rows), name, size)
-                self.index.run("INSERT INTO segment VALUES (?, ?, ?, ?, ?)", *values)
-            gone += len(found) - 1
             with self.writing():
-                self.tidy()
-        return gone
+                with self.index.change():
+                    gone = merging.merged(self.index, self.folder / "segments", found)
+                if gone:
+                    self.tidy()
+            fewer += len(found) - len(self.index.rows(query, block.first, block.last))
+        return fewer
 
     def drop(self, last: int) -> int:
         """Remove the segments that hold only events numbered below `last`; the bytes that came free."""
