@@ -127,6 +127,23 @@ def test_a_column_of_kinds_names_no_event_and_two_columns_of_ids_have_to_be_told
         gathered(both, columns={"event": "message_id", "event_id": "event_id"})
 
 
+def lines(path, *events):
+    path.write_text("".join(json.dumps(event) + "\n" for event in events))
+    return gathered(path, repeats=False)
+
+
+@pytest.mark.parametrize("ids", [("E1", "E2"), (1, 2)])
+def test_of_json_lines_each_says_whether_it_has_an_id(ledger, tmp_path, ids):
+    bare = {"user": "a", "item": "x", "timestamp": 1}
+    first, second = ({**bare, "item": item, "event_id": one} for item, one in zip("yz", ids, strict=True))
+    done = ledger.ingest(lines(tmp_path / "1.jsonl", bare, first, second), now=0.0)
+    assert done.new == 3
+    again = ledger.ingest(lines(tmp_path / "2.jsonl", {**first, "item": "corrected"}, bare), now=0.0)
+    assert (again.new, again.repeated) == (0, 2)
+    alone = ledger.ingest(lines(tmp_path / "3.jsonl", bare), now=0.0)
+    assert alone.repeated == 1, "whatever stands beside it"
+
+
 def test_rows_without_an_event_id_among_rows_with_one_are_refused():
     log = read(frame(("a", "x", 1), ("b", "y", 2)), echo=None)
     with pytest.raises(DataError, match="There are 1 event ids for 2 events"):
