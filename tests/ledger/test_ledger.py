@@ -378,6 +378,18 @@ def test_events_that_were_dropped_are_not_taken_in_again(ledger):
     assert ledger.ingest(events, now=0.0).new == 0
 
 
+def test_of_a_segment_that_reaches_into_the_next_block_the_old_events_are_dropped(ledger):
+    events = batch(*[("a", f"x{n}", n) for n in range(6)])
+    ledger.ingest(events, now=0.0)
+    assert ledger.counts()["segments"] == 1
+    size = ledger.counts()["segment_bytes"]
+    assert ledger.drop(4) == size - ledger.counts()["segment_bytes"]
+    assert ledger.rows().number.tolist() == [4, 5]
+    assert ledger.rows().timestamp.tolist() == [4, 5]
+    assert ledger.ingest(events, now=0.0).new == 0
+    assert len(list((ledger.folder / "segments").iterdir())) == 1
+
+
 def test_a_folder_without_a_stream_and_an_index_of_another_version_are_refused(tmp_path, ledger):
     with pytest.raises(UsageError, match=r"There is no stream at .*Begin one with `recdistill stream init`"):
         Ledger(tmp_path / "none", Rule(1, 1))

@@ -316,13 +316,20 @@ class Ledger:
         return fewer
 
     def drop(self, last: int) -> int:
-        """Remove the segments that hold only events numbered below `last`; the bytes that came free."""
-        found = self.index.rows("SELECT first, bytes FROM segment WHERE last <= ?", last)
+        """Remove the events numbered below `last`; the bytes that came free. Their keys stay, so that they stay out."""
+        query = "SELECT first, last, name FROM segment WHERE first < ?"
+        before = self.counts()["segment_bytes"]
         with self.writing():
             with self.index.change():
-                self.index.many("DELETE FROM segment WHERE first = ?", [(first,) for first, _ in found])
+                for first, end, name in self.index.rows(query, last):
+                    self.index.run("DELETE FROM segment WHERE first = ?", first)
+                    if end <= last:
+                        continue
+                    kept = segments.read(self.folder / "segments" / name).within(last, end)
+                    new, size = segments.write(self.folder / "segments", kept)
+                    self.index.run("INSERT INTO segment VALUES (?, ?, ?, ?, ?)", last, end, len(kept), new, size)
             self.tidy()
-        return sum(size for _, size in found)
+        return before - self.counts()["segment_bytes"]
 
     def erase(self, row: int, *, now: float) -> None:
         """Remove a user's events, their keys and the id; the row stays, empty. May be repeated after a kill.
