@@ -84,3 +84,27 @@ def test_members_of_different_sizes_are_refused():
         EnsembleRanker([MEMBERS[0], (MEMBERS[1][0][:-1], MEMBERS[1][1])])
     with pytest.raises(UsageError, match="no member"):
         EnsembleRanker([])
+
+
+def emptied(gone):
+    """The members, with rows of users emptied as forgetting leaves them; who is still met."""
+    met = ~np.isin(np.arange(U), gone)
+    return [(user * met[:, None], item) for user, item in MEMBERS], met
+
+
+def test_who_is_not_met_has_no_list_and_is_in_none():
+    gone = np.array([0, 3, 4, 5, 9, 20])
+    members, met = emptied(gone)
+    lists = lists_of(EnsembleRanker(members), TRAIN, 6, met=met)
+    assert np.isin(lists_of(EnsembleRanker(members), TRAIN, 6).users[0], gone).any(), "an empty row ranks item 0 first"
+    left = np.flatnonzero(met)
+    alone = lists_of(EnsembleRanker([(user[left], item) for user, item in MEMBERS]), TRAIN.select(left), 6)
+    assert (lists.items[gone] == -1).all()
+    np.testing.assert_array_equal(lists.items[left], alone.items)
+    np.testing.assert_array_equal(lists.users, left[alone.users])
+
+
+def test_where_everybody_is_met_the_lists_are_the_same_as_without_saying():
+    said, unsaid = (lists_of(EnsembleRanker(MEMBERS), TRAIN, 6, met=met) for met in (np.ones(U, np.bool_), None))
+    np.testing.assert_array_equal(said.items, unsaid.items)
+    np.testing.assert_array_equal(said.users, unsaid.users)

@@ -70,6 +70,16 @@ def test_an_old_id_that_was_never_trained_is_a_newcomer_and_the_official_code_pa
     assert ours.weights["user"][2].tolist() == [1, 0], "without an interaction: the most active of all"
 
 
+def test_who_was_trained_by_an_update_inside_the_block_is_no_newcomer_in_the_next():
+    train = Csr.from_pairs([0, 1, 2], [0, 0, 0], 3, 1)
+    weights = {"user": np.eye(3, 3, dtype=np.float32), "item": np.ones((1, 3), np.float32)}
+    met = np.array([True, True, False])  # of three users only the first is older than the block
+    grown = Snapshot(ModelSpec(dim=3), weights, met, np.array([True]), Csr.empty(3, 1))
+    out = initialised(grown, train, Initial(who="newest"), old=(1, 1))
+    assert out.weights["user"][1].tolist() == [0, 1, 0], "as part 1 left it"
+    assert out.weights["user"][2].tolist() == [0.75, 0.75, 0.5]  # (1, 1, 1) of the item, (.5, .5, 0) of both users
+
+
 def test_chunks_of_newcomers_agree_with_the_naive_form(monkeypatch):
     from recdistill.continual import entities
 

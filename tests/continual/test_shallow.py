@@ -53,3 +53,13 @@ def test_heads_shorter_than_the_lists_are_refused():
         shallow_lists(MEMBERS, TRAIN, 6, depth=3)
     with pytest.raises(UsageError, match="the same users and items"):
         shallow_lists([MEMBERS[0], (MEMBERS[1][0][:-1], MEMBERS[1][1])], TRAIN, 6, depth=8)
+
+
+def test_who_is_not_met_has_no_list_and_is_in_none():
+    met = ~np.isin(np.arange(U), [0, 2, 7])
+    members = [(user * met[:, None], item) for user, item in MEMBERS]
+    assert {0, 2, 7} <= set(shallow_lists(members, TRAIN, 6, depth=9).users[0].tolist())
+    found = shallow_lists(members, TRAIN, 6, depth=ITEMS, met=met)
+    whole = lists_of(EnsembleRanker(members), TRAIN, 6, met=met)
+    np.testing.assert_array_equal(found.items, whole.items)
+    np.testing.assert_array_equal(found.users, whole.users)

@@ -127,6 +127,23 @@ def test_a_column_of_kinds_names_no_event_and_two_columns_of_ids_have_to_be_told
         gathered(both, columns={"event": "message_id", "event_id": "event_id"})
 
 
+def lines(path, *events):
+    path.write_text("".join(json.dumps(event) + "\n" for event in events))
+    return gathered(path, repeats=False)
+
+
+@pytest.mark.parametrize("ids", [("E1", "E2"), (1, 2)])
+def test_of_json_lines_each_says_whether_it_has_an_id(ledger, tmp_path, ids):
+    bare = {"user": "a", "item": "x", "timestamp": 1}
+    first, second = ({**bare, "item": item, "event_id": one} for item, one in zip("yz", ids, strict=True))
+    done = ledger.ingest(lines(tmp_path / "1.jsonl", bare, first, second), now=0.0)
+    assert done.new == 3
+    again = ledger.ingest(lines(tmp_path / "2.jsonl", {**first, "item": "corrected"}, bare), now=0.0)
+    assert (again.new, again.repeated) == (0, 2)
+    alone = ledger.ingest(lines(tmp_path / "3.jsonl", bare), now=0.0)
+    assert alone.repeated == 1, "whatever stands beside it"
+
+
 def test_rows_without_an_event_id_among_rows_with_one_are_refused():
     log = read(frame(("a", "x", 1), ("b", "y", 2)), echo=None)
     with pytest.raises(DataError, match="There are 1 event ids for 2 events"):
@@ -340,12 +357,37 @@ def test_compaction_merges_the_segments_of_a_block_and_changes_no_event(ledger):
     assert after.number.tolist() == before.number.tolist()
 
 
+def test_compaction_loses_no_time_where_a_batch_had_none(ledger):
+    for n in range(2):
+        ledger.ingest(batch(("a", f"x{n}", n)), now=0.0)
+    for n in range(2):
+        ledger.ingest(batch(("a", f"y{n}"), names=("user", "item")), now=0.0)
+    assert len(ledger.blocks()) == 1
+    assert ledger.compact() == 2
+    assert ledger.compact() == 0
+    assert ledger.rows(0, 2).timestamp.tolist() == [0, 1]
+    assert ledger.rows(2, 4).timestamp is None
+    assert ledger.rows().number.tolist() == [0, 1, 2, 3]
+
+
 def test_events_that_were_dropped_are_not_taken_in_again(ledger):
     events = batch(*[("a", f"x{n}", n) for n in range(4)])
     ledger.ingest(events, now=0.0)
     assert ledger.drop(4) > 0
     assert len(ledger.rows()) == 0
     assert ledger.ingest(events, now=0.0).new == 0
+
+
+def test_of_a_segment_that_reaches_into_the_next_block_the_old_events_are_dropped(ledger):
+    events = batch(*[("a", f"x{n}", n) for n in range(6)])
+    ledger.ingest(events, now=0.0)
+    assert ledger.counts()["segments"] == 1
+    size = ledger.counts()["segment_bytes"]
+    assert ledger.drop(4) == size - ledger.counts()["segment_bytes"]
+    assert ledger.rows().number.tolist() == [4, 5]
+    assert ledger.rows().timestamp.tolist() == [4, 5]
+    assert ledger.ingest(events, now=0.0).new == 0
+    assert len(list((ledger.folder / "segments").iterdir())) == 1
 
 
 def test_a_folder_without_a_stream_and_an_index_of_another_version_are_refused(tmp_path, ledger):

@@ -231,6 +231,21 @@ def test_gains_are_over_the_baselines_that_are_there_and_name_the_missing(data, 
     assert "Missing: fine-tune: decay of touched rows (from D0 on), spmf (from D2 on), lwc-kd (from D0 on)" in text
 
 
+def test_dormant_users_are_on_the_page_where_there_are_any(data, small, tmp_path):
+    found = reproduce(**places(tmp_path, data), seeds=[1, 2], only=["popularity so far"], say=lambda _: None)
+    seeds = found["scenes"]["tiny"]["rows"]["popularity so far"]["seeds"]
+
+    def shown():
+        lines = markdown(found).splitlines()
+        head = next(n for n, line in enumerate(lines) if "| dormant users |" in line)
+        assert lines[head].count("|") == lines[head + 1].count("|") == lines[head + 2].count("|")
+        return lines[head + 2].split("|")[-2].strip()
+
+    assert shown() == "", "nobody can be away in three blocks"
+    seeds["1"]["dormant"], seeds["2"]["dormant"] = 0.1, 0.2
+    assert shown() == "0.1500"
+
+
 @pytest.mark.parametrize("name", SCENES)
 def test_every_scene_runs_with_its_student_and_its_teachers(data, tmp_path, monkeypatch, name):
     """The published ones too: an epoch of each stage, on a small stream."""

@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
 import torch
 
 from recdistill import rng
@@ -20,7 +21,6 @@ from recdistill.query import Batch, Query
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -32,12 +32,20 @@ __all__ = ["EntityBatches", "PairBatches", "Pairs", "SoftBatch", "avoiding"]
 
 
 def avoiding(train: Interactions, training: Training, *, avoid: Csr | None, seed: int) -> InteractionBatches:
-    """Interactions with negatives outside what their user has in training and in `avoid` (U x I)."""
+    """Interactions with negatives outside what their user has in training and in `avoid` (U x I).
+
+    Of a user whom both leave nothing to draw `avoid` is not heeded, as may happen in a small catalogue.
+    """
     batches = InteractionBatches(
         train, size=training.batch, negatives=training.negatives, seed=seed, device=torch.device("cpu")
     )
     if avoid is not None and len(avoid):
-        batches.taken = Taken.of(train.csr().union(avoid), torch.device("cpu"))
+        own = train.csr()
+        both = own.union(avoid)
+        full = both.degrees >= both.n_columns
+        if full.any():
+            both = own.union(avoid.select(np.where(full, -1, np.arange(avoid.n_rows))))
+        batches.taken = Taken.of(both, torch.device("cpu"))
     return batches
 
 

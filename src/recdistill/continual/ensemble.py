@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from recdistill.continual.replay import Vectors
 
-__all__ = ["EnsembleRanker", "Lists", "lists_of", "merge"]
+__all__ = ["EnsembleRanker", "Lists", "counted", "lists_of", "merge"]
 
 _SCORES = 1 << 21
 """Scores of one member at a time (8 MiB)."""
@@ -125,16 +125,18 @@ class EnsembleRanker:
             yield at, queries[at]
 
 
-def lists_of(ranker: EnsembleRanker, train: Csr, k: int) -> Lists:
+def lists_of(ranker: EnsembleRanker, train: Csr, k: int, *, met: NDArray[np.bool_] | None = None) -> Lists:
     """The lists of both sides in one pass over the users.
 
     Args:
         ranker: over U users and I items.
         train: U x I, the block's training items, which are in no list.
         k: their length.
+        met: (U,) who was ever trained: nobody else has a list or is in one. A row that was emptied scores all items
+            alike, so the first of them would rank best there with every member. None = everybody counts.
     """
-    users, n_items = np.arange(ranker.n_users, dtype=np.int64), ranker.n_items
-    items = np.full((len(users), k), -1, np.int32)
+    users, n_items = counted(ranker.n_users, met), ranker.n_items
+    items = np.full((ranker.n_users, k), -1, np.int32)
     best = np.full((n_items, k), -1, np.float32)  # (I, K) scores so far, the greatest first
     who = np.full((n_items, k), -1, np.int32)
     size = max(1, _SCORES // max(n_items, 1))
@@ -143,7 +145,7 @@ def lists_of(ranker: EnsembleRanker, train: Csr, k: int) -> Lists:
         scores = ranker.scores(rows)
         mine = train.select(rows)
         scores[np.repeat(np.arange(len(rows)), mine.degrees), mine.indices] = -1
-        items[at : at + size] = _best(scores, k)
+        items[rows] = _best(scores, k)
         row, item = np.nonzero(scores > best[:, -1])  # a later user of an equal score comes later
         merge(best, who, item, rows[row], scores[row, item])
     return Lists(items, who)
@@ -168,6 +170,11 @@ def merge(
     kept = place < k
     best[owner[kept], place[kept]] = value[kept]
     who[owner[kept], place[kept]] = name[kept]
+
+
+def counted(n_users: int, met: NDArray[np.bool_] | None) -> NDArray[np.int64]:
+    """The rows of those who are met, ascending; all U where nobody says."""
+    return np.arange(n_users, dtype=np.int64) if met is None else np.flatnonzero(met[:n_users])
 
 
 def _best(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:

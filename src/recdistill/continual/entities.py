@@ -44,13 +44,13 @@ def initialised(grown: Snapshot, train: Csr, how: Initial, *, old: tuple[int, in
         grown: has rows for all of `train`, see `Snapshot.grown`.
         train: U x I, the block's training interactions.
         how: hops, neighbours and what is done where there are none.
-        old: how many users and items were known before the block; read where `how.who` is "newest".
+        old: how many users and items were known before the block: no newcomers where `how.who` is "newest".
     """
     if how.hops == "none":
         return grown
     met = [grown.met_users, grown.met_items]
     if how.who == "newest":
-        met = [np.arange(len(m)) < n for m, n in zip(met, old, strict=True)]
+        met = [m | (np.arange(len(m)) < n) for m, n in zip(met, old, strict=True)]  # m: by an update inside the block
     names = _TABLES[grown.spec.name]
     weights = dict(grown.weights)
     rows = (train, train.transposed())

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from recdistill.continual.ensemble import Lists, merge
+from recdistill.continual.ensemble import Lists, counted, merge
 from recdistill.errors import UsageError, problem
 from recdistill.evaluation.vectors import VectorRanker
 
@@ -33,7 +33,15 @@ _PAIRS = 1 << 21
 """Places of members' lists at a time."""
 
 
-def shallow_lists(members: Sequence[Vectors], train: Csr, k: int, *, depth: int, exponent: float = 0.05) -> Lists:
+def shallow_lists(
+    members: Sequence[Vectors],
+    train: Csr,
+    k: int,
+    *,
+    depth: int,
+    exponent: float = 0.05,
+    met: NDArray[np.bool_] | None = None,
+) -> Lists:
     """The lists of both sides; memory is that of the lists and of `_PAIRS` candidates.
 
     Args:
@@ -42,6 +50,7 @@ def shallow_lists(members: Sequence[Vectors], train: Csr, k: int, *, depth: int,
         k: their length.
         depth: D, at least k.
         exponent: as in the formula.
+        met: (U,) who counts, as in `ensemble.lists_of`.
 
     Raises:
         UsageError: the depth is less than the lists' length, there is no member, or sizes differ.
@@ -65,8 +74,9 @@ def shallow_lists(members: Sequence[Vectors], train: Csr, k: int, *, depth: int,
     best = np.full((n_items, k), -1, np.float32)
     who = np.full((n_items, k), -1, np.int32)
     size = max(1, _PAIRS // (depth * len(members)))
-    for at in range(0, n_users, size):
-        rows = np.arange(at, min(at + size, n_users), dtype=np.int64)
+    users = counted(n_users, met)
+    for at in range(0, len(users), size):
+        rows = users[at : at + size]
         found = np.concatenate([ranker.top_k(rows, depth) for ranker in rankers], axis=1)  # (c, M D)
         row, item, score = _scored(found, worth, n_items, len(members))
         left = ~train.contains(rows[row], item)

@@ -21,11 +21,13 @@ from recdistill.data.sources import read
 from recdistill.errors import DataError, problem
 from recdistill.ids import text_keys
 from recdistill.ledger import keys
+from recdistill.ledger.spool import spooled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from typing import TextIO
 
+    import polars as pl
     from numpy.typing import NDArray
 
     from recdistill.data.formats.table import OnBadRows
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["Events", "chunks", "gathered"]
 
 _NO_TIME = np.int64(np.iinfo(np.int64).min)
+_NO_ID = "\0"
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,26 +69,28 @@ class Events:
 
         Args:
             log: as `read` gives it.
-            ids: (n,) the event ids, int64 or text; None names events by what they say and their place among equals.
+            ids: (n,) the event ids, int64 or text; None in place of one, or of all, names events by what they say and
+                their place among equals.
             repeats: whether equal events without ids are several events; off for what may be delivered twice.
 
         Raises:
             DataError: `ids` has another length.
         """
         users, items = _texts(log.users), _texts(log.items)
-        if ids is not None:
-            if len(ids) != len(log):
-                what = f"There are {len(ids):,} event ids for {len(log):,} events"
-                raise DataError(problem(what, remedy="Give every event its id, or none"))
-            key = keys.combined(text_keys([str(i) for i in ids.tolist()]))
-        else:
-            said = keys.combined(
-                text_keys(users)[log.user],
-                text_keys(items)[log.item],
-                np.full(len(log), _NO_TIME) if log.timestamp is None else log.timestamp,
-                np.zeros(len(log), np.int64) if log.weight is None else log.weight.view(np.int32).astype(np.int64),
-            )
-            key = keys.combined(said, keys.ordinals(said) if repeats else np.zeros(len(said), np.int64))
+        if ids is not None and len(ids) != len(log):
+            what = f"There are {len(ids):,} event ids for {len(log):,} events"
+            raise DataError(problem(what, remedy="Give every event its id, or none"))
+        given: list[Any] = [] if ids is None else ids.tolist()
+        named = np.array([one is not None for one in given] or np.zeros(len(log)), np.bool_)
+        said = keys.combined(
+            text_keys(users)[log.user],
+            text_keys(items)[log.item],
+            np.full(len(log), _NO_TIME) if log.timestamp is None else log.timestamp,
+            np.zeros(len(log), np.int64) if log.weight is None else log.weight.view(np.int32).astype(np.int64),
+        )[~named]
+        key = np.empty(len(log), np.int64)
+        key[named] = keys.combined(text_keys([str(one) for one in given if one is not None]))
+        key[~named] = keys.combined(said, keys.ordinals(said) if repeats else np.zeros(len(said), np.int64))
         return cls(users, items, log.user, log.item, log.timestamp, log.weight, key, log.notes)
 
 
@@ -99,6 +104,8 @@ def gathered(
 ) -> Events:
     """Read a batch from anything `data.sources.read` takes; a column `event_id` names the events (`roles.EVENT`).
 
+    Of JSON lines each decides for itself: one without an id is known by what it says.
+
     Args:
         source: a path, a frame or a matrix.
         columns: role -> column; beside the roles of `read`, `event`.
@@ -107,31 +114,31 @@ def gathered(
         echo: told what was inferred.
 
     Raises:
-        BadRows, DataError, UsageError: as in `read`; some events have an id and others none, or two columns could
-            name them.
+        BadRows, DataError, UsageError: as in `read`; some rows of a table have an id and others none, or two columns
+            could name them.
     """
     event, said = event_column(_columns(source), columns or {}, _called(source))
     log = read(source, columns=said, on_bad_rows=on_bad_rows, echo=echo)
     if event is None:
         return Events.of(log, repeats=repeats)
     # the event's id is read as if it were the item's: every format, and every check of ids, serves it too
-    named = read(source, columns={**said, "item": event}, on_bad_rows=on_bad_rows, echo=None)
+    named = read(_filled(source, event), columns={**said, "item": event}, on_bad_rows=on_bad_rows, echo=None)
     if len(named) != len(log):
         what = f"{len(log):,} events can be read, and {len(named):,} have an id in the column {event!r}"
         raise DataError(problem(what, remedy="Give every event its id, and take out the rows that cannot be read"))
-    return Events.of(log, named.items.external(named.item.astype(np.int64)))
+    ids = [None if one == _NO_ID else one for one in named.items.external(named.item.astype(np.int64)).tolist()]
+    return Events.of(log, np.array(ids, object), repeats=repeats)
 
 
 def chunks(lines: TextIO, folder: Path, *, size: int, seconds: float = 5.0) -> Iterator[Path]:
-    """JSON lines from a pipe as files in `folder`; each is removed once it has been read.
+    """JSON lines from a pipe as files; each is removed once it has been read.
 
     Args:
         lines: the pipe; it may never end.
-        folder: where the files are.
+        folder: where the pipe gets a folder of its own for them, see `spool`.
         size: the most lines of a file.
         seconds: the most that a line waits for others.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     waiting: Queue[str | None] = Queue(maxsize=size)
     failed: list[Exception] = []
 
@@ -146,17 +153,18 @@ def chunks(lines: TextIO, folder: Path, *, size: int, seconds: float = 5.0) -> I
 
     Thread(target=read_on, daemon=True).start()
     number, more = 0, True
-    while more:
-        block, more = _gather(waiting, size, seconds)
-        if not block:
-            continue
-        place = folder / f"lines-{number:06d}.jsonl"
-        number += 1
-        place.write_text("".join(line if line.endswith("\n") else line + "\n" for line in block), encoding="utf-8")
-        try:
-            yield place
-        finally:
-            place.unlink(missing_ok=True)
+    with spooled(folder) as own:
+        while more:
+            block, more = _gather(waiting, size, seconds)
+            if not block:
+                continue
+            place = own / f"lines-{number:06d}.jsonl"
+            number += 1
+            place.write_text("".join(line if line.endswith("\n") else line + "\n" for line in block), encoding="utf-8")
+            try:
+                yield place
+            finally:
+                place.unlink(missing_ok=True)
     if failed:
         what = f"The lines cannot be read on ({failed[0]})"
         raise DataError(problem(what, remedy="What came before is in the ledger; send the lines again, as UTF-8 text"))
@@ -196,9 +204,31 @@ def _columns(source: object) -> list[str]:
         return list(pl.read_parquet_schema(path) if kind == "parquet" else pl.read_ipc_schema(path))
     head = next((line for line in first_lines(path) if line.strip()), "")
     if kind == "jsonl":
-        return _keys(head)
+        frame = _lines(path)
+        return _keys(head) if frame is None else list(frame.columns)
     separator = next((one for one in ("\t", ";", "|", ",") if one in head), None)
     return [name.strip().strip('"') for name in head.split(separator)] if separator else []
+
+
+def _filled(source: object, event: str) -> object:
+    """JSON lines with something in place of the ids that are not there; anything else as it is."""
+    path = Path(source).expanduser() if isinstance(source, str | Path) else None
+    frame = _lines(path) if path is not None and path.is_file() and kind_of(path) == "jsonl" else None
+    if frame is None or event not in frame.columns or not frame[event].null_count():
+        return source
+    import polars as pl  # noqa: PLC0415
+
+    return frame.with_columns(pl.col(event).cast(pl.String).fill_null(_NO_ID))
+
+
+def _lines(path: Path) -> pl.DataFrame | None:
+    """JSON lines as a table of all their names; None where one is broken, which `read` tells by its number."""
+    import polars as pl  # noqa: PLC0415
+
+    try:
+        return pl.read_ndjson(path, infer_schema_length=None)
+    except (pl.exceptions.PolarsError, OSError):
+        return None
 
 
 def _keys(line: str) -> list[str]:

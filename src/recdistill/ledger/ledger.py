@@ -12,7 +12,6 @@ block stands in the block that is open when it arrives. External ids are text: 1
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
@@ -21,12 +20,12 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from recdistill.errors import UsageError, problem
-from recdistill.ids import text_keys
-from recdistill.ledger import keys, merging, segments
+from recdistill.ledger import forgotten, merging, segments
 from recdistill.ledger.blocks import Block, Rule, cut
 from recdistill.ledger.index import Index
 from recdistill.ledger.locks import held
 from recdistill.ledger.segments import Rows
+from recdistill.ledger.spool import sweep
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -98,8 +97,8 @@ class Ledger:
         return held(self.folder / "lock", "changes its events", wait=_WAIT)
 
     def spool_of_this_process(self) -> Path:
-        """Where this process's lines of a pipe wait to be read; locked ones are another's, and are left alone."""
-        return self.folder / "spool" / str(os.getpid())
+        """Where lines of a pipe wait to be read, each pipe's in a folder that its process holds."""
+        return self.folder / "spool"
 
     # events in
 
@@ -142,7 +141,7 @@ class Ledger:
     def _ingested(self, events: Events, now: float) -> Ingested:
         if not len(events):
             return Ingested(0, 0, 0, 0, 0, ())
-        refused = self._refused(events)
+        refused = forgotten.refused(self.index, events, now=now)
         place = np.flatnonzero(~refused)
         key = events.key[place]
         _, first = np.unique(key, return_index=True)  # ascending keys, which SQLite likes
@@ -192,24 +191,6 @@ class Ledger:
         fresh = zip(range(begin, begin + len(new)), [ids[place] for place in new.tolist()], strict=True)
         self.index.many(f"INSERT INTO {table} VALUES (?, ?)", fresh)  # noqa: S608 - one of two names
         return row[places].astype(np.int32)
-
-    def _refused(self, events: Events) -> NDArray[np.bool_]:
-        """(n,) whether an event is of a person who was forgotten after it."""
-        out = np.zeros(len(events), np.bool_)
-        gone = self.index.rows("SELECT mark, before FROM forgotten")
-        if not gone:
-            return out
-        marks = self._marks(events.users)
-        for mark, before in gone:
-            theirs = (marks == mark)[events.user]
-            if events.timestamp is not None and before is not None:
-                theirs &= events.timestamp <= before
-            out |= theirs
-        return out
-
-    def _marks(self, users: list[str]) -> NDArray[np.int64]:
-        salt = int(self.index.value("SELECT value FROM about WHERE name = 'salt'"))
-        return keys.combined(text_keys(users), np.full(len(users), salt))
 
     def _write(self, block: Block) -> None:
         self.index.run(f"INSERT OR REPLACE INTO block ({_BLOCK}) VALUES (?,?,?,?,?,?,?,?,?,?,?)", *astuple(block))  # noqa: S608
@@ -305,12 +286,12 @@ class Ledger:
         for file in (self.folder / "segments").iterdir():
             if file.name not in recorded:
                 file.unlink()
-        self._tidy_spool()
+        sweep(self.folder / "spool")
 
     @contextmanager
     def _tidied(self) -> Generator[None]:
         """A mark stands while segments change; whoever finds it tidies first, so that others need not list files."""
-        self._tidy_spool()
+        sweep(self.folder / "spool")
         mark = self.folder / "unfinished"
         if mark.exists():
             self.tidy()
@@ -318,38 +299,37 @@ class Ledger:
         yield
         mark.unlink()
 
-    def _tidy_spool(self) -> None:
-        for spool in (self.folder / "spool").glob("*"):
-            if not _alive(spool.name):
-                shutil.rmtree(spool, ignore_errors=True)
-
     def compact(self) -> int:
-        """Merge the small segments of each closed block into one; how many files went."""
-        gone = 0
+        """Merge the small segments of each closed block, those of the same columns; how many fewer files there are."""
+        fewer = 0
+        query = "SELECT first, last, n, name FROM segment WHERE first >= ? AND last <= ? ORDER BY first"
         for block in self.blocks():
-            query = "SELECT first, last, name FROM segment WHERE first >= ? AND last <= ? ORDER BY first"
             found = self.index.rows(query, block.first, block.last)
             if len(found) < 2:
                 continue
-            with self.writing(), self.index.change():
-                rows = Rows.joined([segments.read(self.folder / "segments" / name) for _, _, name in found])
-                name, size = segments.write(self.folder / "segments", rows)
-                self.index.many("DELETE FROM segment WHERE first = ?", [(first,) for first, _, _ in found])
-                values = (found[0][0], found[-1][1], len(rows), name, size)
-                self.index.run("INSERT INTO segment VALUES (?, ?, ?, ?, ?)", *values)
-            gone += len(found) - 1
             with self.writing():
-                self.tidy()
-        return gone
+                with self.index.change():
+                    gone = merging.merged(self.index, self.folder / "segments", found)
+                if gone:
+                    self.tidy()
+            fewer += len(found) - len(self.index.rows(query, block.first, block.last))
+        return fewer
 
     def drop(self, last: int) -> int:
-        """Remove the segments that hold only events numbered below `last`; the bytes that came free."""
-        found = self.index.rows("SELECT first, bytes FROM segment WHERE last <= ?", last)
+        """Remove the events numbered below `last`; the bytes that came free. Their keys stay, so that they stay out."""
+        query = "SELECT first, last, name FROM segment WHERE first < ?"
+        before = self.counts()["segment_bytes"]
         with self.writing():
             with self.index.change():
-                self.index.many("DELETE FROM segment WHERE first = ?", [(first,) for first, _ in found])
+                for first, end, name in self.index.rows(query, last):
+                    self.index.run("DELETE FROM segment WHERE first = ?", first)
+                    if end <= last:
+                        continue
+                    kept = segments.read(self.folder / "segments" / name).within(last, end)
+                    new, size = segments.write(self.folder / "segments", kept)
+                    self.index.run("INSERT INTO segment VALUES (?, ?, ?, ?, ?)", last, end, len(kept), new, size)
             self.tidy()
-        return sum(size for _, size in found)
+        return before - self.counts()["segment_bytes"]
 
     def erase(self, row: int, *, now: float) -> None:
         """Remove a user's events, their keys and the id; the row stays, empty. May be repeated after a kill.
@@ -369,21 +349,5 @@ class Ledger:
                     "UPDATE segment SET n = ?, name = ?, bytes = ? WHERE first = ?", len(kept), new, size, first
                 )
         with self.index.change():
-            user = self.index.value("SELECT id FROM user WHERE row = ?", row)
-            if user is not None:
-                (mark,) = self._marks([user]).tolist()
-                high = self.index.value("SELECT max(high) FROM block")
-                self.index.run("INSERT OR REPLACE INTO forgotten VALUES (?, ?, ?)", mark, now, high)
-                self.index.run("UPDATE user SET id = NULL WHERE row = ?", row)
+            forgotten.forget(self.index, row, now=now)
         self.tidy()
-
-
-def _alive(process: str) -> bool:
-    """Whether a process of that number runs; another one that took the number later only delays a clean-up."""
-    try:
-        os.kill(int(process), 0)
-    except (ValueError, ProcessLookupError):
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -20,6 +20,7 @@ import numpy as np
 from recdistill.bundle.folder import replaced, write_whole
 from recdistill.bundle.tensors import read, write
 from recdistill.errors import DataError, problem
+from recdistill.ledger.folders import tidy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,6 +32,10 @@ __all__ = ["Objects", "Personal", "Stored", "key_of"]
 
 _ARRAYS, _ABOUT = "tensors.safetensors", "about.json"
 _DIGITS = 32
+_REMEDY = (
+    "it from a copy: `recdistill stream step` makes again what an unfinished cycle lacks, "
+    "but not what a finished one has left, such as its holdout"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,16 +150,17 @@ class Objects:
             DataError: it is not there, or damaged.
         """
         folder = self.folder / key
-        remedy = "Remove its folder and run `recdistill stream step`: it is made again"
         try:
             about = json.loads((folder / _ABOUT).read_bytes())
         except (FileNotFoundError, NotADirectoryError):
-            raise DataError(problem(f"There is no stage output {key}", remedy="Run `recdistill stream step`")) from None
+            raise DataError(problem(f"There is no stage output {key}", remedy=f"Restore {_REMEDY}")) from None
         except ValueError:
-            raise DataError(problem(f"The stage output {folder} is damaged", remedy=remedy)) from None
+            damaged = problem(f"The stage output {folder} is damaged", remedy=f"Remove it, or restore {_REMEDY}")
+            raise DataError(damaged) from None
         tensors = read(folder / _ARRAYS, size=about["bytes"])
         if full and tensors.sha256() != about["sha256"]:
-            raise DataError(problem(f"The stage output {folder} does not have its hash", remedy=remedy))
+            what = f"The stage output {folder} does not have its hash"
+            raise DataError(problem(what, remedy=f"Remove it, or restore {_REMEDY}"))
         return Stored(key, tensors.arrays(), about)
 
     def erase(self, key: str, row: int) -> bool:
@@ -197,11 +203,8 @@ class Objects:
         return size
 
     def tidy(self) -> None:
-        """Remove what killed processes have left half-written."""
-        if self.folder.is_dir():
-            for entry in self.folder.iterdir():
-                if entry.name.startswith("."):
-                    shutil.rmtree(entry, ignore_errors=True)
+        """Put back what a killed erasure has set aside, and remove what else killed processes have left."""
+        tidy(self.folder)
 
     def _write(self, key: str, arrays: Mapping[str, NDArray[Any]], about: dict[str, Any]) -> None:
         with replaced(self.folder / key) as folder:

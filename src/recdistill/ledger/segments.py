@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from recdistill.ledger.folders import sync
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
@@ -96,6 +98,7 @@ def write(folder: Path, rows: Rows) -> tuple[str, int]:
     first = int(rows.number[0]) if len(rows) else 0
     name = f"{first:012d}-{digest[:16]}.parquet"
     beside.replace(folder / name)
+    sync(folder)
     return name, size
 
 

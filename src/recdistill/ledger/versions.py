@@ -20,6 +20,7 @@ from recdistill.bundle.folder import find
 from recdistill.data.csr import Csr
 from recdistill.errors import UsageError, problem
 from recdistill.ids import IdTable
+from recdistill.ledger.folders import sync, tidy
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,6 +75,7 @@ class Versions:
         beside.unlink(missing_ok=True)
         beside.symlink_to(f"{self.folder.name}/{name}", target_is_directory=True)
         beside.replace(self.link)
+        sync(self.link.parent)
 
     def erase(self, name: str, user: str) -> bool:
         """Take a user out of a version; whether the user was in it. The link and the name stay."""
@@ -118,10 +120,7 @@ class Versions:
         return size
 
     def tidy(self) -> None:
-        """Remove what killed processes have left half-written."""
-        if self.folder.is_dir():
-            for entry in self.folder.iterdir():
-                if entry.name.startswith(".") and not entry.name.endswith(".replaced"):
-                    shutil.rmtree(entry, ignore_errors=True)
+        """Put back what a killed erasure has set aside, and remove what else killed processes have left."""
+        tidy(self.folder)
         for beside in self.link.parent.glob(".serving.*"):
             beside.unlink(missing_ok=True)

@@ -22,6 +22,8 @@ def markdown(found: dict[str, Any]) -> str:
         f"{found['paper']}. {found['protocol'][:1].upper()}{found['protocol'][1:]}. LA: each block right after it was "
         "learned; RA: every block by the last model; H: their harmonic mean. Each is given with the base block and "
         "without it, because the paper does not say. ±: 95 % over users, of one trained model. "
+        "New and old users: recall@20 of each on the block that was just learned, mean over blocks. "
+        "Dormant users: on the last block, of those who were in the first increment and in none between. "
         "Differences below .002 are noise. This page and `ccd.json` are "
         f"printed by `{found['command']}`.",
         "",
@@ -41,15 +43,15 @@ def markdown(found: dict[str, Any]) -> str:
 def _table(rows: dict[str, Any]) -> list[str]:
     lines = [
         "| row | seeds | LA | RA | H (spread over seeds) | LA, RA, H without base | NDCG@20 H | new users "
-        "| old users |",
-        "|" + "---|" * 9,
+        "| old users | dormant users |",
+        "|" + "---|" * 10,
     ]
     for name, row in rows.items():
         la, ra, h = row["mean"]["recall@20 with base"][-1]
         unbased = row["mean"]["recall@20 without base"][-1:]
         without = ", ".join(f"{value:.4f}" for value in (unbased[0] if unbased else ()))
         ndcg = row["mean"]["ndcg@20 with base"][-1][2]
-        groups = [_over_seeds(row, key) for key in ("new", "old")]
+        groups = [_over_seeds(row, key) for key in ("new", "old", "dormant")]
         spread = row["spread of H"]["recall@20 with base"]
         unfinished = "" if row["blocks"] == row["of"] else f" (unfinished: after D{row['blocks'] - 1})"
         of_users = [f"{x:.4f} ± {1.96 * e:.4f}" for x, e in zip((la, ra), row["errors"], strict=True)]
@@ -59,7 +61,7 @@ def _table(rows: dict[str, Any]) -> list[str]:
 
 
 def _over_seeds(row: dict[str, Any], key: str) -> str:
-    values = [v for one in row["seeds"].values() for v in one[key] if v is not None]
+    values = [v for one in row["seeds"].values() for v in np.ravel(one[key]).tolist() if v is not None]
     return f"{np.mean(values):.4f}" if values else ""
 
 

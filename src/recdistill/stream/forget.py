@@ -1,11 +1,16 @@
 """Forgetting a person: what deletion removes, at once; what it cannot, with a date.
 
-Removed: the events and their keys, the id, the person's rows in every table, list, proxy, block and holdout, and the
-row in every published version. The row number stays, empty, so that nobody else's moves.
+Removed: the events that are kept and their keys, the id, the person's rows in every table, list, proxy, block and
+holdout, and the row in every published version. The row number stays, empty, so that nobody else's moves.
+
+Not removed: the keys of events that were dropped for the disk's budget (`disk.drop_events`). They keep those events
+out, and nothing tells whose they were; but they are hashes without salt, so that whoever has the folder can test a
+guess of user, item and time.
 
 Not removable by deletion: the person's influence on the vectors of others. The proxies begin anew after
 `forget.proxies` teacher cycles, which bounds their memory; after `forget.retrain` teacher cycles every teacher is
-trained from scratch on the events that are kept, and the student is distilled from them: then nothing is left.
+trained from scratch on the events that are kept, and a student is distilled from them: once it is in the proxies' and
+the old student's place, nothing is left.
 """
 
 from __future__ import annotations
