@@ -143,6 +143,7 @@ def test_a_search_ends_with_cells_drawn_cards_beside_controls_a_front_a_bundle_a
         "Shares of the loss",
         "# the file",
         "all systems in turns",
+        "64 designs were tried after the last epoch with the supernet\u2019s weights, by ndcg@100 on validation data",
     ):
         assert word in page
     assert "http://" not in page.replace("http://www.w3.org/2000/svg", "")

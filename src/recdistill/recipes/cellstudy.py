@@ -57,6 +57,20 @@ _TIMED = 2.0  # seconds for each system's single answers, and again for its tabl
 
 
 @dataclass(frozen=True)
+class Refined:
+    """What became of the cells that alpha alone says."""
+
+    tried: int
+    """Designs that were scored, the derived one among them."""
+    by: str
+    """The validation metric, with the supernet's weights."""
+    derived: float
+    """Of what alpha says."""
+    kept: float
+    """Of the best, which is the design."""
+
+
+@dataclass(frozen=True)
 class Searched:
     """A finished search, as it is kept."""
 
@@ -73,6 +87,8 @@ class Searched:
     curve: Curve
     """Loss terms, and on validation data the derived student's metrics, "entropy" and "cost"."""
     seconds: float
+    refined: Refined | None
+    """What was tried beside what alpha says; None where nothing was."""
     mapping: Sequence[Sequence[float]]
     """S x T shares of what each cell learned of the teacher's layers, in [0, 1]; empty without hidden layers."""
 
@@ -133,6 +149,7 @@ class CellStudy(Bench):
                     "chances": found.supernet.architecture.probabilities().tolist(),
                     "curve": json.dumps(asdict(curve(found.report))),  # as text, which keeps the order of terms
                     "seconds": found.report.seconds,
+                    "refined": _refined(found),
                     "mapping": self._mapping(found),
                 }
                 self.cells.put(name, about, done)
@@ -145,6 +162,7 @@ class CellStudy(Bench):
             done["chances"],
             Curve(**json.loads(done["curve"])),
             done["seconds"],
+            None if done["refined"] is None else Refined(**done["refined"]),
             done["mapping"],
         )
 
@@ -302,6 +320,15 @@ class CellStudy(Bench):
     def _name(c: SearchSettings) -> str:
         asked = f"{c.price_weight:g}" if c.budget is None else re.sub(r"\W+", "", str(Budget.parse(c.budget)))
         return f"search-{asked}"
+
+
+def _refined(found: Found) -> dict[str, Any] | None:
+    if not found.tried:
+        return None
+    scores = {each.design.operators: each.score for each in found.tried}
+    by = found.settings.refine.metric or found.settings.metrics[0]
+    derived = scores[found.derived.operators]
+    return asdict(Refined(len(found.tried), by, derived, found.tried[0].score))
 
 
 def held_to(c: SearchSettings) -> str:

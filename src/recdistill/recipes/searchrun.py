@@ -245,6 +245,7 @@ def _page(study: CellStudy, found: _Found, comparison: Comparison, rows: dict[st
                 each.costs.unit,
                 max(each.curve.metrics[c.metrics[0]], default=math.nan),
                 each.seconds,
+                _told(each),
             )
             for name, several in found.searches.items()
             for each in several
@@ -281,6 +282,15 @@ def _chain(best: Searched, items: int) -> str:
         f"A history of up to {f.length} items \u2192 vectors of width {d.width}{places} \u2192 {cells} "
         f"\u2192 scores of {items:,} items."
     )
+
+
+def _told(of: Searched) -> str:
+    """What became of the cells that alpha alone says."""
+    if (each := of.refined) is None:
+        return ""
+    scores = f"alpha\u2019s own had {each.derived:.4f}, the design that was kept {each.kept:.4f}"
+    how = f"with the supernet\u2019s weights, by {each.by} on validation data"
+    return f"{each.tried} designs were tried after the last epoch {how}: {scores}."
 
 
 def _budget(first: Searched, row: Row, latency: Latency | None) -> str:

@@ -64,6 +64,8 @@ class Step:
     validation: float
     """Of the derived student with the supernet's weights, at the best epoch."""
     seconds: float
+    refined: str = ""
+    """What became of the derived cells after the last epoch."""
 
 
 @dataclass(frozen=True, slots=True)
