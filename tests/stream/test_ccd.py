@@ -229,3 +229,20 @@ def test_a_warm_start_takes_no_weights_from_the_student_that_a_retrain_replaces(
         assert [none for none, _ in seen] == [True, False, True]
         assert seen[2][1] > seen[0][1], "on all that is kept"
         assert stream.ledger.index.value("SELECT count(*) FROM due WHERE NOT done") == 0
+
+
+@pytest.mark.parametrize("depth", ["", "depth = 40\n"])
+def test_nobody_who_was_forgotten_is_in_the_ensembles_lists(begun, settings, depth):
+    text = text_of(settings).replace('name = "ccd"\n', 'name = "ccd"\n' + depth)
+    with Stream(begun("s", text)) as stream:
+        stream.step(blocks=2)
+        rows = [stream.ledger.row_of(f"u{n}") for n in range(30)]
+        gone = [row for row in rows if row is not None and row < stream.ledger.block(1).users]
+        for row in gone:
+            stream.forget(stream.ledger.id_of("user", row))
+        stream.step(blocks=1)
+        lists = stored(stream, 2, "ensemble").arrays
+    assert len(gone) > 20
+    assert not np.isin(lists["users"], gone).any()
+    assert (lists["items"][gone] == -1).all()
+    assert (lists["users"] >= 0).any()

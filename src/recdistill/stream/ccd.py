@@ -130,16 +130,17 @@ class CCD:
         return _learned(learned, replays=True)
 
     def ensemble(self, job: Job, *, teachers: Sequence[Arrays]) -> Output:
-        """Lists of both sides, over the training pairs since the last time."""
+        """Lists of both sides, over the training pairs since the last time; of nobody who was forgotten."""
         c, block = self.settings, joined(job.blocks)
-        specs = zip(c.teachers, teachers, strict=True)
-        found = [remembered(Snapshot.from_arrays(spec, arrays)) for spec, arrays in specs]
-        members = [each for each in found if each is not None]
+        snapshots = [Snapshot.from_arrays(spec, arrays) for spec, arrays in zip(c.teachers, teachers, strict=True)]
+        members = [each for each in map(remembered, snapshots) if each is not None]
+        met = np.any([each.met_users for each in snapshots], axis=0)
         near, train = min(c.distil.near, block.n_items, block.n_users), block.train.csr()
         if c.depth is not None:
-            lists = shallow_lists(members, train, near, depth=min(c.depth, block.n_items), exponent=c.exponent)
+            depth = min(c.depth, block.n_items)
+            lists = shallow_lists(members, train, near, depth=depth, exponent=c.exponent, met=met)
         else:
-            lists = lists_of(EnsembleRanker(members, exponent=c.exponent), train, near)
+            lists = lists_of(EnsembleRanker(members, exponent=c.exponent), train, near, met=met)
         return Output(lists.arrays(), _LISTS)
 
     def distil(

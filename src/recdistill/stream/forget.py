@@ -9,8 +9,8 @@ guess of user, item and time.
 
 Not removable by deletion: the person's influence on the vectors of others. The proxies begin anew after
 `forget.proxies` teacher cycles, which bounds their memory; after `forget.retrain` teacher cycles every teacher is
-trained from scratch on the events that are kept, and a student is distilled from them: once it is in the proxies' and
-the old student's place, nothing is left.
+trained from scratch on the events that are kept, and a student is distilled from them alone. Once its gate lets it
+through nothing is left; until then the retrain stays due.
 """
 
 from __future__ import annotations
