@@ -69,17 +69,20 @@ def _mix(x: Any) -> Any:  # noqa: ANN401 - one body for numpy and torch
 
 def bits(key: int, rows: A, k: int) -> A:
     """(n,) rows -> (n, k) int64, all 64 bits random, the sign included."""
-    if not isinstance(rows, np.ndarray):
-        import torch  # noqa: PLC0415 - this file is read where torch is not installed
+    if isinstance(rows, np.ndarray):
+        return _bits(key, rows, np.arange(k, dtype=np.int64))
+    import torch  # noqa: PLC0415 - this file is read where torch is not installed
 
-        if rows.device.type == "cpu":  # where numpy multiplies int64 several times as fast
-            return torch.from_numpy(bits(key, rows.numpy(), k))
-        columns: Any = torch.arange(k, dtype=torch.int64, device=rows.device)
-    else:
-        columns = np.arange(k, dtype=np.int64)
+    if rows.device.type == "cpu":  # where numpy multiplies int64 several times as fast
+        return torch.from_numpy(_bits(key, rows.numpy(), np.arange(k, dtype=np.int64)))
+    return _bits(key, rows, torch.arange(k, dtype=torch.int64, device=rows.device))
+
+
+def _bits(key: int, rows: Any, columns: Any) -> Any:  # noqa: ANN401 - one body for numpy and torch
+    """(n,) rows, (k,) columns -> (n, k) int64."""
     with np.errstate(over="ignore"):
         base = _mix(rows * _GOLDEN + key)  # (n,)
-        return _mix(base[:, None] + columns[None, :] * _COLUMN)  # (n, k)
+        return _mix(base[:, None] + columns[None, :] * _COLUMN)
 
 
 def integers(key: int, rows: A, k: int, high: int) -> A:
