@@ -54,16 +54,19 @@ def check_seed(seed: object) -> int:
     return int(seed)
 
 
-_SHIFTS = ((30, 0x3FFFFFFFF, _MIX1), (27, 0x1FFFFFFFFF, _MIX2), (31, 0x1FFFFFFFF, 1))
-
-
 def _mix(x: Any) -> Any:  # noqa: ANN401 - one body for numpy and torch
     """In place: the numbers are many, and memory that is asked for anew costs more than the arithmetic."""
-    for shift, mask, factor in _SHIFTS:
-        y = x >> shift
-        y &= mask  # makes the signed shift a logical one
-        x ^= y
-        x *= factor
+    x = _fold(x, 30, 0x3FFFFFFFF)
+    x *= _MIX1
+    x = _fold(x, 27, 0x1FFFFFFFFF)
+    x *= _MIX2
+    return _fold(x, 31, 0x1FFFFFFFF)
+
+
+def _fold(x: Any, shift: int, mask: int) -> Any:  # noqa: ANN401
+    y = x >> shift
+    y &= mask  # makes the signed shift a logical one
+    x ^= y
     return x
 
 

@@ -117,12 +117,15 @@ def gathered(
         BadRows, DataError, UsageError: as in `read`; some rows of a table have an id and others none, or two columns
             could name them.
     """
-    event, said = event_column(_columns(source), columns or {}, _called(source))
+    lines = _lines(source)
+    names = _columns(source) if lines is None else list(lines.columns)
+    event, said = event_column(names, columns or {}, _called(source))
     log = read(source, columns=said, on_bad_rows=on_bad_rows, echo=echo)
     if event is None:
         return Events.of(log, repeats=repeats)
     # the event's id is read as if it were the item's: every format, and every check of ids, serves it too
-    named = read(_filled(source, event), columns={**said, "item": event}, on_bad_rows=on_bad_rows, echo=None)
+    ids_of = source if lines is None else _filled(lines, event)
+    named = read(ids_of, columns={**said, "item": event}, on_bad_rows=on_bad_rows, echo=None)
     if len(named) != len(log):
         what = f"{len(log):,} events can be read, and {len(named):,} have an id in the column {event!r}"
         raise DataError(problem(what, remedy="Give every event its id, and take out the rows that cannot be read"))
@@ -204,25 +207,25 @@ def _columns(source: object) -> list[str]:
         return list(pl.read_parquet_schema(path) if kind == "parquet" else pl.read_ipc_schema(path))
     head = next((line for line in first_lines(path) if line.strip()), "")
     if kind == "jsonl":
-        frame = _lines(path)
-        return _keys(head) if frame is None else list(frame.columns)
+        return _keys(head)
     separator = next((one for one in ("\t", ";", "|", ",") if one in head), None)
     return [name.strip().strip('"') for name in head.split(separator)] if separator else []
 
 
-def _filled(source: object, event: str) -> object:
-    """JSON lines with something in place of the ids that are not there; anything else as it is."""
-    path = Path(source).expanduser() if isinstance(source, str | Path) else None
-    frame = _lines(path) if path is not None and path.is_file() and kind_of(path) == "jsonl" else None
-    if frame is None or event not in frame.columns or not frame[event].null_count():
-        return source
+def _filled(lines: pl.DataFrame, event: str) -> pl.DataFrame:
+    """With something in place of the ids that are not there."""
+    if event not in lines.columns or not lines[event].null_count():
+        return lines
     import polars as pl  # noqa: PLC0415
 
-    return frame.with_columns(pl.col(event).cast(pl.String).fill_null(_NO_ID))
+    return lines.with_columns(pl.col(event).cast(pl.String).fill_null(_NO_ID))
 
 
-def _lines(path: Path) -> pl.DataFrame | None:
-    """JSON lines as a table of all their names; None where one is broken, which `read` tells by its number."""
+def _lines(source: object) -> pl.DataFrame | None:
+    """JSON lines as a table of all their names; None of anything else, and of broken ones, which `read` tells."""
+    path = Path(source).expanduser() if isinstance(source, str | Path) else None
+    if path is None or not path.is_file() or path.stat().st_size == 0 or kind_of(path) != "jsonl":
+        return None
     import polars as pl  # noqa: PLC0415
 
     try:
