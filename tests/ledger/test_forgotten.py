@@ -2,28 +2,10 @@
 
 from __future__ import annotations
 
-import polars as pl
-import pytest
-
-from recdistill.ledger import Ledger
-from recdistill.ledger.blocks import Rule
-from recdistill.ledger.events import gathered
-
 YEAR_2026, YEAR_2100 = 1_770_000_000, 4_102_444_800
 
 
-@pytest.fixture
-def ledger(tmp_path):
-    opened = Ledger.create(tmp_path / "s", Rule(base=4, events=3))
-    yield opened
-    opened.close()
-
-
-def batch(*rows):
-    return gathered(pl.DataFrame(list(rows), schema=["user", "item", "timestamp"][: len(rows[0])], orient="row"))
-
-
-def test_events_without_times_are_refused_by_their_arrival(ledger):
+def test_events_without_times_are_refused_by_their_arrival(ledger, batch):
     ledger.ingest(batch(("a", "x"), ("b", "x")), now=10.0)
     with ledger.writing():
         ledger.erase(0, now=20.0)
@@ -33,7 +15,7 @@ def test_events_without_times_are_refused_by_their_arrival(ledger):
     assert ledger.row_of("a") == 2, "a new user, nothing of the old one"
 
 
-def test_an_event_of_the_year_2100_refuses_nobody_until_then(ledger):
+def test_an_event_of_the_year_2100_refuses_nobody_until_then(ledger, batch):
     ledger.ingest(batch(("a", "x", YEAR_2026), ("b", "x", YEAR_2100)), now=YEAR_2026)
     with ledger.writing():
         ledger.erase(0, now=YEAR_2026 + 5.0)
@@ -41,7 +23,7 @@ def test_an_event_of_the_year_2100_refuses_nobody_until_then(ledger):
     assert (done.new, done.refused) == (1, 1)
 
 
-def test_of_a_stream_behind_the_clock_nothing_later_than_its_newest_event_is_refused(ledger):
+def test_of_a_stream_behind_the_clock_nothing_later_than_its_newest_event_is_refused(ledger, batch):
     ledger.ingest(batch(("a", "x", 100), ("b", "x", 200)), now=YEAR_2026)
     with ledger.writing():
         ledger.erase(0, now=YEAR_2026)

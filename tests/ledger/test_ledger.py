@@ -28,13 +28,6 @@ from recdistill.ledger.segments import Rows
 DAY = 86_400
 
 
-@pytest.fixture
-def ledger(tmp_path):
-    opened = Ledger.create(tmp_path / "s", Rule(base=4, events=3))
-    yield opened
-    opened.close()
-
-
 def frame(*rows, names=("user", "item", "timestamp")):
     return pl.DataFrame(list(rows), schema=list(names), orient="row")
 

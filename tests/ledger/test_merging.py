@@ -13,18 +13,7 @@ from recdistill.ledger.events import gathered
 from recdistill.ledger.merging import FEW
 
 
-@pytest.fixture
-def ledger(tmp_path):
-    opened = Ledger.create(tmp_path / "s", Rule(base=4, events=3))
-    yield opened
-    opened.close()
-
-
-def batch(*rows):
-    return gathered(pl.DataFrame(list(rows), schema=["user", "item", "timestamp"], orient="row"))
-
-
-def test_many_small_batches_become_few_segments_and_no_event_changes(tmp_path):
+def test_many_small_batches_become_few_segments_and_no_event_changes(tmp_path, batch):
     Ledger.create(tmp_path / "s", Rule(base=10_000, events=10_000)).close()
     ledger = Ledger(tmp_path / "s", Rule(base=10_000, events=10_000))
     most = 0
@@ -43,7 +32,7 @@ def test_many_small_batches_become_few_segments_and_no_event_changes(tmp_path):
     ledger.close()
 
 
-def test_a_merge_that_was_killed_leaves_nothing_behind(ledger, monkeypatch):
+def test_a_merge_that_was_killed_leaves_nothing_behind(ledger, monkeypatch, batch):
     class Cut(BaseException):
         pass
 
@@ -74,7 +63,7 @@ def test_a_merge_that_was_killed_leaves_nothing_behind(ledger, monkeypatch):
     big.close()
 
 
-def test_a_reader_whose_segment_is_merged_away_reads_again(ledger, monkeypatch):
+def test_a_reader_whose_segment_is_merged_away_reads_again(ledger, monkeypatch, batch):
     ledger.ingest(batch(("a", "x", 1)), now=0.0)
     real, failed = segments.read, []
 

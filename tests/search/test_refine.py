@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from recdistill.errors import UnknownName, UsageError
 from recdistill.search.cost import Shape, counted
 from recdistill.search.derive import Design, living, named
 from recdistill.search.refine import Refine, refine
+from recdistill.search.settings import SearchSettings
 from recdistill.search.space import SPACES
 
 SPACE = SPACES["causal"]
@@ -97,3 +99,10 @@ def test_it_ends_when_there_is_nothing_new():
     nothing = Design.of(SPACE, [row], width=8, depth=1)
     found = tried(start=nothing, most=0.0, settings=Refine(designs=50))
     assert [each.design.operators for each in found] == [nothing.operators]
+
+
+def test_a_metric_that_is_none_is_refused_before_anything_is_searched():
+    with pytest.raises(UnknownName, match="Unknown metric 'ndgc'\\. Did you mean 'ndcg'"):
+        SearchSettings(refine={"metric": "ndgc@100"})
+    with pytest.raises(UsageError, match="A metric is a name and a cut-off of at least 1; got 'ndcg'"):
+        SearchSettings(metrics=["ndcg"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -10,26 +11,7 @@ from recdistill.errors import SettingsError
 from recdistill.stream.status import status
 from recdistill.stream.stream import Stream
 
-FINETUNE = """
-[method]
-name = "finetune"
-dim = 4
-teacher_dim = 4
-members = 1
-depth = 20
-base = { epochs = 1, batch = 512 }
-update = { epochs = 1, batch = 512 }
-distil = { epochs = 1, batch = 512 }
-"""
-CCD = """
-[method]
-name = "ccd"
-student = { dim = 4 }
-teachers = [{ dim = 4 }]
-base = { epochs = 1, batch = 512 }
-plain = { epochs = 1, batch = 512 }
-distil = { near = 10, training = { epochs = 1, batch = 512 } }
-"""
+FINETUNE, CCD = (Path(__file__).with_name(f"{name}.toml").read_text() for name in ("finetune", "ccd"))
 
 
 class Cut(BaseException):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -9,28 +11,7 @@ from recdistill.errors import TrainingError
 from recdistill.stream.status import status
 from recdistill.stream.stream import Stream
 
-MF = """
-[method]
-name = "finetune"
-dim = 4
-teacher_dim = 4
-members = 1
-depth = 20
-base = { epochs = 1, batch = 512 }
-update = { epochs = 1, batch = 512 }
-distil = { epochs = 1, batch = 512 }
-"""
-CCD = """
-[method]
-name = "ccd"
-student = { dim = 4 }
-teachers = [{ dim = 4 }]
-base = { epochs = 1, batch = 512 }
-plain = { epochs = 1, batch = 512 }
-distil = { near = 10, training = { epochs = 1, batch = 512 } }
-update = { training = { epochs = 1, batch = 512 }, replay = { depth = 20 }, avoid = 5 }
-teach = { training = { epochs = 1, batch = 512 }, replay = { depth = 20 }, avoid = 5 }
-"""
+FINETUNE, CCD = (Path(__file__).with_name(f"{name}.toml").read_text() for name in ("finetune", "ccd"))
 
 
 @pytest.fixture
@@ -53,7 +34,7 @@ def edit(folder, old, new):
 
 
 def test_training_that_diverges_is_a_student_that_is_not_served_and_the_next_one_goes_on(begun):
-    folder = begun(MF)
+    folder = begun(FINETUNE)
     with Stream(folder) as stream:
         stream.step(blocks=1)
         before = stream.versions.serving()
@@ -77,13 +58,13 @@ def test_training_that_diverges_is_a_student_that_is_not_served_and_the_next_one
 
 
 def test_the_first_student_must_be_trained(begun):
-    folder = begun(MF)
+    folder = begun(FINETUNE)
     edit(folder, "base = { epochs = 1, batch = 512 }", "base = { epochs = 2, batch = 512, lr = 1e30 }")
     with Stream(folder) as stream, pytest.raises(TrainingError):
         stream.step()
 
 
-@pytest.mark.parametrize("method", [MF, CCD])
+@pytest.mark.parametrize("method", [FINETUNE, CCD])
 @pytest.mark.parametrize("empty", [0, 1])
 def test_a_block_whose_only_person_is_forgotten_is_passed_over(tmp_path, log, write_csv, settings, method, empty):  # noqa: PLR0917
     text = settings.replace("base = 1500", "base = 100000").replace("least = 5", "least = 1") + method

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["beside", "find", "held_open", "identity", "replaced", "write_whole"]
+__all__ = ["beside", "find", "held_open", "identity", "locked", "replaced", "sync", "write_whole"]
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2  # linux/fs.h
@@ -56,9 +56,9 @@ def replaced(path: Path) -> Generator[Path]:
     shutil.rmtree(_aside(path), ignore_errors=True)
     with beside(path) as new:
         yield new
-        _sync(new)
+        sync(new)
         _take_place(new, path)
-        _sync(path.parent)
+        sync(path.parent)
 
 
 @contextmanager
@@ -70,7 +70,7 @@ def beside(path: Path) -> Generator[Path]:
     new = path.parent / f".{path.name}.{secrets.token_hex(8)}.partial"
     new.mkdir()
     try:
-        with _held(new):
+        with locked(new):  # marks it as being built, for as long as this process lives
             yield new
     finally:
         shutil.rmtree(new, ignore_errors=True)
@@ -112,14 +112,18 @@ def _aside(path: Path) -> Path:
 
 
 @contextmanager
-def _held(folder: Path) -> Generator[None]:
-    """Mark a folder as being built, for as long as this process lives."""
+def locked(folder: Path, *, wait: bool = True) -> Generator[None]:
+    """A folder that no other process holds, until the block or this process ends; without effect on Windows.
+
+    Raises:
+        BlockingIOError: another holds it, and `wait` is False.
+    """
     if sys.platform == "win32":
         yield
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield
     finally:
         os.close(handle)
@@ -146,7 +150,8 @@ def _sweep(path: Path) -> None:
             os.close(handle)
 
 
-def _sync(folder: Path) -> None:
+def sync(folder: Path) -> None:
+    """Wait until the names in a folder are on disk, so that a loss of power takes none of them back."""
     if sys.platform == "win32":
         return
     handle = os.open(folder, os.O_RDONLY)

@@ -20,9 +20,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
+from pydantic import AfterValidator
 
 from recdistill.errors import UnknownName, UsageError, problem
 from recdistill.registry import Registry
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
     Formula = Callable[["_Lists"], NDArray[np.float64]]
 
-__all__ = ["METRICS", "OURS", "Discount", "Metric", "Over", "Rules", "from_rank", "parse", "per_user"]
+__all__ = ["METRICS", "OURS", "Discount", "Metric", "MetricName", "Over", "Rules", "from_rank", "parse", "per_user"]
 
 METRICS: Registry[Formula] = Registry("metric")
 """Name -> formula over lists of hits."""
@@ -100,6 +101,15 @@ def parse(text: str) -> Metric:
     if name not in METRICS:
         raise UnknownName("metric", name, METRICS)
     return Metric(name, int(found[2]))
+
+
+def _known(text: str) -> str:
+    parse(text)
+    return text
+
+
+MetricName = Annotated[str, AfterValidator(_known)]
+"""As a setting; a name that is none raises what `parse` does."""
 
 
 def per_user(

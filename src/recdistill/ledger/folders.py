@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import sys
 from typing import TYPE_CHECKING
 
 from recdistill.bundle.folder import find
@@ -12,7 +10,7 @@ from recdistill.bundle.folder import find
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["sync", "tidy"]
+__all__ = ["tidy"]
 
 _ASIDE = ".replaced"
 
@@ -25,14 +23,3 @@ def tidy(folder: Path) -> None:
             left.rename(place)
         else:
             shutil.rmtree(left, ignore_errors=True)
-
-
-def sync(folder: Path) -> None:
-    """Wait until the names in a folder are on disk, so that a loss of power takes none of them back."""
-    if sys.platform == "win32":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -96,7 +96,7 @@ class Ledger:
         """The lock of those that change events; others wait for it."""
         return held(self.folder / "lock", "changes its events", wait=_WAIT)
 
-    def spool_of_this_process(self) -> Path:
+    def spool(self) -> Path:
         """Where lines of a pipe wait to be read, each pipe's in a folder that its process holds."""
         return self.folder / "spool"
 
@@ -286,12 +286,12 @@ class Ledger:
         for file in (self.folder / "segments").iterdir():
             if file.name not in recorded:
                 file.unlink()
-        sweep(self.folder / "spool")
+        sweep(self.spool())
 
     @contextmanager
     def _tidied(self) -> Generator[None]:
         """A mark stands while segments change; whoever finds it tidies first, so that others need not list files."""
-        sweep(self.folder / "spool")
+        sweep(self.spool())
         mark = self.folder / "unfinished"
         if mark.exists():
             self.tidy()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from recdistill.ledger.folders import sync
+from recdistill.bundle.folder import sync
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

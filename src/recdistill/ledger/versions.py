@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from recdistill import bundle
-from recdistill.bundle.folder import find
+from recdistill.bundle.folder import find, sync
 from recdistill.data.csr import Csr
 from recdistill.errors import UsageError, problem
 from recdistill.ids import IdTable
-from recdistill.ledger.folders import sync, tidy
+from recdistill.ledger.folders import tidy
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["reproduce"]
 
 _METRICS = ("HR@10", "NDCG@10", "NDCG@20")
+_TESTED = ("NDCG@10", "NDCG@20")
+"""Of differences."""
 
 
 def reproduce(
@@ -125,7 +127,7 @@ def _summary(done: dict[int, dict[str, Any]], teacher: dict[int, dict[str, Any]]
 def _searched(found: dict[str, Any]) -> dict[str, Any]:
     design = Design.model_validate(found["designs"]["searched"])
     last = found["history"][-1]["metrics"] if found["history"] else {}
-    about = {key: found[key] for key in ("cost", "unit", "epochs", "seconds", "derived", "inherited")}
+    about = {key: found[key] for key in ("cost", "unit", "epochs", "seconds", "inherited")}
     return about | {"operators": [list(row) for row in dict.fromkeys(design.operators)], "entropy": last.get("entropy")}
 
 
@@ -137,12 +139,12 @@ def _against_others(done: dict[str, dict[int, dict[str, Any]]]) -> dict[str, Any
         if not both or row == "searched" or row.startswith("random "):
             continue
         out[row] = {"seeds": len(both)}
-        for metric in ("NDCG@10", "NDCG@20"):
+        for metric in _TESTED:
             ours, other = (values({seed: of[seed] for seed in both}, metric) for of in (done["searched"], theirs))
             test = paired_test(ours, other)
             gap = test.difference
             out[row][metric] = {"difference": [gap.mean, gap.low, gap.high], "p": test.p_permutation}
-    for metric in ("NDCG@10", "NDCG@20") if out else ():
+    for metric in _TESTED if out else ():
         raw = [each[metric]["p"] for each in out.values()]
         for row, p in zip(out, holm(raw).tolist(), strict=True):
             out[row][metric]["corrected"] = p

@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from recdistill.errors import SettingsError, UnknownName, problem
 from recdistill.evaluation.conventions import convention
+from recdistill.evaluation.metrics import MetricName
 from recdistill.evaluation.metrics import parse as parse_metric
 from recdistill.evaluation.protocol import ProtocolName
 from recdistill.recipes.teacherfile import ELSEWHERE, Teacher, check_kinds
@@ -94,7 +95,7 @@ class Train(Settings):
 class Evaluate(Settings):
     """[evaluate]: what is measured on the held-out data."""
 
-    metrics: tuple[str, ...] = Field(default=("recall@10", "ndcg@10"), min_length=1)
+    metrics: tuple[MetricName, ...] = Field(default=("recall@10", "ndcg@10"), min_length=1)
     """ "recall@10", "ndcg@10", "precision@5", "map@10", "mrr@10", "hr@10"."""
     protocol: ProtocolName = "full"
     """ "full" ranks every item; "sampled(499)" ranks the target among 499 random ones."""
@@ -236,8 +237,6 @@ def resolve(run: RunSettings) -> Plan:
         plan.teacher_train,
         *(training for _, training in plan.members),
     ):  # before a long log is read, not after
-        for metric in training.metrics:
-            parse_metric(metric)
         FromInteractions(training.loss)
         if training.optimiser not in OPTIMISERS:
             raise UnknownName("optimiser", training.optimiser, OPTIMISERS)

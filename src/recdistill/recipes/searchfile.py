@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ConfigDict, Field, model_validator
 
 from recdistill.errors import SettingsError, UsageError, problem
-from recdistill.evaluation.metrics import parse as parse_metric
 from recdistill.recipes.runfile import Data, Evaluate, Output, Teacher, Train
 from recdistill.settings import Settings, load, overlay, parse
 
@@ -190,8 +189,6 @@ def _check_training(plan: SearchPlan) -> None:
     from recdistill.training.optim import OPTIMISERS  # noqa: PLC0415
 
     for asked in (plan.teacher_train, plan.search):
-        for metric in asked.metrics:
-            parse_metric(metric)
         FromInteractions(asked.loss)
         Runtime.of(asked.device)
     if plan.teacher_train.optimiser not in OPTIMISERS:

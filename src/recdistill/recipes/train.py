@@ -26,6 +26,7 @@ from recdistill.data.interactions import HeldOut, Interactions
 from recdistill.data.matching import same_tables
 from recdistill.errors import UsageError, problem
 from recdistill.evaluation.evaluate import evaluate
+from recdistill.evaluation.metrics import MetricName
 from recdistill.evaluation.protocol import ProtocolName
 from recdistill.knowledge.view import Knows, fingerprint_of
 from recdistill.methods import METHODS, Setting
@@ -79,7 +80,7 @@ class TrainSettings(Settings):
     """Learning rate."""
     weight_decay: float = Field(default=1e-3, ge=0)
     """L2 penalty; "adam" applies it to every parameter at every step."""
-    metrics: tuple[str, ...] = Field(default=("ndcg@10",), min_length=1)
+    metrics: tuple[MetricName, ...] = Field(default=("ndcg@10",), min_length=1)
     """Validation metrics; training stops when none of them improves, and ends at the best epoch of the first."""
     protocol: ProtocolName = "full"
     """ "full" ranking, or e.g. "sampled(499)"."""

@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from recdistill import rng
+from recdistill.evaluation.metrics import MetricName
 from recdistill.search.derive import Design, living, named
 from recdistill.settings import Settings
 
@@ -40,7 +41,7 @@ class Refine(Settings):
     """The best so far, of which the next ones come."""
     dearer: float = Field(default=0.1, ge=0)
     """How much more their cells may cost than alpha expects, as a share; a budget is kept in its place."""
-    metric: str | None = "ndcg@100"
+    metric: MetricName | None = "ndcg@100"
     """What they are scored by, in validation: a long list tells more about a design than the one that is reported, of
     which most users have nothing. None takes the search's first metric."""
 

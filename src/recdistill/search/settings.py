@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from recdistill.evaluation.metrics import MetricName
 from recdistill.evaluation.protocol import ProtocolName
 from recdistill.methods.adarec import COMPAT, AdaRec
 from recdistill.search.cost import Priced
@@ -83,7 +84,7 @@ class SearchSettings(Settings):
     """Batches from which a derived student's norms are estimated anew before it is scored."""
     refine: Refine = Refine()
     """Designs that are tried in the place of the derived one after the last epoch."""
-    metrics: tuple[str, ...] = Field(default=("ndcg@10",), min_length=1)
+    metrics: tuple[MetricName, ...] = Field(default=("ndcg@10",), min_length=1)
     """Validation metrics of the derived student; the first one chooses the epoch."""
     protocol: ProtocolName = "full"
     """ "full" ranking, or e.g. "sampled(100)"."""

@@ -102,18 +102,19 @@ class Cycle:
     def _collect(self) -> Stored:
         told = self.journal.find(self.k, "collect")
         done = told is not None and self.journal.objects.has(told.object)
-        rows = None if done else self.ledger.rows(self.block.first, self.block.last)
-        known, held = (None, None) if done else (self._pairs(self.block.first), self._held(self.k))
+        first, last = self.block.first, self.block.last
+        given = None if done else (self.ledger.rows(first, last), self._pairs(first), self._held(self.k))
         inputs: dict[str, Any] = {}
-        if rows is not None and known is not None and held is not None:
+        if given is not None:
+            rows, known, held = given
             columns = (rows.user, rows.item, rows.timestamp, rows.weight)
             inputs = {"events": _digest(*columns), "known": _digest(known.keys), "held": _digest(held.keys)}
         identity = {name: getattr(self.settings.blocks, name) for name in ("held_out", "holdout_users")}
         teaches = self._teaches  # on record from here on: an edit of `teacher.every` counts from the next cycle
 
         def make(_: Path) -> Output:
-            assert rows is not None and known is not None and held is not None  # noqa: S101, PT018 - it is to be made
-            how = self.settings.blocks
+            assert given is not None  # noqa: S101 - it is to be made
+            (rows, known, held), how = given, self.settings.blocks
             out = collected(self.block, self.before, rows, how, known=known, held=held, seed=self.settings.seed)
             return replace(out, measured={**out.measured, "teachers": teaches})
 

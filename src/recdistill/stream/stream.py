@@ -148,7 +148,7 @@ class Stream:
         What a pipe delivers twice counts once: equal lines without ids are one event here. None where nothing came.
         """
         done: Ingested | None = None
-        for place in chunks(lines, self.ledger.spool_of_this_process(), size=size):
+        for place in chunks(lines, self.ledger.spool(), size=size):
             batch = gathered(place, columns=columns, on_bad_rows=on_bad_rows, repeats=False)
             place.unlink()
             one = self.ledger.ingest(batch, now=now)
