@@ -134,7 +134,9 @@ def _inherited(scores: dict[str, float]) -> str:
 
 def _dearness(search: dict[str, Any], trained: dict[str, Any] | None) -> str:
     """What the search cost beside the training of what it found."""
-    return "" if trained is None else f", {search['seconds'] / trained['seconds']:.2g} times its training"
+    if trained is None or not trained["seconds"]:  # too short for the clock
+        return ""
+    return f", {search['seconds'] / trained['seconds']:.2g} times its training"
 
 
 def _pooled(each: dict[str, Any]) -> dict[str, float]:
