@@ -13,8 +13,9 @@ from recdistill.continual.settings import over, settings_of
 from recdistill.data.blocks import official
 from recdistill.errors import DataError, UnknownName
 from recdistill.evaluation.continual import continual
-from recdistill.recipes import ccd, lineage
+from recdistill.recipes import ccd, ccd_page, lineage
 from recdistill.recipes.ccd import ROWS, SCENES, Scene, markdown, measured, reproduce
+from recdistill.recipes.ccd_published import Floor
 from recdistill.recipes.ccd_rows import ABLATIONS
 from recdistill.recipes.papers import REPRODUCTIONS
 from recdistill.training import trainer
@@ -229,6 +230,22 @@ def test_gains_are_over_the_baselines_that_are_there_and_name_the_missing(data, 
     wanted = [h["ccd"][k] - max(h["fine-tune"][k], h["spmf"][k]) for k in (0, 1)] + [h["ccd"][2] - h["fine-tune"][2]]
     assert "| gain of the student* | " + " | ".join(f"{gain:+.4f}" for gain in wanted) + " |" in text
     assert "Missing: fine-tune: decay of touched rows (from D0 on), spmf (from D2 on), lwc-kd (from D0 on)" in text
+
+
+def test_independent_figures_stand_beside_our_rows(data, small, tmp_path, monkeypatch):
+    floor = (
+        Floor("tiny, fine-tune", 0.1, 0.2, "tiny", "fine-tune"),
+        Floor("tiny, spmf", 0.1, 0.2, "tiny", "spmf"),
+        Floor("other", 0.3, 0.4),
+    )
+    monkeypatch.setattr(ccd_page, "CCD_FLOOR", floor)
+    found = reproduce(**places(tmp_path, data), seeds=[1, 2], only=["fine-tune"], say=lambda _: None)
+    mean = found["scenes"]["tiny"]["rows"]["fine-tune"]["mean"]
+    h, without = (mean[f"recall@20 {which} base"][-1][2] for which in ("with", "without"))
+    lines = markdown(found).splitlines()
+    assert f"| tiny, fine-tune | 0.1000 | 0.2000 | fine-tune | 2 | {h:.4f} | {without:.4f} | {h - 0.1:+.4f} |" in lines
+    assert "| tiny, spmf | 0.1000 | 0.2000 | spmf: missing |  |  |  |  |" in lines
+    assert "| other | 0.3000 | 0.4000 | no such row |  |  |  |  |" in lines
 
 
 def test_dormant_users_are_on_the_page_where_there_are_any(data, small, tmp_path):

@@ -45,6 +45,7 @@ def _rows() -> tuple[Row, ...]:
     nothing: dict[str, Any] = {"hops": "none"}
     no_slow, no_recent = ({"replay": {name: 0}} for name in ("stability", "plasticity"))
     no_replay: dict[str, Any] = {"replay": {"stability": 0, "plasticity": 0}}
+    larger: dict[str, Any] = {**_CALIBRATION, "batch": 8192, "patience": 10}
     official_training = {"update": {"training": _CALIBRATION}, "plain": _CALIBRATION}
     return (
         Row("popularity so far", "popularity"),
@@ -52,6 +53,7 @@ def _rows() -> tuple[Row, ...]:
         Row("full-batch", "full-batch", official_training),
         Row("fine-tune", "fine-tune", official_training),
         Row("fine-tune: decay of touched rows", "fine-tune"),
+        Row("fine-tune: fewer, larger steps", "fine-tune", {"update": {"training": larger}, "plain": _CALIBRATION}),
         Row("spmf", "spmf"),
         Row("lwc-kd", "lwc-kd", {"teach": {"contrast": {"personal": False}}}),
         Row("lwc-kd with piw", "lwc-kd"),
