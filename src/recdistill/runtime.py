@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from recdistill.query import Rows
 
-__all__ = ["How", "Precision", "Runtime", "drawing", "products"]
+__all__ = ["CPU", "How", "Precision", "Runtime", "drawing", "products"]
 
 How = Literal["mean", "sum"]
 Precision = Literal["float32", "bfloat16"]
@@ -56,6 +56,9 @@ class Runtime:
     def reduce(self, rows: Rows, how: How) -> Tensor:
         """(n,) rows -> one number: the sum, or the mean over all rows of all processes; 0 when there are none."""
         return rows.value.sum() / (max(rows.value.shape[0], 1) if how == "mean" else 1)
+
+
+CPU = Runtime(torch.device("cpu"))
 
 
 @contextmanager

@@ -41,6 +41,9 @@ class Elsewhere(torch.Tensor):
     def __init__(self, here):
         self.here = here
 
+    def tolist(self):  # in a backward pass, where `_Calls` is not asked
+        return self.here.tolist()
+
     @classmethod
     def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
         return _run(func, args, kwargs or {})

@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 import recdistill as rd
+from recdistill.data.synthetic import planted
 from recdistill.methods import METHODS
 from recdistill.models import MODELS
 from recdistill.recipes.search import retrain, search
 from recdistill.recipes.train import TrainSettings, distill, fit
 from recdistill.runtime import Runtime
+from recdistill.stream.stream import Stream
 
 from .pretended import DEVICE, pretended
 from .test_methods import SEQUENTIAL, small
 
 TWICE = TrainSettings(epochs=2, batch=32, metrics=("ndcg@10",))
 NEXT = TWICE.model_copy(update={"loss": "cross-entropy", "weight_decay": 0.0})
+
+LR = 1e-3
+"""Of a stream's methods by default."""
+LENIENT = """
+[gates]
+worse = 1.0
+forgetting = 1.0
+new_users = false
+overlap = [0.0, 1.0]
+coverage = [0.0, 100.0]
+"""
 
 
 @pytest.fixture(scope="module")
@@ -118,3 +132,44 @@ def test_a_search_finds_the_same_cells(parts):
     there_and_here(train)
     there, here = found
     assert there.design.operators == here.design.operators
+
+
+@pytest.mark.parametrize("method", ["finetune", "mf", "lightgcn", "vae"])
+def test_a_stream_steps_to_its_last_block(method, tmp_path):
+    """Every stage of continual distillation, with an ensemble of each kind, and of fine-tuning."""
+    short = "{ epochs = 2, batch = 256, every = 1 }"
+    ccd = f"""
+        name = "ccd"
+        student = {{ dim = 4, init_std = 0.3 }}
+        teachers = [{{ name = "{method}", dim = 6, layers = 1, init_std = 0.3 }}]
+        base = {short}
+        plain = {short}
+        distil = {{ near = 5, item_weight = 0.1, training = {short} }}
+        update = {{ training = {short}, replay = {{ depth = 10 }}, avoid = 5 }}
+        teach = {{ training = {short}, replay = {{ depth = 10 }}, avoid = 5 }}
+    """
+    finetune = f'name = "finetune"\ndim = 4\nteacher_dim = 6\nbase = {short}\nupdate = {short}\ndistil = {short}'
+    log = planted(users=40, items=60, interactions=900, dim=4, seed=1)
+    rows = zip(log.users.external(log.user), log.items.external(log.item), log.timestamp, strict=True)
+    (tmp_path / "events.csv").write_text("user,item,timestamp\n" + "".join(f"{u},{i},{t}\n" for u, i, t in rows))
+    third = len(log) // 3
+    blocks = f"[blocks]\nbase = {third}\nevents = {third}\nleast = 5\n{LENIENT}"
+
+    def stepped(name, device):
+        settings = f'device = "{device}"\n{blocks}[method]\n{finetune if method == "finetune" else ccd}'
+        with Stream.create(tmp_path / name, settings) as stream:
+            stream.ingest(tmp_path / "events.csv", now=0.0)
+            stream.step()
+            last = stream.versions.serving()
+            assert last.startswith("000002")
+            return {name: np.array(value) for name, value in stream.versions.open(last).arrays.items()}
+
+    here = stepped("here", "cpu")
+    with pretended():
+        there = stepped("there", "cuda")
+    assert here.keys() == there.keys()
+    for name, value in here.items():
+        off = ~np.isclose(there[name], value, rtol=1e-3, atol=1e-5)
+        # of a gradient that cancels but for rounding Adam makes a whole step
+        assert off.reshape(len(off), -1).any(1).mean() <= 0.05, name
+        np.testing.assert_allclose(there[name], value, atol=5 * LR, err_msg=name)

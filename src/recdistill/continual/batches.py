@@ -17,6 +17,7 @@ from recdistill.data.batches import InteractionBatches
 from recdistill.data.csr import Csr
 from recdistill.data.draws import Taken
 from recdistill.query import Batch, Query
+from recdistill.runtime import CPU
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,30 +32,32 @@ if TYPE_CHECKING:
 __all__ = ["EntityBatches", "PairBatches", "Pairs", "SoftBatch", "avoiding"]
 
 
-def avoiding(train: Interactions, training: Training, *, avoid: Csr | None, seed: int) -> InteractionBatches:
+def avoiding(
+    train: Interactions, training: Training, *, avoid: Csr | None, seed: int, device: torch.device = CPU.device
+) -> InteractionBatches:
     """Interactions with negatives outside what their user has in training and in `avoid` (U x I).
 
     Of a user whom both leave nothing to draw `avoid` is not heeded, as may happen in a small catalogue.
     """
-    batches = InteractionBatches(
-        train, size=training.batch, negatives=training.negatives, seed=seed, device=torch.device("cpu")
-    )
+    batches = InteractionBatches(train, size=training.batch, negatives=training.negatives, seed=seed, device=device)
     if avoid is not None and len(avoid):
         own = train.csr()
         both = own.union(avoid)
         full = both.degrees >= both.n_columns
         if full.any():
             both = own.union(avoid.select(np.where(full, -1, np.arange(avoid.n_rows))))
-        batches.taken = Taken.of(both, torch.device("cpu"))
+        batches.taken = Taken.of(both, device)
     return batches
 
 
 class EntityBatches:
     """Each of some users, or items, once an epoch, in a new order."""
 
-    def __init__(self, ids: NDArray[np.integer], *, size: int, side: Side, seed: int) -> None:
+    def __init__(
+        self, ids: NDArray[np.integer], *, size: int, side: Side, seed: int, device: torch.device = CPU.device
+    ) -> None:
         """Batches of `size` of `ids` (n,); the last one may be shorter."""
-        self._ids = torch.from_numpy(ids.astype("int64"))
+        self._ids = torch.from_numpy(ids.astype("int64")).to(device)
         self._size, self._seed = size, seed
         self._side: Side = side
 

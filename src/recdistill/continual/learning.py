@@ -11,7 +11,7 @@ import torch
 from recdistill.continual.snapshot import Snapshot
 from recdistill.evaluation.evaluate import evaluate
 from recdistill.knowledge.table import Table
-from recdistill.runtime import Runtime
+from recdistill.runtime import CPU
 from recdistill.training.optim import optimiser
 from recdistill.training.stop import Stop
 from recdistill.training.trainer import Keep, fit
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from recdistill.data.interactions import HeldOut
     from recdistill.models.base import Recommender
     from recdistill.objective import Pass
+    from recdistill.runtime import Runtime
     from recdistill.training.watch import Report, Watch
 
 __all__ = ["METRIC", "Learned", "Run", "learn", "sized"]
@@ -47,6 +48,8 @@ class Run:
     """The fingerprint of the stage and its inputs: a checkpoint of another one is refused."""
     watch: Sequence[Watch] = ()
     """Told of every epoch."""
+    runtime: Runtime = CPU
+    """Where it trains. Only on the CPU are two runs the same to the last bit."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,12 +76,12 @@ def learn(
 
     Args:
         start: what it began as.
-        model: on the CPU.
+        model: what it is now.
         passes: what it learns.
         training: how.
         train: U x I, who is met from now on.
         valid: chooses the epoch; None runs them all.
-        run: seed, checkpoint, watches.
+        run: seed, checkpoint, watches, device.
         whole: a term reaches every row at every step, so that an optimiser by rows would let all of them decay; the
             decay is then a term of the base pass, see `plain.base_pass`.
     """
@@ -107,7 +110,7 @@ def learn(
         passes,
         epochs=training.epochs,
         optimise=optimise,
-        runtime=Runtime(torch.device("cpu")),
+        runtime=run.runtime,
         stop=stop,
         watch=run.watch,
         keep=None if run.checkpoint is None else Keep(run.checkpoint, run.name),
@@ -145,4 +148,6 @@ def _remember(own: torch.optim.Optimizer, model: Recommender, start: Snapshot) -
             slot.partition("/")[2]: value for slot, value in start.moments.items() if slot.partition("/")[0] == name
         }
         if slots:
-            own.state[parameter] = {slot: torch.from_numpy(np.array(value)) for slot, value in slots.items()}
+            own.state[parameter] = {
+                slot: torch.from_numpy(np.array(value)).to(parameter.device) for slot, value in slots.items()
+            }

@@ -41,13 +41,16 @@ class Multinomial(Term):
     """
 
     of_student: ClassVar[frozenset[Kind]] = frozenset({Kind.SCORES})
+    _begin: Tensor
+    _items: Tensor
+    _everything: Tensor
 
     def __init__(self, rows: Csr, *, steps: int, most: float = 0.2, over: float = 200_000) -> None:
         """Take the rows to be found (U x I), and how many steps an epoch has."""
         super().__init__()
-        self._begin = torch.from_numpy(np.array(rows.indptr))
-        self._items = torch.from_numpy(rows.indices.astype(np.int64))
-        self._everything = torch.arange(rows.n_columns)
+        held = {"begin": rows.indptr, "items": rows.indices, "everything": np.arange(rows.n_columns)}
+        for name, value in held.items():
+            self.register_buffer(f"_{name}", torch.from_numpy(value.astype(np.int64)), persistent=False)
         self.memory: nn.Module | None = None
         """Pseudo-labels that the rows are encoded with, kept with a run's state."""
         self._steps, self._most, self._over = steps, most, over
@@ -64,7 +67,7 @@ class Multinomial(Term):
         start = self._begin[users]
         count = self._begin[users + 1] - start  # (Q,)
         offsets = count.cumsum(0) - count
-        place = torch.arange(int(count.sum())) + torch.repeat_interleave(start - offsets, count)
+        place = torch.arange(int(count.sum()), device=users.device) + torch.repeat_interleave(start - offsets, count)
         total = F.embedding_bag(self._items[place], table, offsets, mode="sum")  # (Q, d) sums of the row's items
         scale = count.clamp(min=1).float().rsqrt()
         partition = log_partition(vectors, table, chunk=_CHUNK)  # (Q,)

@@ -39,7 +39,7 @@ def base(block: Block, spec: ModelSpec, training: Training, *, run: Run) -> Lear
     train = block.train.csr()
     start = blank(spec, train, seed=rng.key(run.seed, "weights"))
     model = start.model()
-    passes = [base_pass(start, block.train, training, avoid=None, seed=run.seed)]
+    passes = [base_pass(start, block.train, training, avoid=None, run=run)]
     return learn(start, model, passes, training, train=train, valid=block.valid, run=run)
 
 
@@ -53,7 +53,7 @@ def finetune(block: Block, before: Snapshot, training: Training, initial: Initia
         old=(block.old_users, block.old_items),
     )
     model = start.model()
-    passes = [base_pass(start, block.train, training, avoid=None, seed=run.seed)]
+    passes = [base_pass(start, block.train, training, avoid=None, run=run)]
     return learn(start, model, passes, training, train=train, valid=block.valid, run=run)
 
 
@@ -63,7 +63,7 @@ def base_pass(
     training: Training,
     *,
     avoid: Csr | None,
-    seed: int,
+    run: Run,
     whole: bool = False,
 ) -> Pass:
     """BPR, or the likelihood of Mult-VAE, over a block's interactions.
@@ -74,9 +74,9 @@ def base_pass(
     if start.spec.name == "vae":
         rows = train.csr()
         active = np.flatnonzero(rows.degrees)
-        batches = EntityBatches(active, size=training.batch, side="user", seed=seed)
+        batches = EntityBatches(active, size=training.batch, side="user", seed=run.seed, device=run.runtime.device)
         return Pass("train", batches, Objective(base=(1.0, Multinomial(rows, steps=len(batches)))))
-    batches = avoiding(train, training, avoid=avoid, seed=seed)
+    batches = avoiding(train, training, avoid=avoid, seed=run.seed, device=run.runtime.device)
     terms = {"base": (1.0, FromInteractions("bpr"))}
     by_term = start.spec.name == "lightgcn" or whole
     if by_term and training.decay == "touched" and training.weight_decay:

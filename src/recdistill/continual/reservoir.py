@@ -88,7 +88,7 @@ def update_spmf(
     who, what = user[chosen].astype(np.int32), item[chosen].astype(np.int32)
     log = Interactions(block.train.users, block.train.items, who, what)
     model = start.model()
-    passes = [base_pass(start, log, training, avoid=None, seed=run.seed)]
+    passes = [base_pass(start, log, training, avoid=None, run=run)]
     return learn(start, model, passes, training, train=train, valid=block.valid, run=run)
 
 

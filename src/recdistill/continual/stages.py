@@ -85,29 +85,29 @@ def distil(
         warm: the student as updated on this block, from which "warm" begins.
         run: seed, checkpoint, watches.
     """
-    train = block.train.csr()
+    train, device = block.train.csr(), run.runtime.device
     start = blank(spec, train, seed=rng.key(run.seed, "weights"))
     if settings.start == "warm" and warm is not None:
         start = warm.grown(train, seed=rng.key(run.seed, "weights"))
     layer = 0 if settings.layer == "raw" else "served"
-    by_users = ExactRanking(_near(lists.items, settings.near), _nowhere(train, lists, avoid), layer=layer)
-    base = base_pass(start, block.train, settings.training, avoid=avoid, seed=run.seed)
+    by_users = ExactRanking(_near(lists.items, settings.near), _nowhere(train, lists, avoid, device), layer=layer)
+    base = base_pass(start, block.train, settings.training, avoid=avoid, run=run)
     passes = [base]
     if settings.weight and settings.passes == "batch":
         passes = [beside(base, settings.training, {"user_lists": (settings.weight, by_users)})]
     elif settings.weight:
         asked = _listed(lists.items, settings.most, seed=run.seed)
-        everybody = EntityBatches(asked, size=settings.training.batch, side="user", seed=run.seed)
+        everybody = EntityBatches(asked, size=settings.training.batch, side="user", seed=run.seed, device=device)
         passes.append(Pass("users", everybody, Objective(user_lists=(settings.weight, by_users)), interleave="epoch"))
     if settings.item_weight:
         of_items = ExactRanking(
             _near(lists.users, settings.near),
-            Taken.of(train.transposed().union(_listing(lists.items, block.n_items).transposed()), torch.device("cpu")),
+            Taken.of(train.transposed().union(_listing(lists.items, block.n_items).transposed()), device),
             side="item",
             layer=layer,
         )
         asked = _listed(lists.users, settings.most, seed=run.seed)
-        everything = EntityBatches(asked, size=settings.item_batch, side="item", seed=run.seed)
+        everything = EntityBatches(asked, size=settings.item_batch, side="item", seed=run.seed, device=device)
         passes.append(
             Pass("items", everything, Objective(item_lists=(settings.item_weight, of_items)), interleave="epoch")
         )
@@ -142,7 +142,7 @@ def update_student(
     start = begun(block, train, student, settings.initial, run)
     model = start.model()
     known = (block.old_users, block.old_items)
-    passes = [base_pass(start, log, settings.training, avoid=avoid, seed=run.seed)]
+    passes = [base_pass(start, log, settings.training, avoid=avoid, run=run)]
     c = settings.replay
     asked = [(remembered(sources.stability), c.stability), (remembered(sources.plasticity), c.plasticity)]
     passes += replayed(
@@ -306,10 +306,10 @@ def _near(lists: NDArray[np.int32], k: int) -> torch.Tensor:
     return torch.from_numpy(lists[:, :k].astype(np.int64))
 
 
-def _nowhere(train: Csr, lists: Lists, avoid: Csr | None) -> Taken:
+def _nowhere(train: Csr, lists: Lists, avoid: Csr | None, device: torch.device) -> Taken:
     """What is neither in a user's list nor below it: training items, what is believed, and items that list the user."""
     out = train.union(_listing(lists.users, train.n_rows).transposed())
-    return Taken.of(out if avoid is None else out.union(avoid), torch.device("cpu"))
+    return Taken.of(out if avoid is None else out.union(avoid), device)
 
 
 def _listing(

@@ -77,7 +77,7 @@ def update_teacher(
         passes = [_of_vae(model, start, member=member, block=block, settings=settings, pairs=pairs, run=run)]
         return learn(start, model, passes, settings.training, train=train, valid=block.valid, run=run)
     whole = before is not None and settings.contrast.weight > 0
-    base = base_pass(start, block.train, settings.training, avoid=avoid, seed=run.seed, whole=whole)
+    base = base_pass(start, block.train, settings.training, avoid=avoid, run=run, whole=whole)
     if before is not None and whole:
         more = contrasted(remembered(member), before, settings.contrast, seed=run.seed)
         base = beside(base, settings.training, more)
@@ -140,7 +140,7 @@ def _of_vae(
     pairs: Remembered | None,
     run: Run,
 ) -> Pass:
-    base = base_pass(start, block.train, settings.training, avoid=None, seed=run.seed)
+    base = base_pass(start, block.train, settings.training, avoid=None, run=run)
     terms: dict[str, Any] = {name: (1.0, term) for name, term in base.objective.named_terms()}
     if settings.vae_weight and block.old_users:
         head = member.standing_on(cut(block.train.csr(), member.n_users, member.n_items))

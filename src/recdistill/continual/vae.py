@@ -36,6 +36,9 @@ class Past(Term):
     """`KL(old || new)` of the softmaxes over the items of before, of each user (official code of CCD)."""
 
     of_student: ClassVar[frozenset[Kind]] = frozenset({Kind.VECTORS})
+    _user: Tensor
+    _item: Tensor
+    _everything: Tensor
 
     def __init__(self, old: Vectors, *, most: int = 256, seed: int = 0) -> None:
         """Take what the member scored with before the block; at most `most` users of a batch are asked at a step.
@@ -43,8 +46,9 @@ class Past(Term):
         The part of the others is estimated, so that (most, I) scores are all that there ever is.
         """
         super().__init__()
-        self._user, self._item = (torch.from_numpy(np.array(each)) for each in old)
-        self._everything = torch.arange(len(self._item))
+        held = {"user": old[0], "item": old[1], "everything": np.arange(len(old[1]))}
+        for name, value in held.items():
+            self.register_buffer(f"_{name}", torch.from_numpy(np.array(value)), persistent=False)
         self._most, self._seed = most, seed
 
     @override
@@ -83,8 +87,8 @@ def imputing(net: VAE, train: Csr, pairs: Remembered, value: float) -> Callable[
 
 def told(train: Csr, user: Tensor, item: Tensor, value: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Begin (U + 1,), items (n,) and values (n,) of rows with pairs (-1 = none) written into them."""
-    there = (item >= 0).numpy()
-    more_user, more_item = user.numpy()[there], item.numpy()[there]
+    there = (item >= 0).cpu().numpy()
+    more_user, more_item = user.cpu().numpy()[there], item.cpu().numpy()[there]
     new = ~train.contains(more_user, more_item)
     row = np.concatenate([np.repeat(np.arange(train.n_rows), train.degrees), more_user[new]])
     column = np.concatenate([train.indices.astype(np.int64), more_item[new]])

@@ -23,6 +23,7 @@ from recdistill.recipes.ccd_page import markdown
 from recdistill.recipes.ccd_rows import MAIN, ROWS, SCENES, Row, Scene
 from recdistill.recipes.cells import Cells, among, finish, publish
 from recdistill.recipes.lineage import Kept, Lineage
+from recdistill.runtime import Runtime
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -70,7 +71,7 @@ def reproduce(
     among("table", tables, SCENES)
     among("row", only, ROWS)
     cells = Cells(out / "cells")
-    keep = Kept.at(work, watch)
+    keep = Kept.at(work, watch, runtime=Runtime.of())
     for name in tables:
         scene = SCENES[name]
         stream = official(data / scene.folder, clean=scene.clean)

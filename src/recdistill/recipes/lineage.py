@@ -26,6 +26,7 @@ from recdistill.continual.stages import Sources, begun, believed, distil, update
 from recdistill.continual.teaching import update_teacher
 from recdistill.data.blocks import halves
 from recdistill.recipes.cells import Cells, digest
+from recdistill.runtime import CPU, Runtime
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -67,12 +68,14 @@ class Kept:
 
     cells: Cells
     watch: Callable[[str], Sequence[Watch]] = lambda _: ()
+    runtime: Runtime = CPU
+    """Where stages train."""
     loaded: dict[str, Any] = field(default_factory=dict[str, Any])
 
     @classmethod
-    def at(cls, work: Path, watch: Callable[[str], Sequence[Watch]] = lambda _: ()) -> Kept:
+    def at(cls, work: Path, watch: Callable[[str], Sequence[Watch]] = lambda _: (), *, runtime: Runtime = CPU) -> Kept:
         """In `work`, which is made where it is not there."""
-        return cls(Cells(work / "stages"), watch)
+        return cls(Cells(work / "stages"), watch, runtime)
 
     def snapshot(self, name: str, about: dict[str, Any], seed: int, make: Callable[[Run], Learned]) -> Snapshot:
         """The output of a stage that trains, made or read."""
@@ -82,7 +85,7 @@ class Kept:
             with self.cells.claim(name, about, wait=True):
                 if not path.exists():
                     checkpoint = self.cells.path(name, about, ".running")
-                    run = Run(rng.key(seed, name), checkpoint, digest(about), self.watch(name))
+                    run = Run(rng.key(seed, name), checkpoint, digest(about), self.watch(name), self.runtime)
                     learned = make(run)
                     report = learned.report
                     told = {

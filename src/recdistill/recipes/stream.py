@@ -35,6 +35,7 @@ TEMPLATE = """\
 # They may be edited between two steps; what was made before stays as it is.
 
 seed = 7
+# device = "auto"               # train on a GPU where there is one; by default on the CPU
 
 [blocks]
 base = 100000                   # events of block 0: the first student and the teachers are trained from it

@@ -26,6 +26,7 @@ from recdistill.data.csr import Csr
 from recdistill.data.interactions import HeldOut
 from recdistill.ledger.objects import Personal
 from recdistill.methods.base import Paper
+from recdistill.runtime import Runtime
 from recdistill.stream.collect import joined
 from recdistill.stream.protocol import Output, Released, Stages, register
 
@@ -223,7 +224,8 @@ def _before(job: Job) -> Csr | None:
 
 def _run(job: Job, part: str = "") -> Run:
     place = job.checkpoint.with_name(job.checkpoint.name + part)
-    return Run(seed=job.seed, checkpoint=place, name=place.parent.name + part)  # the folder is the key
+    name = place.parent.name + part  # the folder is the key
+    return Run(seed=job.seed, checkpoint=place, name=name, runtime=Runtime.of(job.device))
 
 
 def _learned(learned: Learned, *, replays: bool = False, epochs: int | None = None) -> Output:

@@ -313,9 +313,9 @@ class Cycle:
         number = blocks[0].number - 1
         told = self.journal.find(number, "collect") if number >= 0 else None
         kept = told is not None and self.journal.objects.has(told.object)
-        before = self.journal.objects.get(told.object) if told is not None and kept else None
+        before = block_data(self.journal.objects.get(told.object)) if told is not None and kept else None
         seed = rng.key(self.settings.seed, stage, self.k)
-        return Job(self.k, seed, blocks, None if before is None else block_data(before), checkpoint)
+        return Job(self.k, seed, blocks, before, checkpoint, self.settings.device)
 
     def _blocks(self, block: Stored, last: int) -> list[tuple[str, BlockData]]:
         """The collected blocks after cycle `last`, up to this one."""

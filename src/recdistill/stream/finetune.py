@@ -233,7 +233,7 @@ def _trained(
     teacher: Knows | None = None,
     weight: float = 0.0,
 ) -> Output:
-    runtime = Runtime.of("cpu")  # bit for bit the same after a kill only there
+    runtime = Runtime.of(job.device)
     batches = model.batches(train, size=how.batch, negatives=1, seed=job.seed, device=runtime.device)
     setting = Setting(model, batches, FromInteractions("bpr"), batches.taken, train.n_users, job.seed, teacher)
     passes = plain(Plain(), setting) if teacher is None else rrd(RRD(weight=weight, draw="top"), setting)

@@ -98,6 +98,8 @@ class Job:
     """The block before the first of `blocks`, where it is kept."""
     checkpoint: Path
     """A file that a long stage may write and read, so that a killed one goes on; gone when the stage is done."""
+    device: str = "cpu"
+    """Where it trains, as `Runtime.of` takes it."""
 
     @property
     def block(self) -> BlockData:

@@ -26,6 +26,9 @@ __all__ = [
     "read",
 ]
 
+_DEVICES = r"^(auto|cpu|cuda(:[0-9]+)?)$"
+_DEVICES_IN_WORDS = '"auto", "cpu", "cuda" or "cuda:<index>"'
+
 
 class BlockSettings(Settings):
     """When a block closes, and what is held out of it."""
@@ -113,6 +116,9 @@ class StreamSettings(Settings):
 
     seed: int = Field(default=7, ge=0)
     """Of every draw."""
+    device: str = Field(default="cpu", pattern=_DEVICES, json_schema_extra={"words": _DEVICES_IN_WORDS})
+    """Where models train: "cpu", or "auto", "cuda", "cuda:<index>" for a GPU. There a step that was killed and goes on
+    ends as well as any other, but not in the same bytes."""
     blocks: BlockSettings = BlockSettings()
     teacher: TeacherSettings = TeacherSettings()
     gates: GateSettings = GateSettings()

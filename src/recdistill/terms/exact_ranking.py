@@ -37,18 +37,20 @@ class ExactRanking(Term):
     """Lists that were made before, one for each user over items, or one for each item over users."""
 
     of_student: ClassVar[frozenset[Kind]] = frozenset({Kind.VECTORS})
+    _lists: Tensor
 
     def __init__(self, lists: Tensor, taken: Taken, *, side: Side = "user", layer: Layer = "served") -> None:
         """Say what is above and what is nowhere.
 
         Args:
             lists: (U, K) for `side` "user", best first, -1 past the end; (I, K) users for "item".
-            taken: what is neither in a list nor in the rest; its rows are those of `lists`.
+            taken: what is neither in a list nor in the rest, where the student trains; its rows are those of `lists`.
             side: whose lists they are; a batch's queries are of this side.
             layer: which vectors of the student are compared.
         """
         super().__init__()
-        self._lists, self._taken = lists, taken
+        self.register_buffer("_lists", lists, persistent=False)
+        self._taken = taken
         self._layer: Layer = layer
         self._side: Side = side
         self._other: Side = "item" if side == "user" else "user"

@@ -73,6 +73,10 @@ class GraphContrast(Term):
     """One of the four terms; anchors are a batch's distinct users, or the items of its interactions."""
 
     of_student: ClassVar[frozenset[Kind]] = frozenset({Kind.VECTORS})
+    _old: Tensor
+    _begin: Tensor
+    _who: Tensor
+    _everybody: Tensor
 
     def __init__(
         self,
@@ -104,10 +108,10 @@ class GraphContrast(Term):
             seed: of the choice of anchors.
         """
         super().__init__()
-        self._old = old.detach()
-        self._begin = torch.from_numpy(np.array(neighbours.indptr))
-        self._who = torch.from_numpy(neighbours.indices.astype(np.int64))
-        self._everybody = torch.arange(neighbours.n_columns)
+        begin, who = (torch.from_numpy(each.astype(np.int64)) for each in (neighbours.indptr, neighbours.indices))
+        held = {"old": old.detach(), "begin": begin, "who": who, "everybody": torch.arange(neighbours.n_columns)}
+        for name, value in held.items():
+            self.register_buffer(f"_{name}", value, persistent=False)
         self._side: Side = side
         self._other: Side = other
         self._temperature, self._most, self._seed = temperature, anchors, seed
@@ -130,13 +134,14 @@ class GraphContrast(Term):
         table = student.entities(self._other, self._everybody)  # (R, d)
         if self._reach == "batch":
             held = batch.users.ids if self._other == "user" else torch.cat([batch.positive, batch.negatives.ravel()])
-            moved = torch.zeros(len(table), 1, dtype=torch.bool)
+            moved = torch.zeros(len(table), 1, dtype=torch.bool, device=table.device)
             moved[held[held < len(table)]] = True
             table = torch.where(moved, table, table.detach())
         old = self._old[ids] / self._temperature  # (n, d)
         start, end = self._begin[ids], self._begin[ids + 1]
         offsets = (end - start).cumsum(0) - (end - start)
-        place = torch.arange(int((end - start).sum())) + torch.repeat_interleave(start - offsets, end - start)
+        place = torch.arange(int((end - start).sum()), device=ids.device)
+        place = place + torch.repeat_interleave(start - offsets, end - start)
         mean = F.embedding_bag(self._who[place], table, offsets, mode="mean") if len(ids) else old  # (n, d)
         value = log_partition(old, table, chunk=_CHUNK) - (old * mean).sum(1)  # (n,)
         for personal in self._personal:
