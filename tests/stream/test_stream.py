@@ -410,7 +410,7 @@ def test_a_stream_begins_in_a_new_folder_with_settings_that_can_be_used(tmp_path
         begin(tmp_path / "s", assign=["method.name=finetun"])
     with pytest.raises(SettingsError, match=r"Did you mean 'method.teacher_dim'"):
         begin(tmp_path / "s", assign=["method.teacherdim=5"])
-    with pytest.raises(SettingsError, match="'device' must be .*; got 'gpu'"):
+    with pytest.raises(SettingsError, match=r"'device' must be .*; got 'gpu'"):
         begin(tmp_path / "s", assign=["device=gpu"])
     begin(tmp_path / "s").close()
     with pytest.raises(UsageError, match="is there, and not empty"):
