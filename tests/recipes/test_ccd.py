@@ -153,6 +153,10 @@ def test_what_is_known_of_an_unfinished_row_is_printed_as_unfinished(data, small
     assert "unfinished" not in (tmp_path / "a" / "ccd.md").read_text()
 
 
+def test_no_row_has_a_comma_in_its_name():
+    assert not [name for name in ROWS if "," in name], "--only takes a list with commas between"
+
+
 @pytest.mark.slow
 def test_every_row_runs(data, small, tmp_path):
     found = reproduce(**places(tmp_path, data), seeds=[1], only=list(ROWS), say=lambda _: None)
