@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_a
 from torch.utils._pytree import tree_flatten, tree_map
 
 from recdistill.recipes import search
-from recdistill.runtime import Runtime
+from recdistill.runtime import CPU, Runtime
 from recdistill.training import checkpoint
 
 DEVICE = torch.device("meta")
@@ -166,7 +166,7 @@ def _move(module):
 
 @contextmanager
 def pretended():
-    """Everything that would choose a device for itself chooses `DEVICE`."""
+    """Everything that would choose a device for itself chooses `DEVICE`, unless it asks for the CPU."""
     to, fork, autocast, save = torch.nn.Module.to, torch.random.fork_rng, torch.autocast, checkpoint.save_file
 
     def module_to(self, *args, **kwargs):
@@ -176,7 +176,7 @@ def pretended():
         return save({name: each.detach().cpu().contiguous() for name, each in tensors.items()}, *args, **kwargs)
 
     changes = [
-        mock.patch.object(Runtime, "of", classmethod(lambda cls, device="auto": cls(DEVICE))),
+        mock.patch.object(Runtime, "of", lambda device="auto": CPU if device == "cpu" else Runtime(DEVICE)),
         mock.patch.object(torch.nn.Module, "to", module_to),
         mock.patch.object(torch.random, "fork_rng", lambda devices=(), **kwargs: fork(devices=[], **kwargs)),
         mock.patch.object(torch, "autocast", lambda _, *args, **kwargs: autocast("cpu", *args, **kwargs)),

@@ -7,12 +7,14 @@ import pytest
 import torch
 
 import recdistill as rd
+from recdistill.continual import learning
 from recdistill.data.synthetic import planted
 from recdistill.methods import METHODS
 from recdistill.models import MODELS
 from recdistill.recipes.search import retrain, search
 from recdistill.recipes.train import TrainSettings, distill, fit
 from recdistill.runtime import Runtime
+from recdistill.stream import finetune
 from recdistill.stream.stream import Stream
 
 from .pretended import DEVICE, pretended
@@ -72,7 +74,7 @@ def test_what_is_on_two_devices_does_not_meet():
 @pytest.mark.parametrize("model", MODELS)
 def test_a_model_trains_and_comes_back_from_its_checkpoint(model, parts, tmp_path):
     def train():
-        where = tmp_path / ("there" if Runtime.of("cpu").device == DEVICE else "here")
+        where = tmp_path / ("there" if Runtime.of().device == DEVICE else "here")
         for _ in range(2):
             got = fit(model, parts.train, dim=8, valid=parts.valid, seed=1, training=how(model), checkpoint=where)
         return got
@@ -134,21 +136,47 @@ def test_a_search_finds_the_same_cells(parts):
     assert there.design.operators == here.design.operators
 
 
-@pytest.mark.parametrize("method", ["finetune", "mf", "lightgcn", "vae"])
-def test_a_stream_steps_to_its_last_block(method, tmp_path):
+@pytest.fixture
+def trained_on(monkeypatch):
+    """The devices that stages of streams have trained on."""
+    devices = []
+    for module in (learning, finetune):
+
+        def told(*args, runtime, real=module.fit, **kwargs):
+            devices.append(runtime.device)
+            return real(*args, runtime=runtime, **kwargs)
+
+        monkeypatch.setattr(module, "fit", told)
+    return devices
+
+
+SHORT = "epochs = 2, batch = 256, every = 1"
+OTHER = """
+distil = { start = "warm", passes = "epoch", most = 30, near = 5, training = { %s } }
+update = { training = { %s }, replay = { depth = 10, users = 30, among = 40 } }
+teach = { training = { %s }, replay = { depth = 10 }, contrast = { reach = "batch", anchors = 8 } }
+""" % ((SHORT + ', moments = "carried", decay = "all"',) * 3)
+
+
+@pytest.mark.parametrize("method", ["finetune", "mf", "lightgcn", "vae", "otherwise"])
+def test_a_stream_steps_to_its_last_block(method, tmp_path, trained_on):
     """Every stage of continual distillation, with an ensemble of each kind, and of fine-tuning."""
-    short = "{ epochs = 2, batch = 256, every = 1 }"
-    ccd = f"""
-        name = "ccd"
-        student = {{ dim = 4, init_std = 0.3 }}
-        teachers = [{{ name = "{method}", dim = 6, layers = 1, init_std = 0.3 }}]
-        base = {short}
-        plain = {short}
+    short = f"{{ {SHORT} }}"
+    each = "mf" if method == "otherwise" else method
+    usual = f"""
         distil = {{ near = 5, item_weight = 0.1, training = {short} }}
         update = {{ training = {short}, replay = {{ depth = 10 }}, avoid = 5 }}
         teach = {{ training = {short}, replay = {{ depth = 10 }}, avoid = 5 }}
     """
-    finetune = f'name = "finetune"\ndim = 4\nteacher_dim = 6\nbase = {short}\nupdate = {short}\ndistil = {short}'
+    ccd = f"""
+        name = "ccd"
+        student = {{ dim = 4, init_std = 0.3 }}
+        teachers = [{{ name = "{each}", dim = 6, layers = 1, init_std = 0.3 }}]
+        base = {short}
+        plain = {short}
+        {OTHER if method == "otherwise" else usual}
+    """
+    tuned = f'name = "finetune"\ndim = 4\nteacher_dim = 6\nbase = {short}\nupdate = {short}\ndistil = {short}'
     log = planted(users=40, items=60, interactions=900, dim=4, seed=1)
     rows = zip(log.users.external(log.user), log.items.external(log.item), log.timestamp, strict=True)
     (tmp_path / "events.csv").write_text("user,item,timestamp\n" + "".join(f"{u},{i},{t}\n" for u, i, t in rows))
@@ -156,7 +184,7 @@ def test_a_stream_steps_to_its_last_block(method, tmp_path):
     blocks = f"[blocks]\nbase = {third}\nevents = {third}\nleast = 5\n{LENIENT}"
 
     def stepped(name, device):
-        settings = f'device = "{device}"\n{blocks}[method]\n{finetune if method == "finetune" else ccd}'
+        settings = f'device = "{device}"\n{blocks}[method]\n{tuned if method == "finetune" else ccd}'
         with Stream.create(tmp_path / name, settings) as stream:
             stream.ingest(tmp_path / "events.csv", now=0.0)
             stream.step()
@@ -165,8 +193,11 @@ def test_a_stream_steps_to_its_last_block(method, tmp_path):
             return {name: np.array(value) for name, value in stream.versions.open(last).arrays.items()}
 
     here = stepped("here", "cpu")
+    assert set(trained_on) == {torch.device("cpu")}
+    del trained_on[:]
     with pretended():
         there = stepped("there", "cuda")
+    assert set(trained_on) == {DEVICE}
     assert here.keys() == there.keys()
     for name, value in here.items():
         off = ~np.isclose(there[name], value, rtol=1e-3, atol=1e-5)

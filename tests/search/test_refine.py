@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from recdistill.errors import UnknownName, UsageError
+from recdistill.errors import SettingsError
 from recdistill.search.cost import Shape, counted
 from recdistill.search.derive import Design, living, named
 from recdistill.search.refine import Refine, refine
@@ -102,7 +102,7 @@ def test_it_ends_when_there_is_nothing_new():
 
 
 def test_a_metric_that_is_none_is_refused_before_anything_is_searched():
-    with pytest.raises(UnknownName, match="Unknown metric 'ndgc'\\. Did you mean 'ndcg'"):
+    with pytest.raises(SettingsError, match="Unknown metric 'ndgc'\\. Did you mean 'ndcg'"):
         SearchSettings(refine={"metric": "ndgc@100"})
-    with pytest.raises(UsageError, match="A metric is a name and a cut-off of at least 1; got 'ndcg'"):
+    with pytest.raises(SettingsError, match="A metric is a name and a cut-off of at least 1; got 'ndcg'"):
         SearchSettings(metrics=["ndcg"])

@@ -12,7 +12,7 @@ import os
 import secrets
 import shutil
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,11 +117,12 @@ def locked(folder: Path, *, wait: bool = True) -> Generator[None]:
 
     Raises:
         BlockingIOError: another holds it, and `wait` is False.
+        OSError: it is not there, or no folder of its own but a link.
     """
     if sys.platform == "win32":
         yield
         return
-    handle = os.open(folder, os.O_RDONLY)
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield
@@ -137,17 +138,8 @@ def _sweep(path: Path) -> None:
     for left in path.parent.iterdir():
         if not (left.name.startswith(prefix) and left.name.endswith(".partial")):
             continue
-        try:
-            handle = os.open(left, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        except OSError:
-            continue
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with suppress(OSError), locked(left, wait=False):
             shutil.rmtree(left, ignore_errors=True)
-        except BlockingIOError:
-            pass
-        finally:
-            os.close(handle)
 
 
 def sync(folder: Path) -> None:

@@ -17,7 +17,6 @@ from recdistill.data.batches import InteractionBatches
 from recdistill.data.csr import Csr
 from recdistill.data.draws import Taken
 from recdistill.query import Batch, Query
-from recdistill.runtime import CPU
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +32,7 @@ __all__ = ["EntityBatches", "PairBatches", "Pairs", "SoftBatch", "avoiding"]
 
 
 def avoiding(
-    train: Interactions, training: Training, *, avoid: Csr | None, seed: int, device: torch.device = CPU.device
+    train: Interactions, training: Training, *, avoid: Csr | None, seed: int, device: torch.device
 ) -> InteractionBatches:
     """Interactions with negatives outside what their user has in training and in `avoid` (U x I).
 
@@ -53,9 +52,7 @@ def avoiding(
 class EntityBatches:
     """Each of some users, or items, once an epoch, in a new order."""
 
-    def __init__(
-        self, ids: NDArray[np.integer], *, size: int, side: Side, seed: int, device: torch.device = CPU.device
-    ) -> None:
+    def __init__(self, ids: NDArray[np.integer], *, size: int, side: Side, seed: int, device: torch.device) -> None:
         """Batches of `size` of `ids` (n,); the last one may be shorter."""
         self._ids = torch.from_numpy(ids.astype("int64")).to(device)
         self._size, self._seed = size, seed

@@ -12,7 +12,7 @@ from recdistill.continual.snapshot import Snapshot
 from recdistill.evaluation.evaluate import evaluate
 from recdistill.knowledge.table import Table
 from recdistill.runtime import CPU
-from recdistill.training.optim import optimiser
+from recdistill.training.optim import RowwiseAdam, optimiser
 from recdistill.training.stop import Stop
 from recdistill.training.trainer import Keep, fit
 
@@ -148,6 +148,11 @@ def _remember(own: torch.optim.Optimizer, model: Recommender, start: Snapshot) -
             slot.partition("/")[2]: value for slot, value in start.moments.items() if slot.partition("/")[0] == name
         }
         if slots:
+            step = slots["step"]
+            if isinstance(own, RowwiseAdam) and isinstance(parameter, Table):  # a clock for each row
+                slots["step"] = np.broadcast_to(step, len(parameter))
+            elif step.ndim:  # one for all, as of the row that was touched most
+                slots["step"] = step.max(initial=0)
             own.state[parameter] = {
                 slot: torch.from_numpy(np.array(value)).to(parameter.device) for slot, value in slots.items()
             }

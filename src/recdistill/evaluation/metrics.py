@@ -104,12 +104,15 @@ def parse(text: str) -> Metric:
 
 
 def _known(text: str) -> str:
-    parse(text)
+    try:
+        parse(text)
+    except UsageError as error:
+        raise ValueError(str(error)) from None  # settings say which key it is
     return text
 
 
 MetricName = Annotated[str, AfterValidator(_known)]
-"""As a setting; a name that is none raises what `parse` does."""
+"""As a setting."""
 
 
 def per_user(

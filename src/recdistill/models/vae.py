@@ -69,11 +69,13 @@ class VAE(Recommender):
 
         CCD writes what others believe into them, at a small value.
         """
-        self._told = _rows(begin, items, value)
+        self._told = _on(self._rows[0].device, _rows(begin, items, value))
 
     def posterior(self, users: Tensor) -> tuple[Tensor, Tensor]:
         """(Q,) user rows, -1 = nobody -> (Q, d) mean and (Q, d) logarithm of the variance."""
-        begin, items, value = (each.to(users.device) for each in (self._told if self.training else self._rows))
+        if self._rows[0].device != users.device:  # once
+            self._rows, self._told = (_on(users.device, rows) for rows in (self._rows, self._told))
+        begin, items, value = self._told if self.training else self._rows
         safe = users.clamp(min=0)
         start = begin[safe]
         count = torch.where(users >= 0, begin[safe + 1] - start, 0)  # (Q,)
@@ -170,6 +172,11 @@ def _rows(
     begin: NDArray[np.int64], items: NDArray[np.integer], value: NDArray[np.float32]
 ) -> tuple[Tensor, Tensor, Tensor]:
     return torch.from_numpy(np.array(begin)), torch.from_numpy(np.array(items, np.int64)), torch.from_numpy(value)
+
+
+def _on(device: torch.device, rows: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    begin, items, value = rows
+    return begin.to(device), items.to(device), value.to(device)
 
 
 def _with_one(z: Tensor, users: Tensor) -> Tensor:

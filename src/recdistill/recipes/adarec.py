@@ -127,7 +127,7 @@ def _summary(done: dict[int, dict[str, Any]], teacher: dict[int, dict[str, Any]]
 def _searched(found: dict[str, Any]) -> dict[str, Any]:
     design = Design.model_validate(found["designs"]["searched"])
     last = found["history"][-1]["metrics"] if found["history"] else {}
-    about = {key: found[key] for key in ("cost", "unit", "epochs", "seconds", "inherited")}
+    about = {key: found[key] for key in ("cost", "unit", "epochs", "seconds", "derived", "inherited")}
     return about | {"operators": [list(row) for row in dict.fromkeys(design.operators)], "entropy": last.get("entropy")}
 
 

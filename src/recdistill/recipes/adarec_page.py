@@ -105,7 +105,7 @@ def _worth(scene: dict[str, Any]) -> list[str]:
         cells = "; ".join(", ".join(row) for row in each["operators"])
         lines.append(
             f"- Seed {seed} found: {cells} ({each['cost']:.4g} {each['unit']}, {each['epochs']} epochs"
-            f"{_dearness(each, scene['rows']['searched']['seeds'].get(seed))}). {_inherited(each['inherited'])}"
+            f"{_dearness(each, scene['rows']['searched']['seeds'].get(seed))}). {_inherited(each)}"
         )
     for seed, each in scene["against random"].items():
         lines.append(
@@ -124,8 +124,9 @@ def _worth(scene: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _inherited(scores: dict[str, float]) -> str:
+def _inherited(search: dict[str, Any]) -> str:
     """What the supernet's weights say of it, of the cells that nobody searched, and of the random ones."""
+    scores: dict[str, float] = {**search["inherited"], "as alpha has it": search["derived"]["inherited"]}
     random = [score for name, score in scores.items() if name.startswith("random ")]
     others = [f"{name} {score:.4f}" for name, score in scores.items() if not name.startswith("random ")]
     spread = f", random cells {min(random):.4f} to {max(random):.4f}" if random else ""

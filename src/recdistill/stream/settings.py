@@ -117,8 +117,8 @@ class StreamSettings(Settings):
     seed: int = Field(default=7, ge=0)
     """Of every draw."""
     device: str = Field(default="cpu", pattern=_DEVICES, json_schema_extra={"words": _DEVICES_IN_WORDS})
-    """Where models train: "cpu", or "auto", "cuda", "cuda:<index>" for a GPU. There a step that was killed and goes on
-    ends as well as any other, but not in the same bytes."""
+    """Where models train: "cpu", or "auto", "cuda", "cuda:<index>" for a GPU, on which no two runs give the same bytes,
+    killed or not."""
     blocks: BlockSettings = BlockSettings()
     teacher: TeacherSettings = TeacherSettings()
     gates: GateSettings = GateSettings()

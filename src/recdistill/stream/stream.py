@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Self
 
-from recdistill.errors import UsageError, problem
+from recdistill.errors import SettingsError, UsageError, problem
 from recdistill.ledger import Ledger, Objects, Versions
 from recdistill.ledger.events import chunks, gathered
 from recdistill.ledger.locks import held
@@ -178,7 +178,7 @@ class Stream:
 
         Raises:
             UsageError: another process steps this stream.
-            SettingsError: the method is of another shape than what the stream has made.
+            SettingsError: the device is not there; the method is of another shape than what the stream has made.
         """
         done: list[int] = []
         with self._stepping():
@@ -187,7 +187,7 @@ class Stream:
             self.ledger.close_open(now=now, asked=close)
             due = unfinished(journal, self.ledger.blocks(), self.settings.teacher.every)
             for block in due[:blocks]:
-                stages = method_of(self.settings) if stages is None else stages
+                stages = _trainable(self.settings) if stages is None else stages
                 cycle = Cycle(
                     block,
                     settings=self.settings,
@@ -249,6 +249,17 @@ class Stream:
             self.versions.tidy()
             yield
             shutil.rmtree(self.folder / "work", ignore_errors=True)
+
+
+def _trainable(settings: StreamSettings) -> Stages:
+    """The method, on a device that is there."""
+    from recdistill.runtime import Runtime  # noqa: PLC0415
+
+    try:
+        Runtime.of(settings.device)
+    except UsageError as error:
+        raise SettingsError(f"The setting 'device' of stream.toml: {error}") from None
+    return method_of(settings)
 
 
 def method_of(found: StreamSettings) -> Stages:
