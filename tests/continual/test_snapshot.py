@@ -93,6 +93,17 @@ def test_silent_users_shrink_with_the_official_decay_alone(stream):
     assert length["all"] > 1e-3
 
 
+@pytest.mark.parametrize("decays", [("touched", "all"), ("all", "touched")])
+def test_carried_moments_go_over_to_the_other_optimiser(stream, decays):
+    """By rows each row has its own count of steps, else the table has one."""
+    one, other = (Training(epochs=2, batch=16, moments="carried", decay=decay) for decay in decays)
+    before = base(stream[0], SPECS[0], one, run=Run(1)).snapshot
+    after = finetune(stream[1], before, other, Initial(hops="none"), run=Run(2)).snapshot
+    there, here = (each.moments["user/step"] for each in (before, after))
+    assert {there.ndim, here.ndim} == {0, 1}
+    assert here.max() > there.max()
+
+
 def test_a_vae_serves_users_by_the_rows_it_stands_on():
     rows = Csr.from_pairs([0, 0, 1, 2], [0, 1, 2, 0], 4, 3)
     one = blank(ModelSpec(name="vae", dim=2, bias_std=0.0), rows, seed=3)

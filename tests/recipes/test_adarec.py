@@ -115,7 +115,9 @@ def test_the_random_cells_cost_what_the_searched_one_does(where):
     assert set(result["inherited"]) == {*designs, "all-none", "all-skip", "nextitnet", CONV}
     low, high = sorted(result["inherited"][f"random {at}"] for at in range(2))
     page = where["out"].with_suffix(".md").read_text()
-    assert f"searched {result['inherited']['searched']:.4f}, random cells {low:.4f} to {high:.4f}." in page
+    searched, before = result["inherited"]["searched"], result["derived"]["inherited"]
+    said = f"searched {searched:.4f}, as alpha has it {before:.4f}, random cells {low:.4f} to {high:.4f}."
+    assert said in page
 
 
 def test_names_that_are_not_there_are_refused(where):

@@ -8,6 +8,7 @@ import json
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 from recdistill.continual.settings import over, settings_of
 from recdistill.data.blocks import official
@@ -18,7 +19,10 @@ from recdistill.recipes.ccd import ROWS, SCENES, Scene, markdown, measured, repr
 from recdistill.recipes.ccd_published import Floor
 from recdistill.recipes.ccd_rows import ABLATIONS
 from recdistill.recipes.papers import REPRODUCTIONS
+from recdistill.runtime import Runtime
 from recdistill.training import trainer
+
+OTHER = Runtime(torch.device("meta"))
 
 TINY = {"epochs": 3, "batch": 64, "every": 3}
 SETTINGS = {
@@ -284,3 +288,14 @@ def test_every_scene_runs_with_its_student_and_its_teachers(data, tmp_path, monk
     stages = [path.name.rsplit("-", 1)[0] for path in (tmp_path / "a/work/stages").glob("*.safetensors")]
     assert stages.count("teacher-base") == len(members) == {"gowalla-lightgcn": 7, "yelp-mf-small": 2}.get(name, 5)
     assert (settings["student"]["name"] == "lightgcn") == name.endswith("lightgcn")
+
+
+def test_a_row_that_a_gpu_has_made_says_so(data, small, tmp_path, monkeypatch):
+    asked = []
+    real = lineage.Run
+    monkeypatch.setattr(ccd.Runtime, "of", lambda: OTHER)
+    monkeypatch.setattr(lineage, "Run", lambda *args: (asked.append(args[-1]), real(*args[:-1]))[1])
+    found = reproduce(**places(tmp_path, data), seeds=[1], only=["fine-tune"], say=lambda _: None)
+    assert set(asked) == {OTHER}
+    assert found["scenes"]["tiny"]["rows"]["fine-tune"]["devices"] == ["meta"]
+    assert "| fine-tune (meta) | 1 |" in markdown(found)

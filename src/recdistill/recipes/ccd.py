@@ -97,7 +97,7 @@ def _settings(scene: Scene, row: Row, k: int) -> CCDSettings:
 
 
 def _about(scene: Scene, row: Row, seed: int, blocks: int = 6) -> dict[str, Any]:
-    """Everything the result of a cell depends on."""
+    """Everything the result of a cell depends on, but for the device that it names."""
     each = [_settings(scene, row, k).model_dump(mode="json") for k in range(blocks)]
     settings = each if row.tuned else each[0]
     return {
@@ -135,6 +135,7 @@ def _cell(
         told = partial(cells.put, _so_far(label), about)
         result: dict[str, Any] = {"about": about, **measured(stream, line.after, told=told)}
         result["seconds"] = round(time.perf_counter() - began, 1)
+        result["device"] = keep.runtime.device.type
         cells.put(label, about, result)
         cells.path(_so_far(label), about).unlink(missing_ok=True)
         return result
@@ -261,12 +262,14 @@ def _summary(done: dict[int, dict[str, Any]]) -> dict[str, Any]:
     mean = {key: np.mean([one[key] for one in seeds.values()], axis=0).tolist() for key in keys}
     spread = {key: float(np.std([one[key][-1][2] for one in seeds.values()])) if mean[key] else 0.0 for key in keys}
     sizes = [[len(one["recall@20"]), len(one["recall@20 with base"])] for one in seeds.values()]
+    devices = sorted({each.get("device") or "cpu" for each in done.values()})  # earlier cells are all of a CPU
     errors = np.mean([_spread(one["error"], base=True) for one in seeds.values()], axis=0).tolist()
     return {
         "seeds": seeds,
         "mean": mean,
         "spread of H": spread,
         "errors": errors,
+        "devices": devices,
         "blocks": sizes[0][1],
         "of": sizes[0][0],
     }

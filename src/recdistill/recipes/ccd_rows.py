@@ -53,7 +53,7 @@ def _rows() -> tuple[Row, ...]:
         Row("full-batch", "full-batch", official_training),
         Row("fine-tune", "fine-tune", official_training),
         Row("fine-tune: decay of touched rows", "fine-tune"),
-        Row("fine-tune: fewer steps", "fine-tune", {"update": {"training": larger}, "plain": _CALIBRATION}),
+        Row("fine-tune: larger batches", "fine-tune", {"update": {"training": larger}, "plain": _CALIBRATION}),
         Row("spmf", "spmf"),
         Row("lwc-kd", "lwc-kd", {"teach": {"contrast": {"personal": False}}}),
         Row("lwc-kd with piw", "lwc-kd"),
