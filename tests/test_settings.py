@@ -29,6 +29,7 @@ class Outer(Settings):
     """Where it goes."""
     rate: float = Field(default=0.1, gt=0, lt=1)
     names: tuple[str, ...] = ("a",)
+    some: tuple[int, ...] = Field(default=(1,), min_length=1)
     sizes: tuple[int, ...] = ()
     size: int | Literal["auto"] = "auto"
     deep: bool = False
@@ -75,6 +76,8 @@ def test_keys_that_others_have_read_are_among_the_allowed():
         ({"inner": {"near": True}}, "The setting 'inner.near' must be a whole number, at least 1; got True."),
         ({"inner": 3}, "The setting 'inner' must be a table; got 3."),
         ({"names": "a"}, "The setting 'names' must be a list (of each: a text); got 'a'."),
+        ({"some": ["x"]}, "The setting 'some[0]' must be a whole number; got 'x'."),
+        ({"some": []}, "The setting 'some' must be a list (of each: a whole number), at least 1 of them; got []."),
         ({"sizes": [1, "2"]}, "The setting 'sizes[1]' must be a whole number; got '2'."),
         ({"size": 1.5}, "The setting 'size' must be a whole number or \"auto\"; got 1.5."),
         (

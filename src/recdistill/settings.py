@@ -179,7 +179,11 @@ def _explained(
     """All that is wrong, a line each."""
     schema = model.model_json_schema()
     messages: dict[str, str] = {}
-    for one in error.errors(include_url=False):
+    found = error.errors(include_url=False)
+    inside = {each["loc"][:-1] for each in found if each["loc"]}
+    for one in found:
+        if one["type"] == "too_short" and one["loc"] in inside:
+            continue  # of the members that there are, none is right, and each has its line
         key, message = _explain(schema, table, one, at, also=also)
         messages.setdefault(key, message)  # the members of a union complain one by one of the same key
     return SettingsError("\n".join(messages.values()))

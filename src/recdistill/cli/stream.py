@@ -95,14 +95,14 @@ def step(
         done = stream.step(blocks=blocks, close=close, watch=_Told(Screen()))
         journal = stream.journal()
         for cycle in done:
-            for who, which in (("", ""), (", distilled,", "[distil]")):
+            for who, which in (("", ""), (", distilled", "[distil]")):
                 told = journal.find(cycle, f"publish{which}")
                 gate = journal.find(cycle, f"gate{which}")
                 if told is not None and told.object:
-                    typer.echo(f"cycle {cycle}: published{who} {told.object}")
+                    typer.echo(f"cycle {cycle}{who}: published {told.object}")
                 elif gate is not None:
                     why = "; ".join(check["why"] for check in gate.measured["checks"] if not check["passed"])
-                    typer.echo(f"cycle {cycle}: not published{who}: {why}")
+                    typer.echo(f"cycle {cycle}{who}: not published: {why}")
         if not done:
             typer.echo("Nothing is due.")
 
