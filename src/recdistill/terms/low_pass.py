@@ -114,7 +114,7 @@ class LowPass(Term):
             weight = weight * there[other]
         theirs, mine = (self._smoothed(vectors, own, row, other, weight) for vectors in (target, self._hidden(ours)))
         (last,) = self._last
-        total = (1 - self._smooth) + torch.zeros_like(who.share).index_add_(0, row, weight.to(who.share.dtype))
+        total = (1 - self._smooth) + mine.new_zeros(len(own)).index_add_(0, row, weight.to(mine.dtype))
         mine = F.linear(mine, last.weight) + total[:, None] * last.bias  # H (X W' + b) = (H X) W' + (H 1) b: fewer rows
         if self._match == "cosine":
             value = 1 - F.cosine_similarity(theirs, mine, dim=1)
