@@ -108,3 +108,29 @@ def settings():
 def write_csv():
     """`write_csv(log, path, part)`: a log as CSV."""
     return write
+
+
+@pytest.fixture
+def begun(tmp_path, events, settings):
+    """`begun(more, 250)`: a stream of its events, blocks of so many; after the settings of the blocks `more`."""
+
+    def begin(more, events_a_block=500):
+        text = settings.replace("events = 500", f"events = {events_a_block}") + more
+        with Stream.create(tmp_path / "s", text) as stream:
+            stream.ingest(events, now=0.0)
+        return tmp_path / "s"
+
+    return begin
+
+
+@pytest.fixture(scope="session")
+def edit():
+    """`edit(folder, old, new)`: a text in a stream's settings."""
+
+    def edited(folder, old, new):
+        file = folder / "stream.toml"
+        text = file.read_text()
+        assert old in text
+        file.write_text(text.replace(old, new))
+
+    return edited

@@ -29,29 +29,9 @@ class Watch:
             raise Cut
 
 
-@pytest.fixture
-def begun(tmp_path, events, settings):
-    """`begun(more)`: a stream of small blocks with its events, and settings after those of the blocks."""
-
-    def begin(more, events_a_block=250):
-        text = settings.replace("events = 500", f"events = {events_a_block}") + more
-        with Stream.create(tmp_path / "s", text) as stream:
-            stream.ingest(events, now=0.0)
-        return tmp_path / "s"
-
-    return begin
-
-
-def edit(folder, old, new):
-    file = folder / "stream.toml"
-    text = file.read_text()
-    assert old in text
-    file.write_text(text.replace(old, new))
-
-
 @pytest.mark.parametrize(("old", "new"), [(2, 1), (1, 2), (2, 3)])
-def test_the_teachers_clock_may_be_edited_and_counts_from_the_next_cycle(begun, toy, old, new):
-    folder = begun(f"[teacher]\nevery = {old}\n")
+def test_the_teachers_clock_may_be_edited_and_counts_from_the_next_cycle(begun, toy, old, new, edit):
+    folder = begun(f"[teacher]\nevery = {old}\n", 250)
     with Stream(folder) as stream:
         assert stream.step(stages=toy.Toy(), blocks=4) == [0, 1, 2, 3]
     edit(folder, f"every = {old}", f"every = {new}")
@@ -65,8 +45,8 @@ def test_the_teachers_clock_may_be_edited_and_counts_from_the_next_cycle(begun, 
 
 
 @pytest.mark.parametrize(("old", "new"), [(2, 1), (1, 2)])
-def test_a_cycle_that_has_begun_keeps_the_clock_that_it_began_with(begun, toy, old, new):
-    folder = begun(f"[teacher]\nevery = {old}\n")
+def test_a_cycle_that_has_begun_keeps_the_clock_that_it_began_with(begun, toy, old, new, edit):
+    folder = begun(f"[teacher]\nevery = {old}\n", 250)
     with Stream(folder) as stream:
         stream.step(stages=toy.Toy(), blocks=1)
         with pytest.raises(Cut):
@@ -92,8 +72,8 @@ def test_a_cycle_that_has_begun_keeps_the_clock_that_it_began_with(begun, toy, o
         (CCD, "teachers = [{ dim = 4 }]", "teachers = [{ dim = 5 }]", "The setting 'method.teachers' cannot be edited"),
     ],
 )
-def test_a_method_of_another_name_or_shape_is_refused_by_name(begun, text, old, new, said):
-    folder = begun(text, 500)
+def test_a_method_of_another_name_or_shape_is_refused_by_name(begun, edit, text, *, old, new, said):
+    folder = begun(text)
     with Stream(folder) as stream:
         stream.step(blocks=1)
     edit(folder, old, new)
@@ -106,8 +86,8 @@ def test_a_method_of_another_name_or_shape_is_refused_by_name(begun, text, old, 
         assert stream.step(blocks=1) == [1]
 
 
-def test_what_is_trained_and_how_long_may_be_edited(begun):
-    folder = begun(FINETUNE, 500)
+def test_what_is_trained_and_how_long_may_be_edited(begun, edit):
+    folder = begun(FINETUNE)
     with Stream(folder) as stream:
         stream.step(blocks=1)
     edit(folder, "update = { epochs = 1, batch = 512 }", "update = { epochs = 2, batch = 128, lr = 0.01 }")
@@ -116,8 +96,8 @@ def test_what_is_trained_and_how_long_may_be_edited(begun):
         assert stream.journal().find(1, "student").measured["epochs"] == 2
 
 
-def test_recall_at_another_cut_off_is_not_held_against_the_best_at_the_first(begun, toy):
-    folder = begun("")
+def test_recall_at_another_cut_off_is_not_held_against_the_best_at_the_first(begun, toy, edit):
+    folder = begun("", 250)
     with Stream(folder) as stream:
         stream.step(stages=toy.Toy(), blocks=2)
     edit(folder, "forgetting = 1.0", "forgetting = 0.0\nk = 1")

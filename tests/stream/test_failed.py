@@ -14,26 +14,7 @@ from recdistill.stream.stream import Stream
 FINETUNE, CCD = (Path(__file__).with_name(f"{name}.toml").read_text() for name in ("finetune", "ccd"))
 
 
-@pytest.fixture
-def begun(tmp_path, events, settings):
-    """`begun(method)`: a stream of a trained method with its events."""
-
-    def begin(method):
-        with Stream.create(tmp_path / "s", settings + method) as stream:
-            stream.ingest(events, now=0.0)
-        return tmp_path / "s"
-
-    return begin
-
-
-def edit(folder, old, new):
-    file = folder / "stream.toml"
-    text = file.read_text()
-    assert old in text
-    file.write_text(text.replace(old, new))
-
-
-def test_training_that_diverges_is_a_student_that_is_not_served_and_the_next_one_goes_on(begun):
+def test_training_that_diverges_is_a_student_that_is_not_served_and_the_next_one_goes_on(begun, edit):
     folder = begun(FINETUNE)
     with Stream(folder) as stream:
         stream.step(blocks=1)
@@ -57,7 +38,7 @@ def test_training_that_diverges_is_a_student_that_is_not_served_and_the_next_one
         assert stream.versions.serving() > before
 
 
-def test_the_first_student_must_be_trained(begun):
+def test_the_first_student_must_be_trained(begun, edit):
     folder = begun(FINETUNE)
     edit(folder, "base = { epochs = 1, batch = 512 }", "base = { epochs = 2, batch = 512, lr = 1e30 }")
     with Stream(folder) as stream, pytest.raises(TrainingError):
