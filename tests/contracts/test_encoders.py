@@ -43,6 +43,11 @@ OTHERS = {
     "one item": ("sasrec", {"length": 1, "layers": 1}),
     "gru4rec, two layers": ("gru4rec", {"layers": 2, "bias": True}),
     "every causal operator": ("cells", {"cells": len(rows("causal")), "operators": rows("causal"), "exit": True}),
+    "attention between cells": ("cells", {"cells": 2, "space": "attentive", "cell": "sasrec"}),
+    "every attentive operator": (
+        "cells",
+        {"cells": len(rows("attentive")), "operators": rows("attentive"), "space": "attentive"},
+    ),
     "every published operator": (
         "cells",
         {"cells": len(rows("published")), "operators": rows("published"), "space": "published", "scored": "last"},

@@ -15,6 +15,11 @@ def causal():
 
 
 @pytest.fixture
+def attentive():
+    return SPACES["attentive"]
+
+
+@pytest.fixture
 def published():
     return SPACES["published"]
 

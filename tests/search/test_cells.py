@@ -84,21 +84,22 @@ CELLS = [
     "all-none",
     "all-skip",
     "nextitnet",
-    *(f"all-{name}" for name in SPACES["causal"].names),
+    "sasrec",
+    *(f"all-{name}" for name in SPACES["attentive"].names),
     *(f"random-{n}" for n in range(6)),
 ]
 
 
 @pytest.mark.parametrize("name", CELLS)
-def test_no_cell_of_the_causal_space_sees_the_future(causal, name, shaken):
-    chain = shaken(named(name, causal, width=8, depth=3).build())
+def test_no_cell_of_a_causal_space_sees_the_future(attentive, name, shaken):
+    chain = shaken(named(name, attentive, width=8, depth=3).build())
     assert not future(chain, lambda chain, x, real: chain(x, real))
 
 
 @given(st.integers(0, 10_000), st.integers(0, 10), st.integers(0, 6), st.integers(1, 4))
 @settings(max_examples=60, deadline=None)
 def test_whatever_the_cell_the_place_and_the_padding_the_future_changes_nothing(seed, place, padding, depth):
-    chain = named(f"random-{seed}", SPACES["causal"], width=4, depth=depth).build(seed=seed)
+    chain = named(f"random-{seed}", SPACES["attentive"], width=4, depth=depth).build(seed=seed)
     g = torch.Generator().manual_seed(seed)
     for module in chain.modules():
         if isinstance(module, PositionNorm):
@@ -113,10 +114,10 @@ def test_whatever_the_cell_the_place_and_the_padding_the_future_changes_nothing(
     assert torch.equal(before.layers[:, :, : place + 1], after.layers[:, :, : place + 1])
 
 
-def test_the_supernet_of_the_causal_space_does_not_see_the_future(causal, shaken):
-    chain = shaken(Chain.supernet(causal, width=8, cells=2, depth=True))
-    architecture = Architecture(causal, cells=2, temperature=constant(1.0), depth=True)
-    for paths in (1, 2, 10):
+def test_the_supernet_of_a_causal_space_does_not_see_the_future(attentive, shaken):
+    chain = shaken(Chain.supernet(attentive, width=8, cells=2, depth=True))
+    architecture = Architecture(attentive, cells=2, temperature=constant(1.0), depth=True)
+    for paths in (1, 2, len(attentive)):
         choice = architecture.sample(Clock(0, paths), paths=paths)
         assert not future(chain, lambda chain, x, real, choice=choice: chain(x, real, choice))
 
@@ -128,9 +129,9 @@ def test_of_the_published_space_exactly_six_cells_see_the_future(published, name
     assert future(chain, lambda chain, x, real: chain(x, real)) == (name in leaks)
 
 
-@pytest.mark.parametrize("name", ["all-cau_cnn_3_d1", "random-1", "random-2", "nextitnet"])
-def test_how_much_padding_stands_before_a_history_changes_nothing(causal, name, shaken):
-    chain = shaken(named(name, causal, width=8, depth=2).build())
+@pytest.mark.parametrize("name", ["all-cau_cnn_3_d1", "random-1", "random-2", "nextitnet", "sasrec", "all-attention"])
+def test_how_much_padding_stands_before_a_history_changes_nothing(attentive, name, shaken):
+    chain = shaken(named(name, attentive, width=8, depth=2).build())
     x = torch.randn(2, 5, 8)
     short = chain(x, torch.ones(2, 5, dtype=torch.bool)).output
     padded = torch.cat([torch.zeros(2, 4, 8), x], 1)

@@ -205,10 +205,10 @@ def test_a_cell_of_too_few_names_is_refused(causal):
 
 
 @pytest.mark.parametrize("pads", [False, True])
-@pytest.mark.parametrize("name", ["all-none", "all-skip", "nextitnet", *(f"random-{n}" for n in range(12))])
-def test_folding_changes_no_output(causal, x, name, pads, shaken):
+@pytest.mark.parametrize("name", ["all-none", "all-skip", "nextitnet", "sasrec", *(f"random-{n}" for n in range(12))])
+def test_folding_changes_no_output(attentive, x, name, pads, shaken):
     states, real = x
-    chain = shaken(named(name, causal, width=8).build(pads=pads))
+    chain = shaken(named(name, attentive, width=8).build(pads=pads))
     folded = fold(chain)
     torch.testing.assert_close(folded(states, real), chain(states, real).output, rtol=1e-5, atol=1e-5)
 
@@ -220,7 +220,17 @@ def test_folding_drops_what_does_nothing(causal, shaken):
     (cell,) = fold(chain).cells
     assert cell.dead == {1, 2}
     assert cell.sources == {0: [], 1: [], 2: [], 3: [0]}
-    torch.testing.assert_close(cell.constant[3, :, 0], chain.cells[0].edges[4]["cau_cnn_5_d1"].folded()[1])
+    torch.testing.assert_close(cell.constant[3, :, 0], chain.cells[0].edges[4]["cau_cnn_5_d1"].folded().bias)
+    x, real = torch.randn(2, 6, 8), torch.ones(2, 6, dtype=torch.bool)
+    torch.testing.assert_close(fold(chain)(x, real), chain(x, real).output, rtol=1e-5, atol=1e-5)
+
+
+def test_attention_to_a_dead_node_is_a_constant_once_folded(attentive, shaken):
+    names = ["none", "attention", "attention", "attention", "none", "none"]  # node 1 is dead
+    chain = shaken(Design.of(attentive, [names], width=8, depth=1).build())
+    (cell,) = fold(chain).cells
+    assert cell.sources == {0: [], 1: [], 2: [0], 3: [0]}
+    assert cell.constant[2].any()
     x, real = torch.randn(2, 6, 8), torch.ones(2, 6, dtype=torch.bool)
     torch.testing.assert_close(fold(chain)(x, real), chain(x, real).output, rtol=1e-5, atol=1e-5)
 

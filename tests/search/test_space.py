@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import pytest
@@ -10,14 +11,15 @@ from torch import nn
 
 from recdistill.clock import Clock
 from recdistill.errors import UnknownName, UsageError
+from recdistill.search.attention import Attention
 from recdistill.search.cells import Chain
-from recdistill.search.derive import Design, derive
+from recdistill.search.derive import Design, derive, named
 from recdistill.search.operators import OnEdge, Operator
 from recdistill.search.sampling import Architecture, annealed
 from recdistill.search.space import SPACES
 
 PUBLISHED = [(space, op) for space in ("published",) for op in SPACES[space].names]
-CAUSAL = [(space, op) for space in ("causal",) for op in SPACES[space].names]
+CAUSAL = [(space, op) for space in ("causal", "attentive") for op in SPACES[space].names]
 
 
 def ready(operator, width=8):
@@ -43,7 +45,7 @@ def sees(operator, length=20):
 
 
 @pytest.mark.parametrize(("space", "name"), CAUSAL)
-def test_no_operator_of_the_causal_space_sees_the_future(space, name):
+def test_no_operator_of_a_causal_space_sees_the_future(space, name):
     operator = SPACES[space].operator(name)
     assert sees(operator) == set()
     assert operator.causal
@@ -71,14 +73,16 @@ def test_an_operator_reads_the_positions_it_says(space, name):
     if operator.name == "none":
         assert operator.reads == ()
         return
+    assert list(operator.reads[-20:]) == sorted(operator.reads[-20:]), "in order"
     # A maximum has a gradient for one position alone, so each is made the greatest in turn.
     found = set()
-    for offset in range(-18, 9):
+    asked = range(-18, 9)
+    for offset in asked:
         raised = x.detach().clone()
         raised[0, :, 20 + offset] += 3
         if not torch.equal(module(raised, real)[0, :, 20], module(x.detach(), real)[0, :, 20]):
             found.add(offset)
-    assert found == set(operator.reads)
+    assert found == {offset for offset in asked if offset in operator.reads}
 
 
 def test_both_spaces_have_the_ten_slots():
@@ -103,6 +107,9 @@ def test_sizes_are_those_of_the_sheet():
     assert sizes["std_cnn_5"] == (8_230_400, 82_304)
     assert sizes["max_pool"] == sizes["avg_pool"] == (12_800, 0)
     assert sizes["skip_connect"] == sizes["none"] == (0, 0)
+    # 4 C^2 + 3 C = 65,920, times T; scores and their sums 2 T^2 C = 2,560,000
+    attention = SPACES["attentive"].operator("attention")
+    assert (attention.macs(128, 100), attention.params(128)) == (6_592_000 + 2_560_000, 65_920)
 
 
 @pytest.mark.parametrize(("space", "name"), [*PUBLISHED, *CAUSAL])
@@ -123,6 +130,44 @@ def test_a_causal_maximum_is_of_the_last_three(causal):
     x, real = torch.tensor([[[5.0, 1, 2, 0, 0]]]), torch.ones(1, 1, 5, dtype=torch.bool)
     assert causal.operator("cau_max_pool").build(1, "real")(x, real)[0, 0].tolist() == [5, 5, 5, 2, 2]
     assert SPACES["published"].operator("max_pool").build(1, "real")(x, real)[0, 0].tolist() == [5, 5, 2, 2, 0]
+
+
+def test_attention_is_the_mean_of_what_was_before_weighted_by_likeness(attentive):
+    """Scores q k / sqrt(C / h); padding is not attended to; a projection and its norm follow."""
+    module = Attention("attention", heads=1).build(1, "real").eval()
+    with torch.no_grad():
+        module.asked.copy_(torch.tensor([[1.0], [1.0], [2.0]]))  # q = k = x, v = 2 x
+        module.weight.fill_(3.0)
+        module.bias.fill_(0.5)
+        module.norm.mean.fill_(0.25)
+        module.norm.var.fill_(4 - module.norm.eps)
+    log2, log3 = math.log(2), math.log(3)
+    x, real = torch.tensor([[[9.0, log2, log3]]]), torch.tensor([[[False, True, True]]])
+    # at the end: weights exp(log3 log2) : exp(log3 log3) = 2^log3 : 3^log3, values 2 log2 and 2 log3
+    one, other = 2**log3, 3**log3
+    values = [2 * log2, 2 * (one * log2 + other * log3) / (one + other)]
+    expected = [(3 * value + 0.5 - 0.25) / 2 for value in values]
+    assert module(x, real)[0, 0, 1:].tolist() == pytest.approx(expected, rel=1e-5)
+    assert module.folded()(x, real)[0, 0, 1:].tolist() == pytest.approx(expected, rel=1e-5)
+    assert module.of_zeros().tolist() == pytest.approx([(0.5 - 0.25) / 2], rel=1e-5)
+
+
+def test_a_head_sees_its_own_share_of_the_channels():
+    module = ready(Attention("attention", heads=2))
+    with torch.no_grad():
+        module.weight.copy_(torch.eye(8))
+    x, real = torch.rand(1, 8, 5), torch.ones(1, 1, 5, dtype=torch.bool)
+    before = module(x, real)
+    with torch.no_grad():
+        module.asked[:4] *= -1  # the first head's queries: channels 0 to 3 of the three groups of eight
+    moved = (module(x, real) - before).abs().amax((0, 2)) > 1e-6
+    assert moved.tolist() == [True] * 4 + [False] * 4
+
+
+def test_heads_that_do_not_divide_the_width_are_refused(attentive):
+    why = "2 heads of the operator 'attention' do not divide the width; got 7. Take a width that they divide"
+    with pytest.raises(UsageError, match=why):
+        named("sasrec", attentive, width=7).build()
 
 
 def test_the_published_space_is_refused_where_it_would_leak(published, causal):

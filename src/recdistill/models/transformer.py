@@ -23,7 +23,7 @@ from recdistill.errors import UsageError, problem
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Activation", "Form", "Placed", "Transformer"]
+__all__ = ["Activation", "Form", "Placed", "Transformer", "who_sees"]
 
 Form = Literal["post", "pre", "rezero"]
 Activation = Literal["relu", "gelu"]
@@ -94,7 +94,7 @@ class Transformer(nn.Module):
     @override
     def forward(self, x: Tensor, real: Tensor, *, both_ways: bool) -> list[Tensor]:
         """(Q, T, d), (Q, T) bool -> what enters, what leaves each block, and what is read: (Q, T, d) each."""
-        mask = _mask(real, both_ways=both_ways)
+        mask = who_sees(real, both_ways=both_ways)
         out = [x]
         for block in self.blocks:
             x = block(x, mask)
@@ -150,8 +150,8 @@ class _Attention(nn.Module):
         return seen if self.out is None else self.out(seen)
 
 
-def _mask(real: Tensor, *, both_ways: bool) -> Tensor:
-    """(Q, T) -> (Q, 1, T, T) bool: who may see whom. Padding sees itself, so that no row of weights is empty."""
+def who_sees(real: Tensor, *, both_ways: bool) -> Tensor:
+    """(Q, T) -> (Q, 1, T, T) bool: which position may see which. Padding sees itself: no row is empty."""
     time = real.shape[1]
     itself = torch.eye(time, dtype=torch.bool, device=real.device)
     seen = real[:, None, :] | itself  # (Q, T, T)

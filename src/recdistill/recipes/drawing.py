@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from recdistill.report.cell import Drawn, Wire
+from recdistill.search.attention import Attention
 from recdistill.search.cells import Cell
 from recdistill.search.operators import Conv, Nothing, Pool, Skip
 from recdistill.search.space import SPACES
@@ -61,6 +62,8 @@ def described(operator: Operator) -> str:
             apart = "next to each other" if dilation == 1 else f"{dilation} apart"
             where = "up to the present one" if side == "left" else "around the present one, the future too"
             return f"convolution over {kernel} items, {apart}, {where}; a norm"
+        case Attention(heads=heads):
+            return f"self-attention of {heads} heads up to the present item; a norm"
         case Pool(how=how, kernel=kernel, side=side):
             what = "greatest" if how == "max" else "mean"
             return f"{what} of the last {kernel} items" if side == "left" else f"{what} of {kernel} items around"
@@ -74,6 +77,8 @@ def described(operator: Operator) -> str:
 
 def _kind(operator: Operator) -> Kind:
     match operator:
+        case Attention():
+            return "attention"
         case Pool():
             return "pool"
         case Skip():

@@ -20,7 +20,7 @@ from recdistill.recipes.onnx_times import onnx_times
 from recdistill.recipes.search import search, settings_of
 from recdistill.recipes.sequences import Places, measured
 from recdistill.recipes.train import TrainSettings, distill, fit
-from recdistill.search.controls import ALWAYS, random_of_price
+from recdistill.search.controls import always, random_of_price
 from recdistill.search.derive import Design, named
 from recdistill.search.model import of_design
 from recdistill.search.space import SPACES
@@ -41,7 +41,8 @@ __all__ = ["RANDOM", "SCENES", "Scene", "Study", "rows"]
 _NO_STUDENTS = ("teacher", "search", "searched alone", "latency")
 RANDOM = 10
 """Random cells of the searched one's price."""
-FIXED = (*ALWAYS, "all-cau_cnn_3_d2")
+_SPACE = "attentive"
+FIXED = (*always(SPACES[_SPACE]), "all-cau_cnn_3_d2")
 """Cells that nobody searched; the last is a convolution on every edge, the dearest of them."""
 _SMALL: dict[str, tuple[str, dict[str, Any]]] = {
     "small nextitnet": ("nextitnet", {"dim": 64, "groups": 4, "tied": True}),

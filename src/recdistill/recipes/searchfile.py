@@ -117,11 +117,12 @@ def resolve(run: SearchRun) -> SearchPlan:
     Raises:
         UnknownName: no such model, metric, preset, space, control ...
         SettingsError: a key or value they do not have.
-        UsageError: a teacher or a student that is not sequential; a space that leaks.
+        UsageError: a teacher or a student that is not sequential; a space that leaks, or that the width does not suit.
     """
     from recdistill.recipes.search import retraining_of, settings_of  # noqa: PLC0415
     from recdistill.recipes.train import TrainSettings  # noqa: PLC0415
     from recdistill.search.budget import Budget  # noqa: PLC0415
+    from recdistill.search.cells import Chain  # noqa: PLC0415
     from recdistill.search.derive import named  # noqa: PLC0415
     from recdistill.search.space import SPACES  # noqa: PLC0415
 
@@ -144,6 +145,7 @@ def resolve(run: SearchRun) -> SearchPlan:
     space = SPACES[search.space]
     if search.frame.leak == "refuse":
         space.check(search.frame.scored)
+    Chain.supernet(space, cells=1, width=search.frame.dim)  # a width that operators cannot have is refused here
     for name in run.search.controls:
         named(name, space, width=search.frame.dim)
     if search.budget is not None:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Drawn", "Kind", "Wire", "as_text", "draw", "standalone"]
 
-Kind = Literal["conv", "pool", "skip", "none"]
-_STYLE: dict[Kind, int] = {"conv": 2, "pool": 4, "skip": 1, "none": 1}  # colours of the page's series
+Kind = Literal["attention", "conv", "pool", "skip", "none"]
+_STYLE: dict[Kind, int] = {"attention": 5, "conv": 2, "pool": 4, "skip": 1, "none": 1}  # colours of the page's series
 _LEFT, _STEP, _RADIUS = 36.0, 186.0, 17.0
 _RISE = 62.0  # an edge over n nodes rises n - 1 times this
 _CHAR = 7.3  # of the operators' fixed-width letters
@@ -253,10 +253,10 @@ def _arrow(x: float, y: float, *, down: bool | None) -> Markup:
 _OPENING = '<svg xmlns="http://www.w3.org/2000/svg"'
 _CSS = """
 svg { --card: #ffffff; --ink: #1d1f24; --soft: #5d626d; --line: #cfccc4; --s1: #8b8f98; --s2: #0b6bcb; --s4: #14804a;
-  background: var(--card); font-family: system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
+  --s5: #8a3ffc; background: var(--card); font-family: system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
 @media (prefers-color-scheme: dark) { svg { --card: #191c23; --ink: #e9e9ec; --soft: #9fa5b1; --line: #454b58;
-  --s1: #8d93a0; --s2: #6cb6ff; --s4: #58d08c; } }
-.s1 { --c: var(--s1); } .s2 { --c: var(--s2); } .s4 { --c: var(--s4); }
+  --s1: #8d93a0; --s2: #6cb6ff; --s4: #58d08c; --s5: #c29bff; } }
+.s1 { --c: var(--s1); } .s2 { --c: var(--s2); } .s4 { --c: var(--s4); } .s5 { --c: var(--s5); }
 .title { fill: var(--soft); font-size: 13px; }
 .edge { stroke: var(--c); stroke-width: 1.8; fill: none; } .none { stroke: var(--line); stroke-dasharray: 2 5; }
 .head { fill: var(--c, var(--soft)); } .pill { fill: var(--card); stroke: var(--c); stroke-width: 1.4; }

@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from recdistill import rng
 from recdistill.errors import UsageError, problem
-from recdistill.search.operators import ConvNorm, OnEdge
+from recdistill.search.operators import OnEdge
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -197,5 +197,5 @@ class Chain(nn.Module):
             generator = torch.Generator().manual_seed(rng.key(seed, f"cells {name}"))
             if isinstance(module, Cell):
                 nn.init.normal_(module.mix, std=1e-2, generator=generator)
-            elif isinstance(module, ConvNorm):
+            elif isinstance(module, OnEdge):
                 module.draw(generator)

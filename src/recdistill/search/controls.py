@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from recdistill.errors import UsageError, problem
-from recdistill.search.derive import drawn, named
+from recdistill.search.derive import drawn, hand_made, named
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -14,16 +14,19 @@ if TYPE_CHECKING:
     from recdistill.search.derive import Design
     from recdistill.search.space import Space
 
-__all__ = ["ALWAYS", "apart", "controls", "random_of_price"]
+__all__ = ["always", "apart", "controls", "random_of_price"]
 
-ALWAYS = ("all-none", "all-skip", "nextitnet")
-"""Nothing on any edge, the input on every edge, and a hand-made residual block of two convolutions."""
 _TRIES = 20_000
 
 
+def always(space: Space) -> tuple[str, ...]:
+    """Names of what stands in every table: nothing on any edge, the input on every edge, and the hand-made cells."""
+    return ("all-none", "all-skip", *hand_made(space))
+
+
 def controls(space: Space, *, width: int, depth: int, random: int = 10) -> dict[str, Design]:
-    """The designs of `ALWAYS`, and `random` cells drawn uniformly, by name."""
-    names = [*ALWAYS, *(f"random-{seed}" for seed in range(random))]
+    """The designs of `always`, and `random` cells drawn uniformly, by name."""
+    names = [*always(space), *(f"random-{seed}" for seed in range(random))]
     return {name: named(name, space, width=width, depth=depth) for name in names}
 
 

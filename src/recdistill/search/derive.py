@@ -30,12 +30,16 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-__all__ = ["Design", "Edge", "derive", "drawn", "inherit", "living", "named", "reestimate"]
+__all__ = ["Design", "Edge", "derive", "drawn", "hand_made", "inherit", "living", "named", "reestimate"]
 
 _HAND_MADE: dict[str, dict[str, dict[tuple[int, int], str]]] = {
     "nextitnet": {  # a residual block: two convolutions, the second one reaching further
         "causal": {(0, 1): "cau_cnn_3_d1", (1, 2): "cau_cnn_3_d2"},
+        "attentive": {(0, 1): "cau_cnn_3_d1", (1, 2): "cau_cnn_3_d2"},
         "published": {(0, 1): "cau_cnn_3", (1, 2): "cau_cnn_3"},
+    },
+    "sasrec": {  # a block: attention beside its input, and a pointwise layer after it
+        "attentive": {(0, 1): "attention", (0, 2): "skip_connect", (1, 2): "cnn_1"},
     },
 }
 
@@ -168,7 +172,7 @@ def derive(
 
 
 def named(name: str, space: Space, *, width: int, depth: int = 4) -> Design:
-    """A design by name: "all-none", "all-skip", "all-<operator>", "random-<seed>", or a hand-made one ("nextitnet").
+    """A design by name: "all-none", "all-skip", "all-<operator>", "random-<seed>", or one of `hand_made`.
 
     Raises:
         UnknownName: there is no such cell, or no such operator.
@@ -185,9 +189,14 @@ def named(name: str, space: Space, *, width: int, depth: int = 4) -> Design:
         laid = _HAND_MADE[name][space.name]
         row = [laid.get(edge, "none") for edge in space.edges]
     else:
-        here = [each for each, spaces in _HAND_MADE.items() if space.name in spaces]
-        raise UnknownName("cell", name, ["all-none", "all-skip", "all-<operator>", "random-<seed>", *here])
+        known = ["all-none", "all-skip", "all-<operator>", "random-<seed>", *hand_made(space)]
+        raise UnknownName("cell", name, known)
     return Design.of(space, [row], width=width, depth=depth, seed=seed)
+
+
+def hand_made(space: Space) -> tuple[str, ...]:
+    """Names of the cells of a space that were made by hand."""
+    return tuple(name for name, spaces in _HAND_MADE.items() if space.name in spaces)
 
 
 def drawn(seed: int, space: Space) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""A derived chain made ready to serve: norms folded into convolutions, `none` edges and dead nodes gone.
+"""A derived chain made ready to serve: norms folded into what they follow, `none` edges and dead nodes gone.
 
 Letters: Q queries, T time, C width.
 """
@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from recdistill.errors import UsageError, problem
 from recdistill.search.cells import Cell
-from recdistill.search.operators import Conv, ConvNorm, Nothing, OnEdge, Pool, Skip
+from recdistill.search.operators import OnEdge
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -74,12 +74,12 @@ class _FoldedCell(nn.Module):
             live.setdefault(target, [])
             (operator,) = cell.operators[edge]
             module = _operator(cell, edge)
-            if isinstance(operator, Nothing):
+            if not operator.reads:
                 pass
-            elif source in dead and isinstance(module, ConvNorm):
-                constant[target] += module.folded()[1]  # a convolution of zeros is its bias
-            elif source not in dead or not isinstance(operator, Conv | Pool | Skip):
-                live[target].append((source, _Plain(module) if isinstance(module, ConvNorm) else _copied(module)))
+            elif source not in dead:
+                live[target].append((source, module.folded()))
+            elif (given := module.of_zeros()) is not None:
+                constant[target] += given
             if source == target - 1 and not live[target] and not constant[target].any():
                 dead.add(target)
         self.dead = frozenset(dead)
@@ -107,24 +107,6 @@ class _FoldedCell(nn.Module):
 
     def _opened(self, h: Tensor, mask: Tensor) -> Tensor:
         return F.relu(h) if self.pads else F.relu(h) * mask
-
-
-class _Plain(OnEdge):
-    """A convolution without a norm."""
-
-    weight: Tensor
-    bias: Tensor
-
-    def __init__(self, conv: ConvNorm) -> None:
-        super().__init__()
-        weight, bias = conv.folded()
-        self.padding, self.dilation = conv.padding, conv.dilation
-        self.register_buffer("weight", weight)
-        self.register_buffer("bias", bias)
-
-    @override
-    def forward(self, x: Tensor, real: Tensor, *, track: bool = True) -> Tensor:
-        return F.conv1d(F.pad(x, self.padding), self.weight, self.bias, dilation=self.dilation)
 
 
 def _operator(cell: Cell, edge: int) -> OnEdge:

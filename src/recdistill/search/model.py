@@ -82,7 +82,8 @@ class CellsSettings(Frame):
     space: str = "causal"
     """The search space that the operators are of."""
     cell: str = "nextitnet"
-    """ "all-none", "all-skip", "all-<operator>", "random-<seed>" or "nextitnet"; unless `operators` says more."""
+    """ "all-none", "all-skip", "all-<operator>", "random-<seed>", "nextitnet" or "sasrec" (where there is
+    attention); unless `operators` says more."""
     cells: int = Field(default=4, ge=1)
     """S, how many there are."""
     operators: tuple[tuple[str, ...], ...] = ()

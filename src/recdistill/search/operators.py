@@ -8,6 +8,7 @@ Letters: Q queries, C width, T time, k kernel.
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from typing_extensions import override
 from recdistill.search.norm import PositionNorm
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from recdistill.search.norm import Over
@@ -44,6 +47,17 @@ class OnEdge(nn.Module, ABC):
             (Q, C, T)
         """
 
+    def draw(self, generator: torch.Generator) -> None:
+        """Draw the weights."""
+
+    def folded(self) -> OnEdge:
+        """A copy that is the same function in evaluation, with fewer operations."""
+        return copy.deepcopy(self)
+
+    def of_zeros(self) -> Tensor | None:
+        """(C,): what it makes in evaluation of a node that is zero everywhere; None where that is zero too."""
+        return None
+
 
 @dataclass(frozen=True, slots=True)
 class Operator(ABC):
@@ -54,8 +68,8 @@ class Operator(ABC):
 
     @property
     @abstractmethod
-    def reads(self) -> tuple[int, ...]:
-        """The positions it reads, relative to the one it writes: -1 is the one before, 1 the one after."""
+    def reads(self) -> Sequence[int]:
+        """The positions it reads, relative to the one it writes, in order: -1 is the one before, 1 the one after."""
 
     @abstractmethod
     def params(self, width: int) -> int:
@@ -72,7 +86,7 @@ class Operator(ABC):
     @property
     def causal(self) -> bool:
         """Whether it reads nothing of the future."""
-        return max(self.reads, default=0) <= 0
+        return not self.reads or self.reads[-1] <= 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,16 +190,17 @@ class Nothing(Operator):
 
 
 class ConvNorm(OnEdge):
-    """A convolution and its norm; `folded` makes one convolution of the two."""
+    """A convolution and its norm."""
 
     def __init__(self, width: int, kernel: int, dilation: int, side: Literal["left", "both"], *, over: Over) -> None:
-        """Hold the weights (C, C, k); the cells' builder draws them."""
+        """Hold the weights (C, C, k); `draw` fills them."""
         super().__init__()
         self.dilation, self.padding = dilation, _padding(kernel, dilation, side)
         self.weight = nn.Parameter(torch.empty(width, width, kernel))
         self.bias = nn.Parameter(torch.empty(width))
         self.norm = PositionNorm(width, over=over)
 
+    @override
     def draw(self, generator: torch.Generator) -> None:
         """Weights and biases from U(-b, b), b = 1 / sqrt(k C), as torch does."""
         bound = 1 / math.sqrt(self.weight[0].numel())
@@ -197,10 +212,33 @@ class ConvNorm(OnEdge):
         y = F.conv1d(F.pad(x, self.padding), self.weight, self.bias, dilation=self.dilation)  # (Q, C, T)
         return self.norm(y.to(self.weight.dtype), real, track=track)  # its statistics are sums over many
 
-    def folded(self) -> tuple[Tensor, Tensor]:
-        """(C, C, k), (C,): weight and bias of the one convolution that is equal to the two in evaluation."""
+    @override
+    def folded(self) -> _Plain:
+        """The one convolution that is equal to the two in evaluation."""
         scale, shift = self.norm.affine()
-        return (self.weight * scale[:, None, None]).detach(), (self.bias * scale + shift).detach()
+        return _Plain(self, (self.weight * scale[:, None, None]).detach(), (self.bias * scale + shift).detach())
+
+    @override
+    def of_zeros(self) -> Tensor:
+        """Its bias."""
+        return self.folded().bias
+
+
+class _Plain(OnEdge):
+    """A convolution without a norm."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, like: ConvNorm, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        self.padding, self.dilation = like.padding, like.dilation
+        self.register_buffer("weight", weight)
+        self.register_buffer("bias", bias)
+
+    @override
+    def forward(self, x: Tensor, real: Tensor, *, track: bool = True) -> Tensor:
+        return F.conv1d(F.pad(x, self.padding), self.weight, self.bias, dilation=self.dilation)
 
 
 class _Pooled(OnEdge):

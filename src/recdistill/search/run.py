@@ -29,7 +29,7 @@ from recdistill.objective import Objective, Pass
 from recdistill.runtime import Runtime
 from recdistill.search.batches import PartBatches
 from recdistill.search.budget import Budget, within
-from recdistill.search.controls import ALWAYS
+from recdistill.search.controls import always
 from recdistill.search.cost import FROZEN, Costs, Shape, counted, published
 from recdistill.search.derive import Design, derive, reestimate
 from recdistill.search.latency import measured
@@ -215,7 +215,7 @@ def search(
         costs=costs,
         settings=c.refine,
         most=_expected(architecture, costs, dearer=c.refine.dearer) if most is None else most,
-        beside=ALWAYS,
+        beside=always(space),
         seed=rng.key(seed, "refine"),
     )
     best = tried[0].design.model_copy(update={"fingerprints": derived.fingerprints}) if tried else derived

@@ -36,7 +36,7 @@ class SearchSettings(Settings):
     """A search for the cells of a student."""
 
     space: str = "causal"
-    """A registered search space: "causal" or "published"."""
+    """A registered search space: "causal", "attentive" or "published"."""
     cells: int = Field(default=4, ge=1)
     """The most cells there can be."""
     depth: bool = False

@@ -1,8 +1,9 @@
 """A search space is data: the operators that may stand on an edge, and how the edges of a cell are laid.
 
 A cell has one input, node 0, and nodes 1..N; every earlier node has an edge to every later one. Adding an operator to a
-space touches this file alone. Chen et al., AdaRec, arXiv:2107.07173; both spaces have the ten slots of the official
-code, whose names the published one keeps.
+space touches this file alone. Chen et al., AdaRec, arXiv:2107.07173: "causal" and "published" have the ten slots of
+the official code, whose names the published one keeps; "attentive" is ours, the causal one with the two halves of a
+block of SASRec.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from recdistill.errors import UnknownName, UsageError, problem
 from recdistill.registry import Registry
+from recdistill.search.attention import Attention
 from recdistill.search.operators import Conv, Nothing, Operator, Pool, Skip
 
 if TYPE_CHECKING:
@@ -82,24 +84,20 @@ class Space:
 
 SPACES: Registry[Space] = Registry("search space")
 
-SPACES.add(
-    "causal",
-    Space(
-        "causal",
-        (
-            Conv("cau_cnn_3_d1", 3, 1),
-            Conv("cau_cnn_3_d2", 3, 2),
-            Conv("cau_cnn_3_d4", 3, 4),
-            Conv("cau_cnn_5_d1", 5, 1),
-            Conv("cau_cnn_5_d2", 5, 2),
-            Conv("cau_cnn_5_d4", 5, 4),
-            Pool("cau_max_pool", "max"),
-            Pool("cau_avg_pool", "mean"),
-            Skip("skip_connect"),
-            Nothing("none"),
-        ),
-    ),
+_CAUSAL = (
+    Conv("cau_cnn_3_d1", 3, 1),
+    Conv("cau_cnn_3_d2", 3, 2),
+    Conv("cau_cnn_3_d4", 3, 4),
+    Conv("cau_cnn_5_d1", 5, 1),
+    Conv("cau_cnn_5_d2", 5, 2),
+    Conv("cau_cnn_5_d4", 5, 4),
+    Pool("cau_max_pool", "max"),
+    Pool("cau_avg_pool", "mean"),
+    Skip("skip_connect"),
+    Nothing("none"),
 )
+SPACES.add("causal", Space("causal", _CAUSAL))
+SPACES.add("attentive", Space("attentive", (Attention("attention"), Conv("cnn_1", 1), *_CAUSAL)))
 SPACES.add(
     "published",
     Space(
