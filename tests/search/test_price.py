@@ -85,6 +85,10 @@ def test_the_multiplier_rises_while_the_budget_is_broken_and_falls_after():
     assert value(slack, view(one)).item() == pytest.approx(-(0.02**2) / 20)  # l + r v < 0: nothing pulls
     assert slack.multiplier.item() == 0
     assert "multiplier" in term.state_dict()
+    waits = Lagrangian(costs, mean / 1.5, begins=1)
+    for epoch, rises in [(0, False), (1, True)]:
+        waits(view(one), None, None, Clock(epoch, 3))
+        assert (waits.multiplier.item() > 0) == rises
 
 
 def test_a_budget_is_met_by_descent_and_what_is_likely_stays():

@@ -179,13 +179,47 @@ def test_on_two_levels_alpha_and_weights_take_turns_on_users_of_their_own(monkey
 
 def test_on_two_levels_a_multiplier_rises_as_if_only_steps_of_alpha_counted(monkeypatch, parts, teacher):
     steps = []
-    made = lambda *args, step: (steps.append(step), Lagrangian(*args, step=step))[1]  # noqa: E731
+    made = lambda *args, **how: (steps.append(how["step"]), Lagrangian(*args, **how))[1]  # noqa: E731
     monkeypatch.setattr(module, "Lagrangian", made)
     stepped(monkeypatch, parts, teacher, budget="1 MB")
     moved = stepped(monkeypatch, parts, teacher, level="bi", share=0.25, batch=4, budget="1 MB")
     single, bi = steps
     alpha = sum(name == "alpha" for name, *_ in moved)
     assert bi * len(moved) == pytest.approx(single * alpha, rel=0.3)  # users are dealt by chance
+
+
+@pytest.mark.parametrize("more", [{}, {"level": "bi", "batch": 8}, {"budget": "5 kB"}, {"depth": True}])
+def test_while_it_warms_up_weights_learn_alone_of_one_path_and_nothing_has_a_price(monkeypatch, parts, teacher, more):
+    seen, asked, nets = [], [], []
+    sample = module.Supernet.sample
+
+    def watched(net, clock, *, paths):
+        asked.append((clock.epoch, paths))
+        nets[:] = [net]
+        sample(net, clock, paths=paths)
+
+    def after(record):
+        alpha = torch.cat([p.detach().flatten() for p in nets[0].architecture.parameters()])
+        seen.append((alpha.clone(), nets[0].item.detach().clone(), record.losses))
+
+    monkeypatch.setattr(module.Supernet, "sample", watched)
+    settings = {**SMALL, "epochs": 3, "warm_up": 2, "patience": 9, "refine": {"designs": 0}, **more}
+    search(teacher, parts.train, valid=parts.valid, settings=settings, watch=[Watching(after)])
+    assert {paths for epoch, paths in asked if epoch < 2} == {1}
+    assert max(paths for epoch, paths in asked if epoch == 2) == 2
+    (one, items, losses), (two, later, _), (three, _, priced) = seen
+    assert torch.equal(one, two)
+    assert not torch.equal(two, three)
+    assert not torch.equal(items, later)
+    name = next(each for each in losses if each.endswith(("price", "budget")))
+    assert losses[name] == 0 != priced[name]
+
+
+def test_a_search_that_warms_up_to_the_end_leaves_the_choice_to_refinement(parts, teacher):
+    settings = {**SMALL, "epochs": 2, "warm_up": 2}
+    found = search(teacher, parts.train, valid=parts.valid, settings=settings)
+    assert len(found.tried) > 1
+    assert found.report.history[0].metrics["entropy"] == found.report.history[1].metrics["entropy"]
 
 
 def test_a_part_without_users_is_refused(parts):

@@ -41,8 +41,7 @@ __all__ = ["RANDOM", "SCENES", "Scene", "Study", "rows"]
 _NO_STUDENTS = ("teacher", "search", "searched alone", "latency")
 RANDOM = 10
 """Random cells of the searched one's price."""
-_SPACE = "attentive"
-FIXED = (*always(SPACES[_SPACE]), "all-cau_cnn_3_d2")
+FIXED = (*always(SPACES["attentive"]), "all-cau_cnn_3_d2")
 """Cells that nobody searched; the last is a convolution on every edge, the dearest of them."""
 _SMALL: dict[str, tuple[str, dict[str, Any]]] = {
     "small nextitnet": ("nextitnet", {"dim": 64, "groups": 4, "tied": True}),
@@ -73,11 +72,16 @@ class Scene:
     teacher: dict[str, Any]
     """Settings of NextItNet, over AdaRec's."""
     search: dict[str, Any] = field(default_factory=dict[str, Any])
-    """Over the defaults of `SearchSettings`."""
+    """Over those of all scenes, themselves over the defaults of `SearchSettings`."""
     training: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
-_FRAME: dict[str, Any] = {"dim": 64, "length": 50, "every": True}
+_SEARCH: dict[str, Any] = {
+    "space": "attentive",
+    "frame": {"dim": 64, "length": 50, "every": True},
+    "epochs": 20,
+    "warm_up": 8,
+}
 
 SCENES: dict[str, Scene] = {
     scene.name: scene
@@ -108,7 +112,7 @@ class Study:
 
     @property
     def _settings(self) -> SearchSettings:
-        return settings_of("default", {"frame": _FRAME, **self.scene.search})
+        return settings_of("default", _SEARCH | self.scene.search)
 
     def about(self, row: str) -> dict[str, Any]:
         """Of one row."""

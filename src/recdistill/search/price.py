@@ -65,7 +65,7 @@ class Lagrangian(Term):
 
     multiplier: Tensor
 
-    def __init__(self, costs: Costs, most: float, *, penalty: float = 10.0, step: float = 0.1) -> None:
+    def __init__(self, costs: Costs, most: float, *, penalty: float = 10.0, step: float = 0.1, begins: int = 0) -> None:
         """Keep `costs` at or below `most`.
 
         Args:
@@ -73,21 +73,22 @@ class Lagrangian(Term):
             most: the budget, in its unit.
             penalty: r > 0.
             step: s > 0, of the multiplier.
+            begins: the epoch from which the multiplier learns.
         """
         super().__init__()
         self.how = "mean"
-        self._costs, self._most, self._penalty, self._step = costs, most, penalty, step
+        self._costs, self._most, self._penalty, self._step, self._begins = costs, most, penalty, step, begins
         self.register_buffer("multiplier", torch.zeros(()))  # l
 
     @override
     def forward(self, student: View, teacher: View | None, batch: Batch, clock: Clock) -> Rows:
-        del teacher, batch, clock
+        del teacher, batch
         assert isinstance(student, SupernetView)  # noqa: S101 - a search has no other
         chances, depth = _chances(student, "expected")
         over = self._costs.expected(chances, depth, student.cells) / self._most - 1  # v
         r, multiplier = self._penalty, self.multiplier.clone()
         value = ((multiplier + r * over).clamp(min=0).square() - multiplier.square()) / (2 * r)
-        if self.training:
+        if self.training and clock.epoch >= self._begins:
             with torch.no_grad():
                 self.multiplier.add_(self._step * over.detach()).clamp_(min=0)
         return Rows(value[None], of="queries")

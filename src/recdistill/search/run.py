@@ -278,12 +278,16 @@ def _objective(
         terms |= distillation(
             c.distillation, student=net, teacher=teacher, how="mean", seed=rng.key(seed, "terms"), layers=c.cells
         )
+
+    def warm(weight: float) -> Schedule:
+        return lambda clock: weight if clock.epoch >= c.warm_up else 0.0
+
     if most is not None:
         # on two levels most steps are of weights, to which alpha cannot answer
         step = 0.1 * (c.share if c.level == "bi" else 1.0)
-        terms["budget"] = (1.0, Lagrangian(costs, most, step=step))
+        terms["budget"] = (warm(1.0), Lagrangian(costs, most, step=step, begins=c.warm_up))
     elif c.price_weight:
-        terms["price"] = (c.price_weight, Price(costs, chances=c.chances))
+        terms["price"] = (warm(c.price_weight), Price(costs, chances=c.chances))
     return Objective(**terms)
 
 
@@ -296,8 +300,8 @@ def _passes(
     batches: Callable[[Part], PartBatches],
     every: PartBatches,
 ) -> list[Pass]:
-    def sampling(paths: int) -> Callable[[Clock], None]:
-        return lambda clock: net.sample(clock, paths=paths)
+    def sampling(paths: int) -> Callable[[Clock], None]:  # with one path alpha learns nothing
+        return lambda clock: net.sample(clock, paths=paths if clock.epoch >= c.warm_up else 1)
 
     teacher = teacher if c.distillation.weight > 0 else None
     paths = min(c.paths, len(net.architecture.space))

@@ -70,6 +70,9 @@ class SearchSettings(Settings):
     """Of the samples."""
     epochs: int = Field(default=40, ge=0)
     """The most epochs there can be."""
+    warm_up: int = Field(default=0, ge=0)
+    """Epochs in which weights learn alone, each of one path drawn near evenly, and nothing has a price yet: alpha would
+    else prefer what learns fastest."""
     batch: int = Field(default=128, ge=1)
     """Histories a step."""
     lr: float = Field(default=3e-3, gt=0)
