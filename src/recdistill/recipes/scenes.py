@@ -78,9 +78,9 @@ class Scene:
 
 _SEARCH: dict[str, Any] = {
     "space": "attentive",
-    "frame": {"dim": 64, "length": 50, "every": True},
-    "epochs": 20,
-    "warm_up": 8,
+    "frame": {"dim": 64, "length": 50, "every": True, "dropout": 0.2},
+    "epochs": 16,
+    "warm_up": 6,
 }
 
 SCENES: dict[str, Scene] = {

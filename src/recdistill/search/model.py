@@ -68,8 +68,8 @@ class Frame(Settings):
     """Which positions make the statistics of norms: "real", or "all" (official code)."""
     every: bool = False
     """Learn from all of a long history, cut into windows, rather than from its last `length` + 1 items."""
-    init_std: float | None = Field(default=None, gt=0)
-    """Standard deviation of the initial vectors; 1 / sqrt(`dim`) when left out."""
+    init_std: float = Field(default=0.02, gt=0)
+    """Standard deviation of the initial vectors: small, for Adam moves each by about `lr` a step."""
     scored: Scored = "every"
     """Where the next item is predicted in training: at "every" position, or the "last" of a history alone."""
     leak: Literal["refuse", "allow"] = "refuse"
@@ -108,7 +108,6 @@ class Cells(Sequential):
 
     def __init__(self, histories: Histories, n_items: int, chain: Chain, frame: Frame, *, seed: int = 0) -> None:
         """Build around `chain`, of width `frame.dim`."""
-        std = frame.dim**-0.5 if frame.init_std is None else frame.init_std
         with drawing(seed, torch.device("cpu")):
             super().__init__(
                 histories,
@@ -118,10 +117,10 @@ class Cells(Sequential):
                 tied=frame.tied,
                 bias=frame.bias,
                 every=frame.every,
-                init_std=std,
+                init_std=frame.init_std,
             )
-            places = torch.empty(frame.length, frame.dim).normal_(0, std) if frame.positions else None
-            padding = torch.empty(frame.dim).normal_(0, std) if frame.pads else None
+            places = torch.empty(frame.length, frame.dim).normal_(0, frame.init_std) if frame.positions else None
+            padding = torch.empty(frame.dim).normal_(0, frame.init_std) if frame.pads else None
         self.frame, self.chain = frame, chain
         self.position = None if places is None else nn.Parameter(places)  # (L, C)
         self.padding = None if padding is None else nn.Parameter(padding)  # (C,)
