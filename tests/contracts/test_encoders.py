@@ -53,7 +53,7 @@ OTHERS = {
         {"cells": len(rows("published")), "operators": rows("published"), "space": "published", "scored": "last"},
     ),
     "cells that read padding": ("cells", {"cells": 1, "cell": "random-2", "pads": True}),
-    "cells of nothing": ("cells", {"cells": 1, "cell": "all-none", "positions": False}),
+    "cells of nothing": ("cells", {"cells": 1, "cell": "all-none", "positions": False, "norm": False}),
 }
 
 

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from recdistill.clock import Clock, constant
@@ -49,7 +50,16 @@ def test_the_whole_supernet_has_the_parameters_of_the_sheet(log, width, teacher,
     # nin: items 640,000 + padding 64 + positions 3,200 + output 640,000 + biases 10,000 + cells 2,387,468, and two
     # projections 33,280; the official code has a class for padding besides: width + 1
     whole = supernet(
-        log, space="published", items=10_000, cells=4, dim=width, length=50, pads=True, tied=False, bias=True
+        log,
+        space="published",
+        items=10_000,
+        cells=4,
+        dim=width,
+        length=50,
+        pads=True,
+        norm=False,
+        tied=False,
+        bias=True,
     )
     projections = 2 * (width * teacher + teacher)
     assert projections == {64: 33_280, 32: 8_448}[width]
@@ -70,11 +80,13 @@ def test_states_are_what_enters_and_what_leaves_each_cell(log, histories):
     assert (found[:, histories < 0] == 0).all()
 
 
-def test_positions_are_counted_from_the_end_and_padding_changes_nothing(log, histories):
-    net = supernet(log, dropout=0.0).eval()
+@pytest.mark.parametrize("norm", [False, True])
+def test_positions_are_counted_from_the_end_and_padding_changes_nothing(log, histories, norm):
+    net = supernet(log, dropout=0.0, norm=norm).eval()
     short, long = states(net, histories[2:3, 5:]), states(net, histories[2:3])
     torch.testing.assert_close(short, long[:, :, 5:])
-    entered = (net.item[histories.clamp(min=0)] + net.position) * (histories >= 0)[:, :, None]
+    entered = net.item[histories.clamp(min=0)] + net.position
+    entered = (F.layer_norm(entered, (8,), eps=1e-8) if norm else entered) * (histories >= 0)[:, :, None]
     torch.testing.assert_close(states(net, histories)[0], entered)
 
 

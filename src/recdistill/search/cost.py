@@ -46,6 +46,8 @@ class Shape:
     """Whether one table serves as input and output."""
     positions: bool = True
     """Whether positions are learned."""
+    norm: bool = True
+    """Whether embedded histories go through a norm."""
     bias: bool = False
     """Whether items have a bias."""
     exit: bool = False
@@ -54,9 +56,9 @@ class Shape:
     @property
     def table_params(self) -> int:
         """Numbers outside the cells."""
-        norm = 2 * self.width if self.exit else 0
+        norms = 2 * self.width * (self.norm + self.exit)
         rows = self.items * (1 if self.tied else 2) + (self.length if self.positions else 0)
-        return rows * self.width + (self.items if self.bias else 0) + norm
+        return rows * self.width + (self.items if self.bias else 0) + norms
 
 
 FROZEN = Shape(width=128, length=100)

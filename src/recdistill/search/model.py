@@ -56,6 +56,8 @@ class Frame(Settings):
     """L, the most items of a history that are read."""
     positions: bool = True
     """Whether a learned vector of its place, counted from the end, is added to each item's."""
+    norm: bool = True
+    """Whether embedded histories go through a layer norm before the first cell, as in SASRec (official code: no)."""
     tied: bool = True
     """Whether the output vectors are the input vectors."""
     bias: bool = False
@@ -124,6 +126,7 @@ class Cells(Sequential):
         self.frame, self.chain = frame, chain
         self.position = None if places is None else nn.Parameter(places)  # (L, C)
         self.padding = None if padding is None else nn.Parameter(padding)  # (C,)
+        self.norm = nn.LayerNorm(frame.dim, eps=1e-8) if frame.norm else nn.Identity()
 
     @property
     @override
@@ -163,6 +166,7 @@ class Cells(Sequential):
             real = F.pad(real, (self.length - time, 0))
         if self.position is not None:
             vectors = vectors + self.position[self.length - vectors.shape[1] :]
+        vectors = self.norm(vectors)
         x = self._dropped(vectors if self.frame.pads else vectors * real[:, :, None])
         states = self.chain(x, real, self._choice())
         return [each[:, -time:] for each in (x, *states.layers, self._dropped(states.output))]
@@ -190,7 +194,7 @@ class _FoldedEnding(Ending):
         super().__init__(model)
         self.folded = fold(model.chain)
         self.length, self.pads = model.length, model.frame.pads
-        self.position, self.padding = model.position, model.padding
+        self.position, self.padding, self.norm = model.position, model.padding, model.norm
 
     @override
     def states(self, vectors: Tensor, real: Tensor) -> Tensor:
@@ -201,6 +205,7 @@ class _FoldedEnding(Ending):
             real = wide
         if self.position is not None:
             vectors = vectors + self.position[self.length - vectors.shape[1] :]
+        vectors = self.norm(vectors)
         return self.folded(vectors if self.pads else vectors * real[:, :, None], real)
 
 

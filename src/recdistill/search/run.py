@@ -234,7 +234,14 @@ def prices(
     """The price list of a search, and its budget in the list's unit or None."""
     f = c.frame
     shape = Shape(
-        width=f.dim, length=f.length, items=n_items, tied=f.tied, positions=f.positions, bias=f.bias, exit=c.depth
+        width=f.dim,
+        length=f.length,
+        items=n_items,
+        tied=f.tied,
+        positions=f.positions,
+        norm=f.norm,
+        bias=f.bias,
+        exit=c.depth,
     )
     budget = None if c.budget is None else Budget.parse(c.budget)
     what = c.price if budget is None else budget.of

@@ -130,6 +130,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "level": "single",
         "paths": 10,
         "frame": {
+            "norm": False,
             "pads": True,
             "over": "all",
             "every": True,
