@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from torch import nn
@@ -13,7 +13,7 @@ from recdistill.errors import MissingKnowledge, UsageError, problem
 from recdistill.knowledge.view import GIVES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from torch import Tensor
 
@@ -102,6 +102,8 @@ class Pass:
     """ "step": its steps are dealt evenly among those of the other passes; "epoch": it runs after them."""
     updates: tuple[str, ...] = ("weights",)
     """Which groups of parameters its steps update: "weights" are all that are in no other group."""
+    begins: Mapping[str, int] = field(default_factory=dict[str, int])
+    """The epoch from which it updates a group, 0 where none is said: before, the group has no gradient."""
     begin: Callable[[Clock], None] | None = None
     """Called before each of its steps: a search samples an architecture."""
     learner: Recommender | None = None

@@ -251,6 +251,11 @@ def test_each_cell_its_own_architecture_is_drawn_cell_by_cell(run):
         ("search.preset=compatt", UnknownName, r"Unknown preset of a search 'compatt'\. Did you mean 'compat'\?"),
         ("search.space=casual", UnknownName, r"Unknown search space 'casual'\. Did you mean 'causal'\?"),
         ("search.space=published", UsageError, "The space 'published' leaks under a next-item loss"),
+        (
+            "search={space='attentive', frame={dim=7, length=8}}",
+            UsageError,
+            "2 heads of the operator 'attention' do not divide the width; got 7",
+        ),
         ("search.controls=['all-nothing']", UnknownName, "Unknown operator of the space 'causal' 'nothing'"),
         ("search.budget='2 m'", SettingsError, r"Unknown unit 'm' of the budget '2 m'"),
         (

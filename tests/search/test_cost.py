@@ -67,6 +67,13 @@ def test_counted_parameters_are_those_of_what_is_built(name, what):
     assert counted(CAUSAL, shape, what).of(design, CAUSAL) == (built + tables) * (4 if what == "bytes" else 1)
 
 
+@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize("last", [False, True])
+def test_norms_around_the_cells_are_counted(norm, last):
+    shape = Shape(12, 50, items=100, norm=norm, exit=last)
+    assert shape.table_params == 100 * 12 + 50 * 12 + (norm + last) * 2 * 12
+
+
 def test_multiply_adds_are_those_of_the_sheet():
     # 24 edges of k C^2 at each of 50 positions: 14.7 M and 24.6 M; bias and norm (3 C) are counted besides
     costs, space = counted(PUBLISHED, Shape(64, 50), "macs"), PUBLISHED

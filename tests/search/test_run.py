@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
 import subprocess
 import sys
@@ -190,36 +192,44 @@ def test_on_two_levels_a_multiplier_rises_as_if_only_steps_of_alpha_counted(monk
 
 @pytest.mark.parametrize("more", [{}, {"level": "bi", "batch": 8}, {"budget": "5 kB"}, {"depth": True}])
 def test_while_it_warms_up_weights_learn_alone_of_one_path_and_nothing_has_a_price(monkeypatch, parts, teacher, more):
-    seen, asked, nets = [], [], []
+    asked, losses, metrics, held = [], [], [], []
     sample = module.Supernet.sample
 
     def watched(net, clock, *, paths):
-        asked.append((clock.epoch, paths))
-        nets[:] = [net]
+        alpha = torch.cat([p.detach().flatten() for p in net.architecture.parameters()])
+        multiplier = held[0].multiplier.item() if held else 0.0
+        asked.append((clock.epoch, paths, alpha.clone(), net.item.detach().clone(), multiplier))
         sample(net, clock, paths=paths)
 
     def after(record):
-        alpha = torch.cat([p.detach().flatten() for p in nets[0].architecture.parameters()])
-        seen.append((alpha.clone(), nets[0].item.detach().clone(), record.losses))
+        losses.append(record.losses)
+        metrics.append(record.metrics)
 
     monkeypatch.setattr(module.Supernet, "sample", watched)
-    settings = {**SMALL, "epochs": 3, "warm_up": 2, "patience": 9, "refine": {"designs": 0}, **more}
-    search(teacher, parts.train, valid=parts.valid, settings=settings, watch=[Watching(after)])
-    assert {paths for epoch, paths in asked if epoch < 2} == {1}
-    assert max(paths for epoch, paths in asked if epoch == 2) == 2
-    (one, items, losses), (two, later, _), (three, _, priced) = seen
-    assert torch.equal(one, two)
-    assert not torch.equal(two, three)
-    assert not torch.equal(items, later)
-    name = next(each for each in losses if each.endswith(("price", "budget")))
-    assert losses[name] == 0 != priced[name]
+    made = lambda *args, **how: held.append(Lagrangian(*args, **how)) or held[-1]  # noqa: E731
+    monkeypatch.setattr(module, "Lagrangian", made)
+    settings = {**SMALL, "epochs": 4, "warm_up": 2, "patience": 1, "refine": {"designs": 0}, "alpha_weight_decay": 0.5}
+    found = search(teacher, parts.train, valid=parts.valid, settings={**settings, **more}, watch=[Watching(after)])
+    warm = [step for step in asked if step[0] < 2]
+    assert {paths for _, paths, *_ in warm} == {1}
+    assert max(paths for epoch, paths, *_ in asked if epoch == 2) == 2
+    assert all(torch.equal(alpha, warm[0][2]) for _, _, alpha, *_ in warm)
+    assert not torch.equal(warm[0][3], warm[-1][3])
+    assert {multiplier for *_, multiplier in warm} == {0.0}
+    moves = [float((b[2] - a[2]).abs().max()) for a, b in itertools.pairwise(asked)]
+    assert 0 < max(moves) < 1.2 * found.settings.alpha_lr, "its optimiser begins anew, not after steps of nothing"
+    name = next(each for each in losses[0] if each.endswith(("price", "budget")))
+    assert losses[0][name] == 0 != losses[2][name]
+    assert metrics[:2] == [{}, {}], "what was not learned is no candidate, and exhausts no patience"
+    assert found.report.best["ndcg@10"].epoch >= 2
 
 
 def test_a_search_that_warms_up_to_the_end_leaves_the_choice_to_refinement(parts, teacher):
     settings = {**SMALL, "epochs": 2, "warm_up": 2}
     found = search(teacher, parts.train, valid=parts.valid, settings=settings)
     assert len(found.tried) > 1
-    assert found.report.history[0].metrics["entropy"] == found.report.history[1].metrics["entropy"]
+    assert found.report.best["ndcg@10"].epoch == 1, "there is nothing to choose an epoch by before"
+    assert found.report.history[1].metrics["entropy"] == pytest.approx(math.log(10), abs=1e-3), "alpha is as it began"
 
 
 def test_a_part_without_users_is_refused(parts):

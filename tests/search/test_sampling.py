@@ -11,7 +11,6 @@ from recdistill import rng
 from recdistill.clock import Clock, constant
 from recdistill.errors import UsageError
 from recdistill.search.cells import Chain
-from recdistill.search.operators import ConvNorm
 from recdistill.search.sampling import Architecture, Choice, annealed, straight_through
 
 
@@ -136,18 +135,19 @@ def test_the_number_of_paths_does_not_change_the_value(causal, x):
         torch.testing.assert_close(value, values[0])
 
 
-def test_only_what_was_sampled_gets_gradients_and_statistics(causal, x):
+@pytest.mark.parametrize("paths", [2, 11])
+def test_only_what_was_sampled_gets_gradients_and_statistics(attentive, x, paths):
     states, real = x
-    chain, one = Chain.supernet(causal, width=8, cells=2), architecture(causal)
-    choice = one.sample(Clock())
+    chain, one = Chain.supernet(attentive, width=8, cells=2), architecture(attentive)
+    choice = one.sample(Clock(), paths=paths)
     chain(states, real, choice).output.square().sum().backward()
     for cell in chain.cells:
         for edge, operators in enumerate(cell.edges):
-            sampled = causal.names[choice.paths[0][edge][0]]
+            sampled = attentive.names[choice.paths[0][edge][0]]
             for name, operator in operators.items():
                 for parameter in operator.parameters():
                     assert (parameter.grad is not None) == (name == sampled)
-                if isinstance(operator, ConvNorm):
+                if hasattr(operator, "norm"):
                     assert operator.norm.seen == (name == sampled)
 
 

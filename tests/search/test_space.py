@@ -170,6 +170,19 @@ def test_heads_that_do_not_divide_the_width_are_refused(attentive):
         named("sasrec", attentive, width=7).build()
 
 
+@pytest.mark.parametrize("name", ["attention", "cnn_1"])
+def test_an_operator_is_drawn_and_its_norm_is_precise_whatever_the_rest_is(attentive, x, name):
+    states, real = x
+    module = attentive.operator(name).build(8, "real")
+    module.draw(torch.Generator().manual_seed(0))
+    weights = [p for at, p in module.named_parameters() if not at.startswith("norm")]
+    assert max(float(p.detach().abs().max()) for p in weights) == pytest.approx(8**-0.5, rel=0.1)  # U(+- 1 / sqrt(C))
+    with torch.autocast("cpu", torch.bfloat16):
+        low = module(states.transpose(1, 2), real[:, None])
+    assert low.dtype == torch.float32
+    torch.testing.assert_close(low, module(states.transpose(1, 2), real[:, None]), rtol=0.1, atol=0.1)
+
+
 def test_the_published_space_is_refused_where_it_would_leak(published, causal):
     with pytest.raises(UsageError) as refused:
         published.check("every")

@@ -86,7 +86,7 @@ _SEARCH: dict[str, Any] = {
 SCENES: dict[str, Scene] = {
     scene.name: scene
     for scene in (
-        # so few histories that steps of 128 would be too few to train ten operators an edge
+        # so few histories that steps of 128 would be too few to train twelve operators an edge
         Scene("ml-100k", "MovieLens 100K", "ml_100k", "leave-last-out", {"dropout": 0.5}, {"batch": 32}),
         Scene("toys", "Amazon Toys", "amazon_toys", "given", {"dropout": 0.5}),
         Scene("beauty", "Amazon Beauty", "amazon_beauty", "given", {"dropout": 0.5}),
@@ -250,10 +250,10 @@ class Study:
         space, design = SPACES[c.space], found.design
         random = random_of_price(space, found.costs, design, n=RANDOM)
         beside = {"searched": design, **{f"random {at}": each for at, each in enumerate(random.values())}}
-        always = {name: named(name, space, width=c.frame.dim, depth=c.cells) for name in FIXED}
+        fixed = {name: named(name, space, width=c.frame.dim, depth=c.cells) for name in FIXED}
         return {
             "designs": {name: each.model_dump(mode="json") for name, each in beside.items()},
-            "inherited": {name: found.score(each)["ndcg@10"] for name, each in (beside | always).items()},
+            "inherited": {name: found.score(each)["ndcg@10"] for name, each in (beside | fixed).items()},
             "derived": {"inherited": found.score(found.derived)["ndcg@10"], "cells": found.derived.operators[0]},
             "tried": len(found.tried),
             "cost": found.cost,

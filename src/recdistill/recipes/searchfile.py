@@ -40,7 +40,7 @@ class Search(Settings):
     """How many random cells of the price of the searched ones are trained beside them."""
     controls: tuple[str, ...] = ("all-none", "all-skip")
     """Cells by name that are trained beside them: "all-none", "all-skip", "all-<operator>", "random-<seed>",
-    "nextitnet"."""
+    "nextitnet", "sasrec"."""
 
 
 class Retrain(Settings):
@@ -122,7 +122,6 @@ def resolve(run: SearchRun) -> SearchPlan:
     from recdistill.recipes.search import retraining_of, settings_of  # noqa: PLC0415
     from recdistill.recipes.train import TrainSettings  # noqa: PLC0415
     from recdistill.search.budget import Budget  # noqa: PLC0415
-    from recdistill.search.cells import Chain  # noqa: PLC0415
     from recdistill.search.derive import named  # noqa: PLC0415
     from recdistill.search.space import SPACES  # noqa: PLC0415
 
@@ -145,7 +144,8 @@ def resolve(run: SearchRun) -> SearchPlan:
     space = SPACES[search.space]
     if search.frame.leak == "refuse":
         space.check(search.frame.scored)
-    Chain.supernet(space, cells=1, width=search.frame.dim)  # a width that operators cannot have is refused here
+    for operator in space.operators:
+        operator.check(search.frame.dim)
     for name in run.search.controls:
         named(name, space, width=search.frame.dim)
     if search.budget is not None:

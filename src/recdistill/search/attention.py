@@ -51,41 +51,27 @@ class Attention(Operator):
         return length * self.params(width) + 2 * length * length * width
 
     @override
-    def build(self, width: int, over: Over) -> _AttendNorm:
-        """See `Operator.build`.
-
-        Raises:
-            UsageError: the heads do not divide the width.
-        """
+    def check(self, width: int) -> None:
         if width % self.heads:
             remedy = "Take a width that they divide, or a space without attention"
             what = f"{self.heads} heads of the operator {self.name!r} do not divide the width"
             raise UsageError(problem(what, width, remedy=remedy))
+
+    @override
+    def build(self, width: int, over: Over) -> _AttendNorm:
+        self.check(width)
         return _AttendNorm(width, self.heads, over=over)
 
 
-class _Attend(OnEdge):
-    """Attention, then a convolution over one position."""
-
-    def __init__(self, heads: int, asked: Tensor, weight: Tensor, bias: Tensor) -> None:
-        """`asked` is (3 C, C), of queries, keys and values; `weight` (C, C) and `bias` (C,) of the projection."""
-        super().__init__()
-        self._heads = heads
-        self.asked, self.weight, self.bias = (nn.Parameter(each) for each in (asked, weight, bias))
-
-    @override
-    def forward(self, x: Tensor, real: Tensor, *, track: bool = True) -> Tensor:
-        q, k, v = F.linear(x.transpose(1, 2), self.asked).unflatten(2, (3, self._heads, -1)).permute(2, 0, 3, 1, 4)
-        mask = who_sees(real[:, 0], both_ways=False)
-        seen = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)  # (Q, h, T, C / h)
-        return F.linear(seen.transpose(1, 2).flatten(2), self.weight, self.bias).transpose(1, 2)
-
-
-class _AttendNorm(_Attend):
-    """With its norm."""
+class _AttendNorm(OnEdge):
+    """Attention, a projection and their norm."""
 
     def __init__(self, width: int, heads: int, *, over: Over) -> None:
-        super().__init__(heads, torch.empty(3 * width, width), torch.empty(width, width), torch.empty(width))
+        super().__init__()
+        self._heads = heads
+        self.asked = nn.Parameter(torch.empty(3 * width, width))  # of queries, keys and values
+        self.weight = nn.Parameter(torch.empty(width, width))
+        self.bias = nn.Parameter(torch.empty(width))
         self.norm = PositionNorm(width, over=over)
 
     @override
@@ -96,14 +82,41 @@ class _AttendNorm(_Attend):
 
     @override
     def forward(self, x: Tensor, real: Tensor, *, track: bool = True) -> Tensor:
-        return self.norm(super().forward(x, real).to(self.weight.dtype), real, track=track)
+        y = F.linear(_attended(x, real, self.asked, self._heads), self.weight, self.bias).transpose(1, 2)  # (Q, C, T)
+        return self.norm(y.to(self.weight.dtype), real, track=track)  # its statistics are sums over many
 
     @override
-    def folded(self) -> _Attend:
-        scale, shift = self.norm.affine()
-        weight, bias = self.weight * scale[:, None], self.bias * scale + shift
-        return _Attend(self._heads, self.asked.detach().clone(), weight.detach(), bias.detach())
+    def folded(self) -> _Folded:
+        scale, _ = self.norm.affine()
+        weight = (self.weight * scale[:, None]).detach()
+        return _Folded(self._heads, self.asked.detach().clone(), weight, self.of_zeros())
 
     @override
     def of_zeros(self) -> Tensor:
-        return self.folded().bias.detach()
+        scale, shift = self.norm.affine()
+        return (self.bias * scale + shift).detach()
+
+
+class _Folded(OnEdge):
+    """Attention and a projection without a norm."""
+
+    asked: Tensor
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, heads: int, asked: Tensor, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        self._heads = heads
+        for name, value in (("asked", asked), ("weight", weight), ("bias", bias)):
+            self.register_buffer(name, value)
+
+    @override
+    def forward(self, x: Tensor, real: Tensor, *, track: bool = True) -> Tensor:
+        return F.linear(_attended(x, real, self.asked, self._heads), self.weight, self.bias).transpose(1, 2)
+
+
+def _attended(x: Tensor, real: Tensor, asked: Tensor, heads: int) -> Tensor:
+    """(Q, C, T), (Q, 1, T), (3 C, C) -> (Q, T, C)."""
+    q, k, v = F.linear(x.transpose(1, 2), asked).unflatten(2, (3, heads, -1)).permute(2, 0, 3, 1, 4)  # (Q, h, T, C / h)
+    seen = F.scaled_dot_product_attention(q, k, v, attn_mask=who_sees(real[:, 0], both_ways=False))
+    return seen.transpose(1, 2).flatten(2)

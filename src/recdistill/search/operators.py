@@ -71,6 +71,9 @@ class Operator(ABC):
     def reads(self) -> Sequence[int]:
         """The positions it reads, relative to the one it writes, in order: -1 is the one before, 1 the one after."""
 
+    def check(self, width: int) -> None:  # noqa: B027 - most suit any
+        """Raise `UsageError` where the width does not suit it."""
+
     @abstractmethod
     def params(self, width: int) -> int:
         """Trained numbers at this width."""
@@ -81,7 +84,7 @@ class Operator(ABC):
 
     @abstractmethod
     def build(self, width: int, over: Over) -> OnEdge:
-        """Its module, with the statistics of norms `over` real or all positions."""
+        """Its module, with the statistics of norms `over` real or all positions; raises what `check` does."""
 
     @property
     def causal(self) -> bool:
@@ -220,8 +223,9 @@ class ConvNorm(OnEdge):
 
     @override
     def of_zeros(self) -> Tensor:
-        """Its bias."""
-        return self.folded().bias
+        """The bias of the one convolution."""
+        scale, shift = self.norm.affine()
+        return (self.bias * scale + shift).detach()
 
 
 class _Plain(OnEdge):

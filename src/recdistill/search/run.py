@@ -138,7 +138,8 @@ def search(
         remedy = "Give a teacher, or set the weight of `distillation` to 0"
         raise UsageError(problem("A search that distils needs a teacher", remedy=remedy))
     costs, most = prices(c, space, train.n_items, device=runtime.device, latencies=latencies, timer=timer)
-    tau = annealed(c.temperature.start, c.temperature.factor, c.temperature.period, c.temperature.floor)
+    t = c.temperature
+    tau = annealed(t.start, t.factor, t.period, t.floor, lag=c.warm_up)
     architecture = Architecture(
         space, cells=c.cells, temperature=tau, shared=c.shared, depth=c.depth, seed=rng.key(seed, "architecture")
     )
@@ -200,7 +201,7 @@ def search(
         optimise=_adamw(c.lr, c.weight_decay),
         groups={"alpha": Group(alpha, _adamw(c.alpha_lr, c.alpha_weight_decay))},
         runtime=runtime,
-        stop=Stop(validate, c.metrics, patience=c.patience, every=c.every),
+        stop=Stop(validate, c.metrics, patience=c.patience, every=c.every, begins=min(c.warm_up, c.epochs - c.every)),
         watch=watch,
         keep=keep,
     )
@@ -307,17 +308,17 @@ def _passes(
     batches: Callable[[Part], PartBatches],
     every: PartBatches,
 ) -> list[Pass]:
-    def sampling(paths: int) -> Callable[[Clock], None]:  # with one path alpha learns nothing
+    def sampling(paths: int) -> Callable[[Clock], None]:
         return lambda clock: net.sample(clock, paths=paths if clock.epoch >= c.warm_up else 1)
 
     teacher = teacher if c.distillation.weight > 0 else None
-    paths = min(c.paths, len(net.architecture.space))
+    paths, begins = min(c.paths, len(net.architecture.space)), {"alpha": c.warm_up}
     if c.level == "single":
         both = ("weights", "alpha")
-        return [Pass("search", every, objective, teacher, updates=both, begin=sampling(paths))]
+        return [Pass("search", every, objective, teacher, updates=both, begins=begins, begin=sampling(paths))]
     return [
         Pass("weights", batches("weights"), objective, teacher, begin=sampling(1)),
-        Pass("alpha", batches("alpha"), objective, teacher, updates=("alpha",), begin=sampling(paths)),
+        Pass("alpha", batches("alpha"), objective, teacher, updates=("alpha",), begins=begins, begin=sampling(paths)),
     ]
 
 

@@ -156,8 +156,8 @@ def straight_through(z: Tensor) -> Tensor:
     return hard + soft - soft.detach()
 
 
-def annealed(start: float = 1.0, factor: float = 0.8, period: int = 5, floor: float = 0.2) -> Schedule:
-    """`max(floor, start * factor ** (epoch // period))`.
+def annealed(start: float = 1.0, factor: float = 0.8, period: int = 5, floor: float = 0.2, lag: int = 0) -> Schedule:
+    """`max(floor, start * factor ** (max(epoch - lag, 0) // period))`.
 
     The official code has no floor: at epoch 100 the temperature is 0.0115, and alpha's gradient is gone. AdaBERT ends
     at 0.2.
@@ -167,9 +167,10 @@ def annealed(start: float = 1.0, factor: float = 0.8, period: int = 5, floor: fl
         factor: of every step, in (0, 1].
         period: epochs between two steps, >= 1.
         floor: least value, >= 0.
+        lag: epochs before it begins to fall, >= 0.
     """
 
     def at(clock: Clock) -> float:
-        return max(floor, start * factor ** (clock.epoch // period))
+        return max(floor, start * factor ** (max(clock.epoch - lag, 0) // period))
 
     return at

@@ -32,6 +32,8 @@ class Stop:
     """Validations in a row without any improvement before it stops."""
     every: int = 1
     """Epochs between validations."""
+    begins: int = 0
+    """The first epoch that may be validated, from 0: where what is validated is not learned before."""
     decimals: int | None = 4
     """Rounding before values are compared; None compares them as they are."""
     best: dict[str, Best] = field(default_factory=dict[str, Best])
@@ -43,7 +45,7 @@ class Stop:
 
     def due(self, epoch: int) -> bool:
         """Whether epoch `epoch` (from 0) ends with a validation."""
-        return self.validate is not None and (epoch + 1) % self.every == 0
+        return self.validate is not None and epoch >= self.begins and (epoch + 1) % self.every == 0
 
     def see(self, epoch: int, values: Mapping[str, float], state: Callable[[], dict[str, Tensor]]) -> bool:
         """Take in one validation; True when it is time to stop.

@@ -205,11 +205,12 @@ class _Loop:
         total, parts = each.objective(student, teacher, batch, clock, self.runtime)
         for optimiser in self.optimisers.values():
             optimiser.zero_grad()
-        if len(each.updates) == len(self.optimisers):
+        updates = [name for name in each.updates if clock.epoch >= each.begins.get(name, 0)]
+        if len(updates) == len(self.optimisers):
             total.backward()
-        else:
-            total.backward(inputs=[p for name in each.updates for p in self.parameters[name]])
-        for name in each.updates:
+        elif updates:
+            total.backward(inputs=[p for name in updates for p in self.parameters[name]])
+        for name in updates:
             self.optimisers[name].step()
         return parts
 
