@@ -58,6 +58,8 @@ def legend(design: Design) -> dict[str, str]:
 def described(operator: Operator) -> str:
     """What an operator does, in words."""
     match operator:
+        case Conv(kernel=1):
+            return "convolution over the present item alone; a norm"
         case Conv(kernel=kernel, dilation=dilation, side=side):
             apart = "next to each other" if dilation == 1 else f"{dilation} apart"
             where = "up to the present one" if side == "left" else "around the present one, the future too"
