@@ -58,12 +58,11 @@ def legend(design: Design) -> dict[str, str]:
 def described(operator: Operator) -> str:
     """What an operator does, in words."""
     match operator:
-        case Conv(kernel=1):
-            return "convolution over the present item alone; a norm"
         case Conv(kernel=kernel, dilation=dilation, side=side):
             apart = "next to each other" if dilation == 1 else f"{dilation} apart"
             where = "up to the present one" if side == "left" else "around the present one, the future too"
-            return f"convolution over {kernel} items, {apart}, {where}; a norm"
+            what = "the present item alone" if kernel == 1 else f"{kernel} items, {apart}, {where}"
+            return f"convolution over {what}; a norm"
         case Attention(heads=heads):
             return f"self-attention of {heads} heads up to the present item; a norm"
         case Pool(how=how, kernel=kernel, side=side):
