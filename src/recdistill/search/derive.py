@@ -32,10 +32,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Design", "Edge", "derive", "drawn", "hand_made", "inherit", "living", "named", "reestimate"]
 
+_RESIDUAL = {(0, 1): "cau_cnn_3_d1", (1, 2): "cau_cnn_3_d2"}
 _HAND_MADE: dict[str, dict[str, dict[tuple[int, int], str]]] = {
     "nextitnet": {  # a residual block: two convolutions, the second one reaching further
-        "causal": {(0, 1): "cau_cnn_3_d1", (1, 2): "cau_cnn_3_d2"},
-        "attentive": {(0, 1): "cau_cnn_3_d1", (1, 2): "cau_cnn_3_d2"},
+        "causal": _RESIDUAL,
+        "attentive": _RESIDUAL,
         "published": {(0, 1): "cau_cnn_3", (1, 2): "cau_cnn_3"},
     },
     "sasrec": {  # a block: attention beside its input, and a pointwise layer after it

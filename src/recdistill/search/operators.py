@@ -218,8 +218,8 @@ class ConvNorm(OnEdge):
     @override
     def folded(self) -> _Plain:
         """The one convolution that is equal to the two in evaluation."""
-        scale, shift = self.norm.affine()
-        return _Plain(self, (self.weight * scale[:, None, None]).detach(), (self.bias * scale + shift).detach())
+        scale, _ = self.norm.affine()
+        return _Plain(self, (self.weight * scale[:, None, None]).detach(), self.of_zeros())
 
     @override
     def of_zeros(self) -> Tensor:
