@@ -31,7 +31,7 @@ SETTINGS = {
     "base": TINY,
     "plain": TINY,
     "distil": {"training": TINY, "near": 5},
-    "update": {"training": TINY, "replay": {"depth": 8}},
+    "update": {"training": TINY, "margin": 1e-4, "replay": {"depth": 8}},
     "teach": {"training": TINY, "replay": {"depth": 8}},
 }
 

@@ -14,6 +14,7 @@ from recdistill import rng
 from recdistill.continual.batches import EntityBatches, avoiding
 from recdistill.continual.entities import initialised
 from recdistill.continual.learning import Run, learn
+from recdistill.continual.margin import within
 from recdistill.continual.multinomial import Multinomial
 from recdistill.continual.snapshot import Snapshot, blank
 from recdistill.data.csr import Csr
@@ -43,8 +44,10 @@ def base(block: Block, spec: ModelSpec, training: Training, *, run: Run) -> Lear
     return learn(start, model, passes, training, train=train, valid=block.valid, run=run)
 
 
-def finetune(block: Block, before: Snapshot, training: Training, initial: Initial, *, run: Run) -> Learned:
-    """Go on with the base loss alone, from a model of the block before."""
+def finetune(
+    block: Block, before: Snapshot, training: Training, initial: Initial, *, margin: float | None = None, run: Run
+) -> Learned:
+    """Go on with the base loss alone, from a model of the block before; `margin` is that of `settings.Update`."""
     train = block.train.csr()
     start = initialised(
         before.grown(train, seed=rng.key(run.seed, "growth", block.index)),
@@ -52,6 +55,8 @@ def finetune(block: Block, before: Snapshot, training: Training, initial: Initia
         initial,
         old=(block.old_users, block.old_items),
     )
+    if margin is not None:
+        start = within(start, train, margin)
     model = start.model()
     passes = [base_pass(start, block.train, training, avoid=None, run=run)]
     return learn(start, model, passes, training, train=train, valid=block.valid, run=run)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from recdistill.errors import UnknownName
 from recdistill.settings import Settings, parse
@@ -31,6 +31,7 @@ __all__ = [
     "Teach",
     "Training",
     "Update",
+    "merged",
     "over",
     "settings_of",
 ]
@@ -190,8 +191,10 @@ class Distil(_Grown):
     """Negatives avoid so many of the best items of the ensemble, of both proxies and of the updated student."""
 
 
-class Update(Settings):
+class Update(_Grown):
     """Stage 2: the student on new data."""
+
+    later: ClassVar[tuple[str, ...]] = ("margin",)
 
     training: Training = Training()
     """How."""
@@ -203,6 +206,10 @@ class Update(Settings):
     """Negatives avoid so many of the best items of the ensemble, the distilled student and both proxies."""
     times: int = Field(default=1, ge=1)
     """n: student updates inside a block."""
+    margin: float | None = Field(default=None, gt=0)
+    """How far a known pair's score may be above a random one's, on average, when an update begins: vectors that are
+    longer are shortened to it, no ranking changes, and BPR has something to ask. None leaves them (official code). Of
+    MF and LightGCN."""
 
 
 class Teach(Settings):
@@ -277,6 +284,14 @@ class CCDSettings(_Grown):
     """Between them."""
     reservoir: Reservoir = Reservoir()
     """Of SPMF."""
+
+    @model_validator(mode="after")
+    def _two_tables(self) -> CCDSettings:
+        if self.update.margin is not None and self.student.name == "vae":
+            raise ValueError(
+                "update.margin is of scores that are products of two tables: 'mf' or 'lightgcn', not 'vae'"
+            )
+        return self
 
 
 _OFFICIAL_TRAINING: dict[str, Any] = {"decay": "all"}

@@ -22,6 +22,7 @@ from recdistill import rng
 from recdistill.continual.batches import EntityBatches, PairBatches
 from recdistill.continual.entities import initialised
 from recdistill.continual.learning import Learned, Run, learn
+from recdistill.continual.margin import within
 from recdistill.continual.plain import base_pass, beside
 from recdistill.continual.proxies import remembered
 from recdistill.continual.replay import Remembered, memories
@@ -140,6 +141,8 @@ def update_student(
     log = block.train if part is None else part
     train = log.csr()
     start = begun(block, train, student, settings.initial, run)
+    if settings.margin is not None:
+        start = within(start, train, settings.margin)
     model = start.model()
     known = (block.old_users, block.old_items)
     passes = [base_pass(start, log, settings.training, avoid=avoid, run=run)]

@@ -10,7 +10,16 @@ from recdistill.recipes.ccd_published import CCD_FLOOR, CCD_GAINS
 
 __all__ = ["markdown"]
 
-_CONTINUAL = ("fine-tune", "fine-tune: decay of touched rows", "spmf", "lwc-kd", "lwc-kd with piw", "replay alone")
+_CONTINUAL = (
+    "fine-tune",
+    "fine-tune: decay of touched rows",
+    "fine-tune: within the margin",
+    "spmf",
+    "lwc-kd",
+    "lwc-kd with piw",
+    "replay alone",
+    "replay alone: no margin",
+)
 """Over the best of which CCD's student gains; popularity and full-batch are no continual baselines."""
 
 

@@ -341,7 +341,9 @@ class Lineage:
             about |= {"contrast": how.model_dump(mode="json"), "graph": self._blocks[k - 1]}
             make = partial(update_teacher, block, graph, before, Sources(), how)
         else:
-            make = partial(plain.finetune, block, before, training, initial)
+            margin = c.update.margin
+            about |= {} if margin is None else {"margin": margin}
+            make = partial(plain.finetune, block, before, training, initial, margin=margin)
         return self._keep.snapshot(self._how, about, self._seed, lambda run: make(run=run))
 
     # what an output was made from
