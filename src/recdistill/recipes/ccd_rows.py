@@ -114,9 +114,7 @@ def _mf(student: int, teacher: int) -> dict[str, Any]:
     return {"student": {"dim": student}, "teachers": _members(5, "mf", teacher)}
 
 
-_SMALL: dict[str, Any] = {
-    "student": {"dim": 8},
-    "teachers": _members(2, "mf", 128),
+_SHORT: dict[str, Any] = {
     # a user is in about ten batches of an epoch: once an epoch with ten times the weight, for a tenth of the time
     # and from the updated student: from scratch, a small block is overfitted before the lists are learned
     "distil": {"passes": "epoch", "weight": 0.1, "start": "warm", "training": {"epochs": 30}},
@@ -124,7 +122,12 @@ _SMALL: dict[str, Any] = {
     "update": {"margin": 0.5, "training": {"patience": 10}},
     "teach": {"training": {"epochs": 30}, "contrast": {"anchors": 64}},
 }
-"""What two cores finish in an evening."""
+"""Of two teachers: what two cores finish in an evening."""
+
+
+def _short(student: int, teacher: int) -> dict[str, Any]:
+    return {"student": {"dim": student}, "teachers": _members(2, "mf", teacher), **_SHORT}
+
 
 SCENES: dict[str, Scene] = {
     scene.name: scene
@@ -148,7 +151,8 @@ SCENES: dict[str, Scene] = {
             },
             published="gowalla",
         ),
-        Scene("yelp-mf-small", "Yelp, MF 8 from 2 MF 128, short stages", "ccd_yelp", _SMALL),
+        Scene("yelp-mf-small", "Yelp, MF 8 from 2 MF 128, short stages", "ccd_yelp", _short(8, 128)),
+        Scene("gowalla-mf-small", "Gowalla, MF 16 from 2 MF 64, short stages", "ccd_gowalla", _short(16, 64)),
         Scene(
             "yelp-mf-clean",
             "Yelp without repeats that leak, MF 8 from 5 MF 128",
