@@ -21,20 +21,29 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from recdistill import rng
 from recdistill.data.csr import Csr
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from recdistill.continual.learning import Run
     from recdistill.continual.settings import Initial
     from recdistill.continual.snapshot import Snapshot
+    from recdistill.data.blocks import Block
 
-__all__ = ["fold_in", "initialised", "prominent"]
+__all__ = ["begun", "fold_in", "initialised", "prominent"]
 
 _PAIRS = 1 << 22
 """Candidates at a time."""
 _TABLES = {"mf": ("user", "item"), "lightgcn": ("user", "item"), "vae": (None, "decoder")}
 _MORE = {"vae": ("encoder", "decoder_bias")}
+
+
+def begun(block: Block, train: Csr, before: Snapshot, how: Initial, run: Run) -> Snapshot:
+    """A model of before with rows for everybody of a block, newcomers initialised."""
+    grown = before.grown(train, seed=rng.key(run.seed, "growth", block.index))
+    return initialised(grown, train, how, old=(block.old_users, block.old_items))
 
 
 def initialised(grown: Snapshot, train: Csr, how: Initial, *, old: tuple[int, int]) -> Snapshot:

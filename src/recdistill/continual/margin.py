@@ -2,60 +2,105 @@
 
 BPR's gradient of a pair is `sigmoid(score of the negative - score of the positive)`: a student that was distilled from
 lists has long vectors, its known pairs are far above random ones already, and what a new block teaches hardly moves it.
-Both tables times `sqrt(margin / now)` have that margin and rank as before. This is ours: neither paper nor code has it.
+Both tables times `sqrt(margin / now)` have that margin and rank as before. Whoever is replayed beside it is brought to
+the same margin, for a soft label `sigmoid(score)` of longer vectors would stretch the learner's again.
+
+This is ours: neither the paper of CCD (Lee et al., KDD 2024) nor its code has it.
 
 Letters: U users, I items, d dims, n pairs.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from recdistill.continual.proxies import remembered
+
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from recdistill.continual.replay import Vectors
     from recdistill.continual.snapshot import Snapshot
     from recdistill.data.csr import Csr
 
-__all__ = ["TABLES", "margin_of", "within"]
+__all__ = ["Margin", "begun_within"]
 
-TABLES = ("user", "item")
-"""Whose product is a score, of MF and of LightGCN."""
 _PAIRS = 1 << 20
 """At a time."""
 
 
-def margin_of(snapshot: Snapshot, train: Csr) -> float | None:
-    """Mean score of a training pair, both ends trained before, less that of its user and a random trained item.
+@dataclass(frozen=True, eq=False)
+class Margin:
+    """The most that scores may be apart when a block begins, measured on what was known before it."""
+
+    most: float | None
+    """None leaves everything as it is."""
+    user: NDArray[np.int64]
+    """(n,) of training pairs of the block, both ends trained before."""
+    item: NDArray[np.int64]
+    """(n,)"""
+    items: NDArray[np.int64]
+    """Trained before, ascending."""
+
+    @classmethod
+    def on(cls, start: Snapshot, train: Csr, most: float | None) -> Margin:
+        """On the training pairs (U x I) of a block, both ends of which `start` was trained on before it."""
+        row, column = np.repeat(np.arange(train.n_rows), train.degrees), train.indices.astype(np.int64)
+        known = start.met_users[row] & start.met_items[column]
+        return cls(most, row[known], column[known], np.flatnonzero(start.met_items))
+
+    def now(self, vectors: Vectors) -> float | None:
+        """Mean score of a known pair, less that of its user and a random known item; None without a pair.
+
+        Args:
+            vectors: (U, d) and (I, d); of a model that knows fewer users or items, theirs alone count.
+        """
+        users, items = vectors
+        there = (self.user < len(users)) & (self.item < len(items))
+        row, column = self.user[there], self.item[there]
+        if not len(row):
+            return None
+        other = items[self.items[self.items < len(items)]].mean(0, dtype=np.float64)
+        total = 0.0
+        for at in range(0, len(row), _PAIRS):
+            user, item = users[row[at : at + _PAIRS]], items[column[at : at + _PAIRS]]
+            total += float(np.einsum("nd,nd->", user, item - other, dtype=np.float64))
+        return total / len(row)
+
+    def factor(self, vectors: Vectors) -> np.float32:
+        """What both tables are multiplied by: at most 1, for nothing is stretched."""
+        now = None if self.most is None else self.now(vectors)
+        if self.most is None or now is None or now <= self.most:
+            return np.float32(1)
+        return np.float32(np.sqrt(self.most / now))
+
+    def within(self, vectors: Vectors | None) -> Vectors | None:
+        """Vectors of at most that margin; every ranking stays."""
+        if vectors is None or (factor := self.factor(vectors)) == 1:
+            return vectors
+        return vectors[0] * factor, vectors[1] * factor
+
+
+def begun_within(start: Snapshot, train: Csr, most: float | None, *more: Snapshot) -> tuple[Margin, list[Snapshot]]:
+    """The margin of a block, and with it the model that begins there, of MF or LightGCN.
 
     Args:
-        snapshot: of two tables, U x d and I x d.
-        train: U x I, the block's training interactions.
-
-    Returns:
-        The margin; None where there is no such pair.
+        start: has rows for all of `train`.
+        train: U x I, the block's training pairs.
+        most: the margin; None changes nothing.
+        more: others in the same space, which are shortened as `start` is.
     """
-    arrays = snapshot.model().arrays()
-    users, items = arrays["user"], arrays["item"]
-    row, column = np.repeat(np.arange(train.n_rows), train.degrees), train.indices
-    known = snapshot.met_users[row] & snapshot.met_items[column]
-    row, column = row[known], column[known]
-    if not len(row):
-        return None
-    other = items[snapshot.met_items].mean(0, dtype=np.float64)
-    total = 0.0
-    for at in range(0, len(row), _PAIRS):
-        user, item = users[row[at : at + _PAIRS]], items[column[at : at + _PAIRS]]
-        total += float(np.einsum("nd,nd->", user, item - other, dtype=np.float64))
-    return total / len(row)
+    margin = Margin.on(start, train, most)
+    vectors = remembered(start) if most is not None else None
+    factor = np.float32(1) if vectors is None else margin.factor(vectors)
+    return margin, [_shortened(each, factor) for each in (start, *more)]
 
 
-def within(snapshot: Snapshot, train: Csr, margin: float) -> Snapshot:
-    """A snapshot of two tables whose margin is at most `margin`: both are shortened alike, so every ranking stays."""
-    now = margin_of(snapshot, train)
-    if now is None or now <= margin:
+def _shortened(snapshot: Snapshot, factor: np.float32) -> Snapshot:
+    if factor == 1:
         return snapshot
-    factor = np.float32(np.sqrt(margin / now))
-    tables = {name: np.asarray(snapshot.weights[name]) * factor for name in TABLES}
+    tables = {name: np.asarray(snapshot.weights[name]) * factor for name in ("user", "item")}
     return replace(snapshot, weights={**snapshot.weights, **tables})

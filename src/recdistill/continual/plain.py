@@ -12,9 +12,9 @@ import numpy as np
 
 from recdistill import rng
 from recdistill.continual.batches import EntityBatches, avoiding
-from recdistill.continual.entities import initialised
+from recdistill.continual.entities import begun
 from recdistill.continual.learning import Run, learn
-from recdistill.continual.margin import within
+from recdistill.continual.margin import begun_within
 from recdistill.continual.multinomial import Multinomial
 from recdistill.continual.snapshot import Snapshot, blank
 from recdistill.data.csr import Csr
@@ -49,14 +49,8 @@ def finetune(
 ) -> Learned:
     """Go on with the base loss alone, from a model of the block before; `margin` is that of `settings.Update`."""
     train = block.train.csr()
-    start = initialised(
-        before.grown(train, seed=rng.key(run.seed, "growth", block.index)),
-        train,
-        initial,
-        old=(block.old_users, block.old_items),
-    )
-    if margin is not None:
-        start = within(start, train, margin)
+    start = begun(block, train, before, initial, run)
+    _, (start,) = begun_within(start, train, margin)
     model = start.model()
     passes = [base_pass(start, block.train, training, avoid=None, run=run)]
     return learn(start, model, passes, training, train=train, valid=block.valid, run=run)

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from recdistill import rng
+from recdistill.continual.entities import begun
 from recdistill.continual.learning import Learned, Run, learn
 from recdistill.continual.plain import base_pass
-from recdistill.continual.stages import begun
 from recdistill.data.interactions import Interactions
 
 if TYPE_CHECKING:

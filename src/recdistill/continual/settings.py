@@ -207,13 +207,15 @@ class Update(_Grown):
     times: int = Field(default=1, ge=1)
     """n: student updates inside a block."""
     margin: float | None = Field(default=None, gt=0)
-    """How far a known pair's score may be above a random one's, on average, when an update begins: vectors that are
-    longer are shortened to it, no ranking changes, and BPR has something to ask. None leaves them (official code). Of
-    MF and LightGCN."""
+    """How far a known pair's score may be above a random one's, on average, when an update begins: longer vectors are
+    shortened to it, the student's and those it replays, no ranking changes, and BPR has something to ask. None leaves
+    them (official code). Of MF and LightGCN."""
 
 
-class Teach(Settings):
+class Teach(_Grown):
     """Stage 3: each teacher on the same data."""
+
+    later: ClassVar[tuple[str, ...]] = ("margin",)
 
     training: Training = Training()
     """How."""
@@ -229,6 +231,9 @@ class Teach(Settings):
     """Mult-VAE's input where the student's side knows an item."""
     avoid: int = Field(default=40, ge=0)
     """Negatives avoid so many of the best items of the ensemble, both proxies and the student."""
+    margin: float | None = Field(default=None, gt=0)
+    """As of the student's update: the member's vectors, as it is and as it remembers itself, and the student's side's.
+    Mult-VAE has none."""
 
 
 class Proxies(Settings):

@@ -20,9 +20,9 @@ import torch
 
 from recdistill import rng
 from recdistill.continual.batches import EntityBatches, PairBatches
-from recdistill.continual.entities import initialised
+from recdistill.continual.entities import begun
 from recdistill.continual.learning import Learned, Run, learn
-from recdistill.continual.margin import within
+from recdistill.continual.margin import begun_within
 from recdistill.continual.plain import base_pass, beside
 from recdistill.continual.proxies import remembered
 from recdistill.continual.replay import Remembered, memories
@@ -41,12 +41,12 @@ if TYPE_CHECKING:
     from recdistill.clock import Clock, Schedule
     from recdistill.continual.ensemble import Lists
     from recdistill.continual.replay import Vectors
-    from recdistill.continual.settings import Distil, Initial, ModelSpec, Replay, Update
+    from recdistill.continual.settings import Distil, ModelSpec, Replay, Update
     from recdistill.data.blocks import Block
     from recdistill.data.interactions import Interactions
     from recdistill.models.base import Recommender
 
-__all__ = ["Sources", "begun", "believed", "cut", "distil", "falling", "remembering", "replayed", "update_student"]
+__all__ = ["Sources", "believed", "cut", "distil", "falling", "remembering", "replayed", "update_student"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,13 +141,13 @@ def update_student(
     log = block.train if part is None else part
     train = log.csr()
     start = begun(block, train, student, settings.initial, run)
-    if settings.margin is not None:
-        start = within(start, train, settings.margin)
+    margin, (start,) = begun_within(start, train, settings.margin)
     model = start.model()
     known = (block.old_users, block.old_items)
     passes = [base_pass(start, log, settings.training, avoid=avoid, run=run)]
     c = settings.replay
-    asked = [(remembered(sources.stability), c.stability), (remembered(sources.plasticity), c.plasticity)]
+    sides = ((sources.stability, c.stability), (sources.plasticity, c.plasticity))
+    asked = [(margin.within(remembered(source)), n) for source, n in sides]
     passes += replayed(
         model,
         asked,
@@ -267,12 +267,6 @@ def falling(settings: Replay) -> Schedule:
         return settings.weight * (1.0 if settings.period is None else math.exp(-clock.epoch / settings.period))
 
     return at
-
-
-def begun(block: Block, train: Csr, before: Snapshot, how: Initial, run: Run) -> Snapshot:
-    """A model of before with rows for everybody of a block, newcomers initialised."""
-    grown = before.grown(train, seed=rng.key(run.seed, "growth", block.index))
-    return initialised(grown, train, how, old=(block.old_users, block.old_items))
 
 
 def _current(model: Recommender) -> Callable[[], Vectors]:

@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from recdistill.continual.entities import begun
 from recdistill.continual.learning import Learned, Run, learn
+from recdistill.continual.margin import begun_within
 from recdistill.continual.multinomial import Multinomial
 from recdistill.continual.neighbours import alike
 from recdistill.continual.plain import base_pass, beside
 from recdistill.continual.proxies import remembered
 from recdistill.continual.replay import Remembered
-from recdistill.continual.stages import begun, cut, remembering, replayed
+from recdistill.continual.stages import cut, remembering, replayed
 from recdistill.continual.vae import Past, imputing
 from recdistill.models.vae import VAE
 from recdistill.objective import Objective, Pass
@@ -60,10 +62,12 @@ def update_teacher(
     """
     train = block.train.csr()
     start = begun(block, train, member, settings.initial, run)
+    most = None if start.spec.name == "vae" else settings.margin
+    margin, (start, member) = begun_within(start, train, most, member)
     model = start.model()
     c = settings.replay
     asked = [
-        (remembered(source), n)
+        (margin.within(remembered(source)), n)
         for source, n in (
             (sources.stability, c.stability),
             (sources.plasticity, c.plasticity),

@@ -48,25 +48,28 @@ def _rows() -> tuple[Row, ...]:
     no_slow, no_recent = ({"replay": {name: 0}} for name in ("stability", "plasticity"))
     no_replay: dict[str, Any] = {"replay": {"stability": 0, "plasticity": 0}}
     larger: dict[str, Any] = {**_CALIBRATION, "batch": 8192, "patience": 10}
-    plainly: dict[str, Any] = {"margin": None, "training": {"patience": 2}}
-    official_training = {"update": merged(plainly, {"training": _CALIBRATION}), "plain": _CALIBRATION}
+    plainly: dict[str, Any] = {
+        "update": {"margin": None, "training": {"patience": 2}},
+        "teach": {"margin": None},
+    }
+    official_training = merged(plainly, {"update": {"training": _CALIBRATION}, "plain": _CALIBRATION})
     return (
         Row("popularity so far", "popularity"),
         Row("popularity of the block", "popularity-now"),
         Row("full-batch", "full-batch", official_training),
         Row("fine-tune", "fine-tune", official_training),
-        Row("fine-tune: decay of touched rows", "fine-tune", {"update": plainly}),
+        Row("fine-tune: decay of touched rows", "fine-tune", plainly),
         Row("fine-tune: within the margin", "fine-tune"),
         Row(
             "fine-tune: larger batches",
             "fine-tune",
-            {"update": merged(plainly, {"training": larger}), "plain": _CALIBRATION},
+            merged(plainly, {"update": {"training": larger}, "plain": _CALIBRATION}),
         ),
         Row("spmf", "spmf"),
         Row("lwc-kd", "lwc-kd", {"teach": {"contrast": {"personal": False}}}),
         Row("lwc-kd with piw", "lwc-kd"),
         Row("replay alone", "replay"),
-        Row("replay alone: no margin", "replay", {"update": plainly}),
+        Row("replay alone: no margin", "replay", plainly),
         Row("no update", "static"),
         Row("distil alone", "distil-only", taught=False),
         Row("ccd", "ccd"),
@@ -74,7 +77,7 @@ def _rows() -> tuple[Row, ...]:
         Row("ccd as the official code", "ccd", {"preset": "compat"}),
         Row("ccd: quick updates", "ccd", {"preset": "quick"}),
         Row("ccd: no distilled start", "ccd", without=("distilled start",)),
-        Row("ccd: no margin", "ccd", {"update": plainly}),
+        Row("ccd: no margin", "ccd", plainly),
         Row("ccd: no entity init", "ccd", {"update": {"initial": nothing}, "teach": {"initial": nothing}}),
         Row("ccd: no stability proxy", "ccd", {"update": no_slow, "teach": no_slow}),
         Row("ccd: no plasticity proxy", "ccd", {"update": no_recent, "teach": no_recent}),
@@ -120,7 +123,7 @@ _SHORT: dict[str, Any] = {
     "distil": {"passes": "epoch", "weight": 0.1, "start": "warm", "training": {"epochs": 30}},
     # and its long vectors leave BPR nothing to ask: docs/ccd.md
     "update": {"margin": 0.5, "training": {"patience": 10}},
-    "teach": {"training": {"epochs": 30}, "contrast": {"anchors": 64}},
+    "teach": {"margin": 2.0, "training": {"epochs": 30}, "contrast": {"anchors": 64}},
 }
 """Of two teachers: what two cores finish in an evening."""
 

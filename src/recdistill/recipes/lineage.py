@@ -17,12 +17,13 @@ import numpy as np
 from recdistill import rng
 from recdistill.continual import plain, proxies
 from recdistill.continual.ensemble import EnsembleRanker, Lists, lists_of
+from recdistill.continual.entities import begun
 from recdistill.continual.learning import Run
 from recdistill.continual.reservoir import kept, update_spmf
 from recdistill.continual.settings import Initial
 from recdistill.continual.shallow import shallow_lists
 from recdistill.continual.snapshot import Snapshot
-from recdistill.continual.stages import Sources, begun, believed, distil, update_student
+from recdistill.continual.stages import Sources, believed, distil, update_student
 from recdistill.continual.teaching import update_teacher
 from recdistill.data.blocks import halves
 from recdistill.recipes.cells import Cells, digest
