@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from recdistill.continual.settings import merged
+from recdistill.continual.settings import PRESETS, Update, merged
 
 __all__ = ["ABLATIONS", "MAIN", "ROWS", "SCENES", "Row", "Scene"]
 
@@ -48,14 +48,12 @@ def _rows() -> tuple[Row, ...]:
     no_slow, no_recent = ({"replay": {name: 0}} for name in ("stability", "plasticity"))
     no_replay: dict[str, Any] = {"replay": {"stability": 0, "plasticity": 0}}
     larger: dict[str, Any] = {**_CALIBRATION, "batch": 8192, "patience": 10}
-    plainly: dict[str, Any] = {
-        "update": {"margin": None, "training": {"patience": 2}},
-        "teach": {"margin": None},
-    }
+    sheet = merged(Update().model_dump(), {"margin": None, "replay": {"batch": None}})  # None is not in a dump
+    plainly: dict[str, Any] = {"update": sheet, "teach": {"margin": None}}
     official_training = merged(plainly, {"update": {"training": _CALIBRATION}, "plain": _CALIBRATION})
     return (
-        Row("popularity so far", "popularity"),
-        Row("popularity of the block", "popularity-now"),
+        Row("popularity so far", "popularity", plainly),
+        Row("popularity of the block", "popularity-now", plainly),
         Row("full-batch", "full-batch", official_training),
         Row("fine-tune", "fine-tune", official_training),
         Row("fine-tune: decay of touched rows", "fine-tune", plainly),
@@ -65,12 +63,12 @@ def _rows() -> tuple[Row, ...]:
             "fine-tune",
             merged(plainly, {"update": {"training": larger}, "plain": _CALIBRATION}),
         ),
-        Row("spmf", "spmf"),
-        Row("lwc-kd", "lwc-kd", {"teach": {"contrast": {"personal": False}}}),
-        Row("lwc-kd with piw", "lwc-kd"),
+        Row("spmf", "spmf", plainly),
+        Row("lwc-kd", "lwc-kd", merged(plainly, {"teach": {"contrast": {"personal": False}}})),
+        Row("lwc-kd with piw", "lwc-kd", plainly),
         Row("replay alone", "replay"),
         Row("replay alone: no margin", "replay", plainly),
-        Row("no update", "static"),
+        Row("no update", "static", plainly),
         Row("distil alone", "distil-only", taught=False),
         Row("ccd", "ccd"),
         Row("ccd: settings of each block", "ccd", tuned=True),
@@ -122,7 +120,7 @@ _SHORT: dict[str, Any] = {
     # and from the updated student: from scratch, a small block is overfitted before the lists are learned
     "distil": {"passes": "epoch", "weight": 0.1, "start": "warm", "training": {"epochs": 30}},
     # and its long vectors leave BPR nothing to ask: docs/ccd.md
-    "update": {"margin": 0.5, "training": {"patience": 10}},
+    "update": merged(PRESETS["quick"]["update"], {"margin": 0.5}),
     "teach": {"margin": 2.0, "training": {"epochs": 30}, "contrast": {"anchors": 64}},
 }
 """Of two teachers: what two cores finish in an evening."""
