@@ -10,7 +10,8 @@ import polars as pl
 import pytest
 import torch
 
-from recdistill.continual.settings import over, settings_of
+from recdistill.continual.settings import Update, over, settings_of
+from recdistill.continual.snapshot import Snapshot
 from recdistill.data.blocks import official
 from recdistill.errors import DataError, UnknownName
 from recdistill.evaluation.continual import continual
@@ -207,6 +208,24 @@ def test_every_scene_and_row_has_settings_that_parse():
     assert dataclasses.is_dataclass(SCENES["yelp-mf"])
 
 
+@pytest.mark.parametrize("scene", SCENES)
+def test_what_stands_beside_ccd_is_updated_as_the_sheet_has_it(scene):
+    names = ("spmf", "lwc-kd", "lwc-kd with piw", "no update", "ccd: updates of the sheet")
+    for name in names:
+        found = ccd._settings(SCENES[scene], ROWS[name], 1)
+        assert (found.update, found.teach.margin) == (Update(), None), name
+    official = ccd._settings(SCENES[scene], ROWS["ccd as the official code"], 1)
+    assert official.update == settings_of("compat").update
+    assert official.teach.margin is None
+
+
+def test_a_margin_is_among_what_a_finetuned_model_depends_on(data, small, tmp_path):
+    reproduce(**places(tmp_path, data), seeds=[1], only=["fine-tune: within a margin"], say=lambda _: None)
+    stages = tmp_path / "a/work/stages"
+    of = [Snapshot.load(path)[1]["of"] for path in stages.glob("fine-tune-*.safetensors")]
+    assert [about["margin"] for about in of] == [0.5, 0.5]
+
+
 @pytest.mark.parametrize("name", [*ABLATIONS, "ccd: quick updates"])
 def test_every_part_can_be_left_out(data, small, tmp_path, name):
     found = reproduce(**places(tmp_path, data), seeds=[1], only=["ccd", name], say=lambda _: None)
@@ -237,7 +256,8 @@ def test_gains_are_over_the_baselines_that_are_there_and_name_the_missing(data, 
     text = markdown(found)
     wanted = [h["ccd"][k] - max(h["fine-tune"][k], h["spmf"][k]) for k in (0, 1)] + [h["ccd"][2] - h["fine-tune"][2]]
     assert "| gain of the student* | " + " | ".join(f"{gain:+.4f}" for gain in wanted) + " |" in text
-    assert "Missing: fine-tune: decay of touched rows (from D0 on), spmf (from D2 on), lwc-kd (from D0 on)" in text
+    assert "Missing: fine-tune: decay of touched rows (from D0 on), fine-tune: within a margin (from D0 on), " in text
+    assert "spmf (from D2 on), lwc-kd (from D0 on)" in text
 
 
 def test_independent_figures_stand_beside_our_rows(data, small, tmp_path, monkeypatch):

@@ -108,10 +108,12 @@ class PairBatches:
         """The batches of one epoch from batch `start` on."""
         user, item, label = self._pairs.drawn(epoch)
         order = torch.from_numpy(rng.permutation(rng.key(self._seed, "pairs", epoch), len(user)))
-        for part in list(order.split(self._size))[start:]:
+        for step, part in enumerate(order.split(self._size)):
+            if step < start:
+                continue
             there = item[part] >= 0
             yield SoftBatch(
-                Query(user[part]),
+                Query(user[part], key=rng.key(self._seed, "noise", epoch, step)),
                 item[part].clamp(min=0),
                 user.new_empty(len(part), 0),
                 weight=there.float(),

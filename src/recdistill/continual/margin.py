@@ -1,9 +1,10 @@
-"""How far apart the scores of two tables are, which is what a pairwise loss has left to ask.
+"""How far apart scores are when an update begins, which is what a pairwise loss has left to ask.
 
-BPR's gradient of a pair is `sigmoid(score of the negative - score of the positive)`: a student that was distilled from
-lists has long vectors, its known pairs are far above random ones already, and what a new block teaches hardly moves it.
-Both tables times `sqrt(margin / now)` have that margin and rank as before. Whoever is replayed beside it is brought to
-the same margin, for a soft label `sigmoid(score)` of longer vectors would stretch the learner's again.
+BPR's gradient is `sigmoid(score of the negative - score of the positive)`. A student that was distilled from lists has
+long vectors: a new pair, of a user and an item that were trained before, is far above random ones already, and what the
+block teaches hardly moves it. Both tables times `sqrt(margin / now)` have that margin and rank as before. Whoever is
+replayed beside it is shortened to at most the same margin, for a soft label `sigmoid(score)` of longer vectors would
+stretch the learner's again; a teacher remembers itself (LWC) shortened by its own factor.
 
 This is ours: neither the paper of CCD (Lee et al., KDD 2024) nor its code has it.
 
@@ -28,13 +29,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Margin", "begun_within"]
 
-_PAIRS = 1 << 20
+_PAIRS = 1 << 13
 """At a time."""
 
 
 @dataclass(frozen=True, eq=False)
 class Margin:
-    """The most that scores may be apart when a block begins, measured on what was known before it."""
+    """The most that scores may be apart when a block begins, measured on new pairs of who was trained before."""
 
     most: float | None
     """None leaves everything as it is."""
@@ -53,7 +54,7 @@ class Margin:
         return cls(most, row[known], column[known], np.flatnonzero(start.met_items))
 
     def now(self, vectors: Vectors) -> float | None:
-        """Mean score of a known pair, less that of its user and a random known item; None without a pair.
+        """Mean score of such a pair, less that of its user and a random item trained before; None without a pair.
 
         Args:
             vectors: (U, d) and (I, d); of a model that knows fewer users or items, theirs alone count.
@@ -63,12 +64,13 @@ class Margin:
         row, column = self.user[there], self.item[there]
         if not len(row):
             return None
-        other = items[self.items[self.items < len(items)]].mean(0, dtype=np.float64)
         total = 0.0
         for at in range(0, len(row), _PAIRS):
             user, item = users[row[at : at + _PAIRS]], items[column[at : at + _PAIRS]]
-            total += float(np.einsum("nd,nd->", user, item - other, dtype=np.float64))
-        return total / len(row)
+            total += float(np.einsum("nd,nd->n", user, item).sum(dtype=np.float64))
+        asked = np.bincount(row, minlength=len(users)) @ users.astype(np.float64)  # (d,)
+        other = items[self.items[self.items < len(items)]].mean(0, dtype=np.float64)
+        return (total - float(asked @ other)) / len(row)
 
     def factor(self, vectors: Vectors) -> np.float32:
         """What both tables are multiplied by: at most 1, for nothing is stretched."""
@@ -85,7 +87,7 @@ class Margin:
 
 
 def begun_within(start: Snapshot, train: Csr, most: float | None, *more: Snapshot) -> tuple[Margin, list[Snapshot]]:
-    """The margin of a block, and with it the model that begins there, of MF or LightGCN.
+    """The margin of a block, and with it the model that begins there. Mult-VAE has none: its scores are a softmax's.
 
     Args:
         start: has rows for all of `train`.
@@ -93,9 +95,12 @@ def begun_within(start: Snapshot, train: Csr, most: float | None, *more: Snapsho
         most: the margin; None changes nothing.
         more: others in the same space, which are shortened as `start` is.
     """
+    vectors = None if most is None or start.spec.name == "vae" else remembered(start)
+    if vectors is None:
+        nobody = np.zeros(0, np.int64)
+        return Margin(None, nobody, nobody, nobody), [start, *more]
     margin = Margin.on(start, train, most)
-    vectors = remembered(start) if most is not None else None
-    factor = np.float32(1) if vectors is None else margin.factor(vectors)
+    factor = margin.factor(vectors)
     return margin, [_shortened(each, factor) for each in (start, *more)]
 
 

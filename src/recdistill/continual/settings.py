@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from recdistill.errors import UnknownName
 from recdistill.settings import Settings, parse
@@ -207,9 +207,9 @@ class Update(_Grown):
     times: int = Field(default=1, ge=1)
     """n: student updates inside a block."""
     margin: float | None = Field(default=None, gt=0)
-    """How far a known pair's score may be above a random one's, on average, when an update begins: longer vectors are
-    shortened to it, the student's and those it replays, no ranking changes, and BPR has something to ask. None leaves
-    them (official code). Of MF and LightGCN."""
+    """The most that new pairs of users and items trained before may be above random ones, on average, when an update
+    begins: longer vectors are shortened to it, the student's and those it replays, no ranking changes, and BPR has
+    something left to ask. None leaves them (official code). Mult-VAE has none; moments that are carried stay."""
 
 
 class Teach(_Grown):
@@ -289,14 +289,6 @@ class CCDSettings(_Grown):
     """Between them."""
     reservoir: Reservoir = Reservoir()
     """Of SPMF."""
-
-    @model_validator(mode="after")
-    def _two_tables(self) -> CCDSettings:
-        if self.update.margin is not None and self.student.name == "vae":
-            raise ValueError(
-                "update.margin is of scores that are products of two tables: 'mf' or 'lightgcn', not 'vae'"
-            )
-        return self
 
 
 _OFFICIAL_TRAINING: dict[str, Any] = {"decay": "all"}

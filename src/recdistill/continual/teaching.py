@@ -62,8 +62,7 @@ def update_teacher(
     """
     train = block.train.csr()
     start = begun(block, train, member, settings.initial, run)
-    most = None if start.spec.name == "vae" else settings.margin
-    margin, (start, member) = begun_within(start, train, most, member)
+    margin, (start, member) = begun_within(start, train, settings.margin, member)
     model = start.model()
     c = settings.replay
     asked = [

@@ -13,12 +13,11 @@ __all__ = ["markdown"]
 _CONTINUAL = (
     "fine-tune",
     "fine-tune: decay of touched rows",
-    "fine-tune: within the margin",
+    "fine-tune: within a margin",
     "spmf",
     "lwc-kd",
     "lwc-kd with piw",
     "replay alone",
-    "replay alone: no margin",
 )
 """Over the best of which CCD's student gains; popularity and full-batch are no continual baselines."""
 

@@ -51,13 +51,19 @@ def _rows() -> tuple[Row, ...]:
     sheet = merged(Update().model_dump(), {"margin": None, "replay": {"batch": None}})  # None is not in a dump
     plainly: dict[str, Any] = {"update": sheet, "teach": {"margin": None}}
     official_training = merged(plainly, {"update": {"training": _CALIBRATION}, "plain": _CALIBRATION})
+    longer: dict[str, Any] = {
+        "lr": 2e-3,
+        "epochs": 50,
+        "batch": 1024,
+        "patience": 10,
+    }  # what validation data want without a teacher
     return (
         Row("popularity so far", "popularity", plainly),
         Row("popularity of the block", "popularity-now", plainly),
         Row("full-batch", "full-batch", official_training),
         Row("fine-tune", "fine-tune", official_training),
         Row("fine-tune: decay of touched rows", "fine-tune", plainly),
-        Row("fine-tune: within the margin", "fine-tune"),
+        Row("fine-tune: within a margin", "fine-tune", {"update": {"margin": 0.5, "training": longer}}),
         Row(
             "fine-tune: larger batches",
             "fine-tune",
@@ -67,15 +73,16 @@ def _rows() -> tuple[Row, ...]:
         Row("lwc-kd", "lwc-kd", merged(plainly, {"teach": {"contrast": {"personal": False}}})),
         Row("lwc-kd with piw", "lwc-kd", plainly),
         Row("replay alone", "replay"),
-        Row("replay alone: no margin", "replay", plainly),
+        Row("replay alone: updates of the sheet", "replay", plainly),
         Row("no update", "static", plainly),
         Row("distil alone", "distil-only", taught=False),
         Row("ccd", "ccd"),
         Row("ccd: settings of each block", "ccd", tuned=True),
-        Row("ccd as the official code", "ccd", {"preset": "compat"}),
+        Row("ccd as the official code", "ccd", merged(plainly, PRESETS["compat"])),
         Row("ccd: quick updates", "ccd", {"preset": "quick"}),
         Row("ccd: no distilled start", "ccd", without=("distilled start",)),
-        Row("ccd: no margin", "ccd", plainly),
+        Row("ccd: updates of the sheet", "ccd", plainly),
+        Row("ccd: no margin", "ccd", {"update": {"margin": None}, "teach": {"margin": None}}),
         Row("ccd: no entity init", "ccd", {"update": {"initial": nothing}, "teach": {"initial": nothing}}),
         Row("ccd: no stability proxy", "ccd", {"update": no_slow, "teach": no_slow}),
         Row("ccd: no plasticity proxy", "ccd", {"update": no_recent, "teach": no_recent}),

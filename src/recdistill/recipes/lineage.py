@@ -338,7 +338,7 @@ class Lineage:
             about |= {"reservoir": c.reservoir.model_dump(mode="json"), "past": self._blocks[:k]}
             make = partial(update_spmf, block, before, sample, c.reservoir, training=training, initial=initial)
         elif self._how == "lwc-kd":
-            how = c.teach.model_copy(update={"training": training, "initial": initial})
+            how = c.teach.model_copy(update={"training": training, "initial": initial, "margin": c.update.margin})
             about |= {"contrast": how.model_dump(mode="json"), "graph": self._blocks[k - 1]}
             make = partial(update_teacher, block, graph, before, Sources(), how)
         else:
