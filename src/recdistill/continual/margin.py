@@ -68,7 +68,7 @@ class Margin:
         for at in range(0, len(row), _PAIRS):
             user, item = users[row[at : at + _PAIRS]], items[column[at : at + _PAIRS]]
             total += float(np.einsum("nd,nd->n", user, item).sum(dtype=np.float64))
-        asked = np.bincount(row, minlength=len(users)) @ users.astype(np.float64)  # (d,)
+        asked = np.bincount(row, minlength=len(users)).astype(np.float32) @ users  # (d,), without a copy of the table
         other = items[self.items[self.items < len(items)]].mean(0, dtype=np.float64)
         return (total - float(asked @ other)) / len(row)
 
