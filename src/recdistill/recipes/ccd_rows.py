@@ -56,7 +56,7 @@ def _rows() -> tuple[Row, ...]:
         "epochs": 50,
         "batch": 1024,
         "patience": 10,
-    }  # what validation data want without a teacher
+    }  # by validation, without a teacher
     return (
         Row("popularity so far", "popularity", plainly),
         Row("popularity of the block", "popularity-now", plainly),
@@ -130,7 +130,7 @@ _SHORT: dict[str, Any] = {
     "update": merged(PRESETS["quick"]["update"], {"margin": 0.5}),
     "teach": {"margin": 2.0, "training": {"epochs": 30}, "contrast": {"anchors": 64}},
 }
-"""Of two teachers: what two cores finish in an evening."""
+"""Short stages, for two cores."""
 
 
 def _short(student: int, teacher: int) -> dict[str, Any]:
