@@ -51,12 +51,8 @@ def _rows() -> tuple[Row, ...]:
     sheet = merged(Update().model_dump(), {"margin": None, "replay": {"batch": None}})  # None is not in a dump
     plainly: dict[str, Any] = {"update": sheet, "teach": {"margin": None}}
     official_training = merged(plainly, {"update": {"training": _CALIBRATION}, "plain": _CALIBRATION})
-    longer: dict[str, Any] = {
-        "lr": 2e-3,
-        "epochs": 50,
-        "batch": 1024,
-        "patience": 10,
-    }  # by validation, without a teacher
+    # of a model without a teacher, by validation
+    longer: dict[str, Any] = {"lr": 2e-3, "epochs": 50, "batch": 1024, "patience": 10}
     return (
         Row("popularity so far", "popularity", plainly),
         Row("popularity of the block", "popularity-now", plainly),
