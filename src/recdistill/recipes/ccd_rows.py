@@ -129,8 +129,8 @@ _SHORT: dict[str, Any] = {
 """Short stages, for two cores."""
 
 
-def _short(student: int, teacher: int) -> dict[str, Any]:
-    return {"student": {"dim": student}, "teachers": _members(2, "mf", teacher), **_SHORT}
+def _short(student: int, teacher: int, name: str = "mf") -> dict[str, Any]:
+    return {"student": {"name": name, "dim": student}, "teachers": _members(2, "mf", teacher), **_SHORT}
 
 
 SCENES: dict[str, Scene] = {
@@ -157,6 +157,20 @@ SCENES: dict[str, Scene] = {
         ),
         Scene("yelp-mf-small", "Yelp, MF 8 from 2 MF 128, short stages", "ccd_yelp", _short(8, 128)),
         Scene("gowalla-mf-small", "Gowalla, MF 16 from 2 MF 64, short stages", "ccd_gowalla", _short(16, 64)),
+        Scene(
+            "yelp-lightgcn-small",
+            "Yelp, LightGCN 8 from 2 MF 128, short stages",
+            "ccd_yelp",
+            _short(8, 128, "lightgcn"),
+            published="yelp",
+        ),
+        Scene(
+            "yelp-mf-small-clean",
+            "Yelp without repeats that leak, MF 8 from 2 MF 128, short stages",
+            "ccd_yelp",
+            _short(8, 128),
+            clean=True,
+        ),
         Scene(
             "yelp-mf-clean",
             "Yelp without repeats that leak, MF 8 from 5 MF 128",
