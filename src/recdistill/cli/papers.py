@@ -25,10 +25,14 @@ def reproduce(
         typer.Option(
             help="Tables by name, with commas between. Of de-rrd: bpr, neumf, bpr-half, trials, best; of "
             "sequential: toys, beauty, ml-1m; of adarec: ml-100k, toys, beauty, ml-1m; of methods: citeulike-10, "
-            "citeulike-5, lastfm-10, lastfm-5, foursquare-10. [default: the first]"
+            "citeulike-5, lastfm-10, lastfm-5, foursquare-10; of ccd: yelp-mf, gowalla-mf, yelp-lightgcn, "
+            "gowalla-lightgcn, yelp-mf-clean, and with short stages yelp-mf-small, yelp-mf-small-clean, "
+            "yelp-lightgcn-small, gowalla-mf-small. [default: the first]"
         ),
     ] = "",
-    only: Annotated[str, typer.Option(help="Rows by name, with commas between; all when left out.")] = "",
+    only: Annotated[
+        str, typer.Option(help="Rows by name, with commas between; all (of ccd, the main ones) when left out.")
+    ] = "",
     data: Annotated[
         Path | None,
         typer.Option(help="Folder of the log; of sequential, of its logs. [default: $RECDISTILL_DATA, ../shared/data]"),

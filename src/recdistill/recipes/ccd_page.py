@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from recdistill.recipes.ccd_bars import NOISE, baselines, parts, shown
 from recdistill.recipes.ccd_published import CCD_FLOOR, CCD_GAINS
 
 __all__ = ["markdown"]
 
-_CONTINUAL = (
+_NEEDED = (
     "fine-tune",
     "fine-tune: decay of touched rows",
     "fine-tune: within a margin",
@@ -19,7 +20,7 @@ _CONTINUAL = (
     "lwc-kd with piw",
     "replay alone",
 )
-"""Over the best of which CCD's student gains; popularity and full-batch are no continual baselines."""
+"""Continual baselines without which a gain says that they are missing."""
 
 
 def markdown(found: dict[str, Any]) -> str:
@@ -32,7 +33,7 @@ def markdown(found: dict[str, Any]) -> str:
         "without it, because the paper does not say. ±: 95 % over users, of one trained model. "
         "New and old users: recall@20 of each on the block that was just learned, mean over blocks. "
         "Dormant users: on the last block, of those who were in the first increment and in none between. "
-        "Differences below .002 are noise. This page and `ccd.json` are "
+        f"Differences below {NOISE:.3f} are noise. This page and `ccd.json` are "
         f"printed by `{found['command']}`.",
         "",
     ]
@@ -42,6 +43,8 @@ def markdown(found: dict[str, Any]) -> str:
             lines += [f"Not run yet (`--tables {name}`): missing.", ""]
             continue
         lines += [*_table(scene["rows"]), "", *_curves(scene), ""]
+        for table in (_both(scene["rows"]), shown(scene["rows"]), parts(scene["rows"])):
+            lines += [*table, ""] if table else []
     return "\n".join([*lines, *_calibration(found["scenes"]), ""])
 
 
@@ -97,6 +100,16 @@ def _over_seeds(row: dict[str, Any], key: str) -> str:
     return f"{np.mean(values):.4f}" if values else ""
 
 
+def _both(rows: dict[str, Any]) -> list[str]:
+    """LA and RA after every block."""
+    size = max(row["of"] for row in rows.values())
+    lines = ["| LA, RA after | " + " | ".join(f"D{k}" for k in range(size)) + " |", "|" + "---|" * (size + 1)]
+    for name, row in rows.items():
+        curve = [f"{la:.4f}, {ra:.4f}" for la, ra, _ in row["mean"]["recall@20 with base"]]
+        lines.append(f"| {name} | " + " | ".join(curve + [""] * (size - len(curve))) + " |")
+    return lines
+
+
 def _curves(scene: dict[str, Any]) -> list[str]:
     """H after every block, and CCD's gain over the best continual baseline beside the published one."""
     rows = scene["rows"]
@@ -106,17 +119,21 @@ def _curves(scene: dict[str, Any]) -> list[str]:
         curve = [f"{h:.4f}" for *_, h in row["mean"]["recall@20 with base"]]
         lines.append(f"| {name} | " + " | ".join(curve + [""] * (size - len(curve))) + " |")
     notes: list[str] = []
-    for who, ours, rivals in (("student", "ccd", _CONTINUAL), ("teacher", "teachers", ("teachers on their own",))):
+    others = tuple(name for name in baselines(rows) if name not in _NEEDED)
+    own = ("teachers on their own",)
+    for who, ours, rivals, extra in (("student", "ccd", _NEEDED, others), ("teacher", "teachers", own, ())):
         if ours not in rows:
             continue
         curves = {
-            name: [h for *_, h in rows[name]["mean"]["recall@20 with base"]] for name in (ours, *rivals) if name in rows
+            name: [h for *_, h in rows[name]["mean"]["recall@20 with base"]]
+            for name in (ours, *rivals, *extra)
+            if name in rows
         }
         gains: list[str] = []
         missing: dict[str, int] = {}
         for k in range(size):
-            there = [curves[name][k] for name in rivals if k < len(curves.get(name, ()))]
-            known = k < len(curves[ours]) and there
+            there = [curves[name][k] for name in (*rivals, *extra) if k < len(curves.get(name, ()))]
+            known = 0 < k < len(curves[ours]) and there  # before the first increment there is nothing to gain
             gains.append(f"{curves[ours][k] - max(there):+.4f}" if known else "")
             for name in rivals if known else ():
                 if k >= len(curves.get(name, ())):

@@ -57,6 +57,7 @@ def _rows() -> tuple[Row, ...]:
         Row("popularity so far", "popularity", plainly),
         Row("popularity of the block", "popularity-now", plainly),
         Row("full-batch", "full-batch", official_training),
+        Row("full-batch: decay of touched rows", "full-batch", plainly),
         Row("fine-tune", "fine-tune", official_training),
         Row("fine-tune: decay of touched rows", "fine-tune", plainly),
         Row("fine-tune: within a margin", "fine-tune", {"update": {"margin": 0.5, "training": longer}}),
@@ -106,7 +107,20 @@ def _rows() -> tuple[Row, ...]:
 ROWS: dict[str, Row] = {row.name: row for row in _rows()}
 ABLATIONS = tuple(name for name in ROWS if name.startswith("ccd: no "))
 """CCD without each of its parts."""
-MAIN = ("fine-tune", "full-batch", "popularity so far", "spmf", "lwc-kd", "lwc-kd with piw", "replay alone", "ccd")
+MAIN = (
+    "popularity so far",
+    "fine-tune",
+    "full-batch",
+    "spmf",
+    "lwc-kd",
+    "lwc-kd with piw",
+    "replay alone",
+    "no update",
+    "distil alone",
+    "ccd",
+    "teachers",
+    "teachers on their own",
+)
 """Computed where no row is named."""
 
 
