@@ -7,14 +7,15 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 
 import recdistill as rd
+from recdistill.clock import Clock
 from recdistill.data.histories import Histories
 from recdistill.data.interactions import Interactions
 from recdistill.data.sequences import ClozeBatches, SequenceBatches
 from recdistill.errors import MissingKnowledge
 from recdistill.ids import IdTable
+from recdistill.knowledge.vectors import VectorView
 from recdistill.knowledge.view import Kind
 from recdistill.methods import METHODS
 from recdistill.methods.base import MethodEntry
@@ -24,6 +25,8 @@ from recdistill.query import Batch, Query, Rows
 from recdistill.registry import Registry
 from recdistill.settings import Settings, parse
 from recdistill.teachers.live import Live
+from recdistill.terms import logit_match
+from recdistill.terms.logit_match import LogitMatch
 
 NAMES = ["sasrec", "nextitnet", "bert4rec", "gru4rec"]
 LAYERS = {"sasrec": 2, "nextitnet": 2, "bert4rec": 2, "gru4rec": 1}
@@ -95,21 +98,34 @@ def test_what_a_teacher_says_at_a_position_does_not_depend_on_what_came_after(na
     assert not torch.allclose(one.states()[:, :, at + 1 :], two.states()[:, :, at + 1 :]), "there is something to see"
 
 
+@pytest.mark.parametrize("direction", ["forward", "reverse"])
 @pytest.mark.parametrize("name", NAMES)
-def test_the_divergence_of_two_views_is_exact_over_the_catalogue_in_parts(name, log):
-    """KL(teacher | student) of each position, with two passes over chunks and nothing of size positions x items."""
+def test_logits_are_matched_over_a_large_catalogue_in_parts(name, direction, log, monkeypatch):
+    """Value and gradient are those of whole rows; nothing of size positions x items is asked for."""
     batch = first_batch(log)
-    teacher = Live(built(name, log), seen=log.csr()).view(batch.query)
-    student = built("gru4rec", log, dim=4, seed=2).view(batch.query)
-    nothing = batch.positive.new_empty(len(batch.positive), 0)
-    of_teacher, of_student = (view.log_partition(nothing)[:, None] for view in (teacher, student))
-    found = torch.zeros(len(batch.positive))
-    for part in torch.arange(ITEMS).split(7):
-        log_p = teacher.scores_among(part) - of_teacher
-        found = found + (log_p.exp() * (log_p - student.scores_among(part) + of_student)).sum(1)
-    everything = torch.arange(ITEMS)
-    log_p, log_q = (view.scores_among(everything).log_softmax(1) for view in (teacher, student))
-    torch.testing.assert_close(found, F.kl_div(log_q, log_p, log_target=True, reduction="none").sum(1))
+    teacher = Live(built(name, log), seen=log.csr())
+    student = built("gru4rec", log, dim=4, seed=2)
+    term = LogitMatch(ITEMS, direction=direction, temperature=1.7)
+    widths: list[int] = []
+    real = VectorView.scores_among
+    monkeypatch.setattr(
+        VectorView, "scores_among", lambda self, items: (widths.append(len(items)), real(self, items))[1]
+    )
+
+    def matched():
+        student.zero_grad()
+        value = term(student.view(batch.query), teacher.view(batch.query), batch, Clock(0)).value
+        value.sum().backward()
+        return value.detach(), [p.grad.clone() for p in student.parameters()]
+
+    whole, gradients = matched()
+    assert max(widths) == ITEMS
+    widths.clear()
+    monkeypatch.setattr(logit_match, "_ROOM", 7 * len(batch.positive))
+    parts, others = matched()
+    assert max(widths) == 7
+    torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(others, gradients, rtol=1e-4, atol=1e-5)
 
 
 def test_a_teacher_that_only_fills_gaps_is_refused_position_by_position(log):

@@ -7,9 +7,10 @@ Letters: n answers of a view, I items.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
+from torch.utils.checkpoint import checkpoint
 from typing_extensions import override
 
 from recdistill.errors import UsageError, problem
@@ -19,6 +20,10 @@ from recdistill.objective import Term
 from recdistill.terms.positions import rows
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
     from recdistill.clock import Clock
     from recdistill.knowledge.view import View
     from recdistill.losses.kl import Direction
@@ -28,11 +33,15 @@ if TYPE_CHECKING:
 
 __all__ = ["LogitMatch"]
 
+_ROOM = 1 << 28
+"""Scores of a model that exist at a time (1 GiB of float32)."""
+
 
 class LogitMatch(Term):
     """`KL` of the two softmaxes over all items, or over the teacher's best, for each answer of the views.
 
-    Over all items it holds (n, I) scores of both models.
+    Over all items it holds (n, I) scores of both models where that is little. Otherwise it goes through the catalogue
+    in parts, twice, and computes their scores again for the gradient.
     """
 
     of_teacher: ClassVar[frozenset[Kind]] = frozenset({Kind.SCORES})
@@ -75,12 +84,43 @@ class LogitMatch(Term):
     def forward(self, student: View, teacher: View | None, batch: Batch, clock: Clock) -> Rows:
         del clock
         assert teacher is not None  # noqa: S101 - the loop has checked it
-        with torch.no_grad():
-            if self._best:
-                items, target = teacher.best(self._best)  # (n, k), (n, k)
-            else:
-                items = self._items = self._items.to(batch.query.row.device)
-                target = teacher.scores_among(items)  # (n, I)
-        ours = student.scores(items) if self._best else student.scores_among(items)
-        value = kl(ours, target, direction=self._direction, temperature=self._temperature)
+        self._items = self._items.to(batch.query.row.device)
+        asked = len(batch.query) if batch.query.at is None else len(batch.query.at)  # n
+        if not self._best and asked * len(self._items) > _ROOM:
+            value = self._in_parts(student, teacher, size=max(1, _ROOM // asked))
+        else:
+            with torch.no_grad():
+                items, target = teacher.best(self._best) if self._best else (self._items, None)
+                target = teacher.scores_among(items) if target is None else target
+            ours = student.scores(items) if self._best else student.scores_among(items)
+            value = kl(ours, target, direction=self._direction, temperature=self._temperature)
         return rows(value, batch.query, "asked", self._per, self.how)
+
+    def _in_parts(self, student: View, teacher: View, *, size: int) -> Tensor:
+        """(n,) as `kl` has it over the whole catalogue, `size` items at a time."""
+        tau, parts = self._temperature, self._items.split(size)
+        student.scores_among(self._items[:1])  # histories are encoded here, once, not in every part
+
+        def partition(view: View, part: Tensor) -> Tensor:
+            return (view.scores_among(part) / tau).logsumexp(1)
+
+        with torch.no_grad():
+            of_teacher = torch.stack([partition(teacher, part) for part in parts]).logsumexp(0)[:, None]
+        of_student = torch.stack([_again(partition, student, part) for part in parts]).logsumexp(0)[:, None]  # (n, 1)
+
+        def apart(part: Tensor, of_student: Tensor) -> Tensor:
+            with torch.no_grad():
+                t = teacher.scores_among(part) / tau - of_teacher
+            s = student.scores_among(part) / tau - of_student
+            over, under = (t, s) if self._direction == "forward" else (s, t)
+            return (over.exp() * (over - under)).sum(1)
+
+        value = torch.zeros_like(of_student[:, 0])
+        for part in parts:
+            value = value + _again(apart, part, of_student)
+        return value * tau**2
+
+
+def _again(function: Callable[..., Tensor], *of: Any) -> Tensor:  # noqa: ANN401
+    """`function(*of)`, computed again in the backward pass instead of kept."""
+    return checkpoint(function, *of, use_reentrant=False, preserve_rng_state=False)  # pyright: ignore[reportReturnType]
