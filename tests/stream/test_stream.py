@@ -328,6 +328,26 @@ def test_new_people_are_answered_by_a_fold_in_and_marked_so(stream, toy):
     assert not {"i3", "i5"} & {item.id for item in lists["omar"]}
 
 
+def test_who_is_new_is_folded_in_from_all_that_came_since_the_version_that_is_served(stream, toy):
+    """However many blocks ago that was: gates may have refused every student since."""
+    stream.step(stages=toy.Toy(), blocks=1)
+    stream.ingest_lines(io.StringIO('{"user": "nina", "item": "i3", "timestamp": 1999999999}\n'))
+    for _ in range(2):
+        stream.ledger.close_open(asked=True)
+        stream.ingest_lines(io.StringIO('{"user": "u2", "item": "i4", "timestamp": 1999999999}\n'))
+    assert answer(stream, ["nina"], 5).source_of("nina") == "fold-in"
+
+
+def test_what_a_known_person_did_since_is_left_out(stream, toy):
+    stream.step(stages=toy.Toy())
+    first, second = (item.id for item in answer(stream, ["u1"], 2).to_dict()["u1"])
+    stream.ingest_lines(io.StringIO(json.dumps({"user": "u1", "item": first, "timestamp": 1999999999}) + "\n"))
+    found = answer(stream, ["u1"], 5, clicks={"u1": [second, "unknown"]})
+    assert found.source_of("u1") == "model"
+    assert not {first, second} & {item.id for item in found.to_dict()["u1"]}
+    assert found.notes == ()
+
+
 def test_old_outputs_go_and_holdouts_and_the_latest_versions_stay(tmp_path, events, settings, toy):
     text = settings.replace("base = 1500", "base = 400").replace("events = 500", "events = 300")
     text += "[disk]\nversions = 2\ncycles = 2\n"
