@@ -144,6 +144,19 @@ def test_the_proxies_replay_in_the_second_cycle(begun):
         assert lines[1, "ensemble"]["recall"]
 
 
+def test_the_share_of_replay_hardly_depends_on_the_size_of_its_steps(begun, settings):
+    """The same pairs in few steps or in many: a mean over each pass's own steps would tell how many there are."""
+    short = text_of(settings, **{'{ name = "lightgcn", dim = 6 }, { name = "vae", dim = 6 }': ""})
+    shares = []
+    for size in (8, 32_768):
+        one = short.replace("replay = { depth = 20 } }\nteach", f"replay = {{ depth = 20, batch = {size} }} }}\nteach")
+        with Stream(begun(f"s{size}", one)) as stream:
+            stream.step(blocks=2)
+            shares.append(stream.journal().find(1, "student").measured["replay_share"])
+    assert shares[0] == pytest.approx(shares[1], rel=0.1)
+    assert 0.05 < shares[0] < 0.95
+
+
 @pytest.mark.parametrize("student", ["mf", "lightgcn"])
 def test_a_forgotten_person_is_in_no_row_of_any_output(begun, settings, student):
     text = text_of(settings, student) + 'proxies = { mode = "weights" }\n'

@@ -230,13 +230,11 @@ def _run(job: Job, part: str = "") -> Run:
 
 def _learned(learned: Learned, *, replays: bool = False, epochs: int | None = None) -> Output:
     arrays = learned.snapshot.arrays()
-    last = learned.report.history[-1].losses if learned.report.history else {}
-    share = sum(v for n, v in last.items() if "replay" in n) / max(sum(abs(v) for v in last.values()), 1e-12)
     best = {name: {"epoch": b.epoch, "value": b.value} for name, b in learned.report.best.items()}
     measured = {
         "epochs": len(learned.report.history) if epochs is None else epochs,
         "best": best,
-        "replay_share": share if replays else 0.0,
+        "replay_share": learned.replay_share if replays else 0.0,
     }
     return Output(arrays, _personal(arrays), measured)
 

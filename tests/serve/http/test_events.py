@@ -20,8 +20,8 @@ from recdistill.serve.http.limits import Limits
 from recdistill.serve.http.logs import Log
 from recdistill.serve.http.messages import Event
 from recdistill.serve.http.metrics import Metrics
-from recdistill.serve.http.refusal import Refusal
 from recdistill.serve.http.recent import Recent
+from recdistill.serve.http.refusal import Refusal
 from recdistill.serve.http.sources import StreamSource
 from recdistill.serve.http.version import opened as version_of
 from recdistill.stream.answers import answer
