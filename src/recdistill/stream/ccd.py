@@ -8,6 +8,7 @@ Letters: U users, I items, Q users asked, K list.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from recdistill.continual.ensemble import EnsembleRanker, Lists, lists_of
 from recdistill.continual.learning import Run
 from recdistill.continual.proxies import averaged, remembered
 from recdistill.continual.settings import CCDSettings, ModelSpec
-from recdistill.continual.shallow import shallow_lists
+from recdistill.continual.shallow import shallow_lists, shallow_top_k
 from recdistill.continual.snapshot import Snapshot
 from recdistill.continual.stages import Sources, believed, cut, distil, update_student
 from recdistill.continual.teaching import update_teacher
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from recdistill.continual.learning import Learned
+    from recdistill.continual.replay import Vectors
+    from recdistill.stream.measure import Lists as Ranked
     from recdistill.stream.protocol import Arrays, BlockData, Job
 
 __all__ = ["CCD", "CCDStreamSettings"]
@@ -133,9 +136,8 @@ class CCD:
     def ensemble(self, job: Job, *, teachers: Sequence[Arrays]) -> Output:
         """Lists of both sides, over the training pairs since the last time; of nobody who was forgotten."""
         c, block = self.settings, joined(job.blocks)
-        snapshots = [Snapshot.from_arrays(spec, arrays) for spec, arrays in zip(c.teachers, teachers, strict=True)]
-        members = [each for each in map(remembered, snapshots) if each is not None]
-        met = np.any([each.met_users for each in snapshots], axis=0)
+        members = self._vectors(teachers)
+        met = np.any([arrays["met/user"] for arrays in teachers], axis=0)
         near, train = min(c.distil.near, block.n_items, block.n_users), block.train.csr()
         if c.depth is not None:
             depth = min(c.depth, block.n_items)
@@ -167,21 +169,30 @@ class CCD:
         return Output(out, _personal(out))
 
     def ranked(self, stage: str, arrays: Arrays, users: NDArray[np.int64], k: int, without: Csr) -> NDArray[np.int64]:
-        """By what is served, or from the ensemble's lists."""
-        if stage != "ensemble":
-            model = Snapshot.from_arrays(self.settings.student, arrays).ranker()
-            return model.top_k(users, k, cut(without, model.n_users, model.n_items))
-        lists = np.asarray(arrays["items"])[users].astype(np.int64)  # (Q, K)
-        gone = (lists < 0) | without.contains(users[:, None], np.maximum(lists, 0))
-        order = np.argsort(gone, axis=1, kind="stable")[:, :k]
-        left = np.where(np.take_along_axis(gone, order, 1), -1, np.take_along_axis(lists, order, 1))
-        return np.pad(left, ((0, 0), (0, k - left.shape[1])), constant_values=-1)
+        """By what is served."""
+        del stage
+        model = Snapshot.from_arrays(self.settings.student, arrays).ranker()
+        return model.top_k(users, k, cut(without, model.n_users, model.n_items))
+
+    def joint(self, teachers: Sequence[Arrays]) -> Ranked:
+        """By the members' ranks; of large catalogues, where `depth` is set, by the heads of their lists."""
+        c, members = self.settings, self._vectors(teachers)
+        if c.depth is None:
+            return EnsembleRanker(members, exponent=c.exponent).top_k
+        return partial(shallow_top_k, members, depth=c.depth, exponent=c.exponent)
 
     def released(self, student: Arrays) -> Released:
         """What the student serves."""
         spec = self.settings.student
         model = Snapshot.from_arrays(spec, student).model()
         return Released(model.kind, model.arrays(), spec.name, spec.model_dump(mode="json"), [_PAPER.bibtex()])
+
+    def _vectors(self, teachers: Sequence[Arrays]) -> list[Vectors]:
+        found = (
+            remembered(Snapshot.from_arrays(spec, arrays))
+            for spec, arrays in zip(self.settings.teachers, teachers, strict=True)
+        )
+        return [each for each in found if each is not None]
 
     def _sources(self, proxies: Arrays | None, student: Arrays | None) -> Sources:
         return Sources(
