@@ -128,7 +128,36 @@ def test_a_failed_gate_keeps_the_version_says_why_and_stops_neither_ingest_nor_t
         found = status(stream, now=0.0)
         assert [cycle.passed for cycle in found.cycles] == [True, False, False]
         assert failed["why"] in found.cycles[1].why
+        # LA, RA and H tell of that student, `served` of what people got
+        assert found.cycles[1].newest == 0
+        assert found.cycles[1].served == pytest.approx(stream.journal().find(1, "gate[distil]").measured["recall"]["1"])
         assert stream.ingest(events).repeated > 0
+
+
+class Refusing(Worse):
+    """What it distils lists nothing either."""
+
+    def distil(self, job, **given):
+        out = self.inner.distil(job, **given)
+        return (
+            out
+            if job.cycle == 0
+            else replace(out, arrays={**out.arrays, "user": np.full_like(given["student"]["user"], np.nan)})
+        )
+
+
+def test_where_all_is_refused_what_is_told_as_served_is_the_version_that_goes_on(tmp_path, events, settings, toy):
+    with Stream.create(tmp_path / "s", settings.replace("worse = 1.0", "worse = 0.1")) as stream:
+        stream.ingest(events, now=0.0)
+        stream.step(stages=Refusing(toy.Toy()))
+        first, *others = status(stream, now=0.0).cycles
+        assert first.served == pytest.approx(stream.journal().find(0, "gate[distil]").measured["recall"]["0"])
+        for cycle in others:
+            (check,) = [c for c in stream.journal().find(cycle.cycle, "gate").measured["checks"] if not c["passed"]]
+            assert f"(serving version {cycle.served:.4f})" in check["why"]
+            assert cycle.served > cycle.newest == 0
+        page = StreamPage(status(stream, now=0.0)).render()
+        assert f"<td>0.0000</td><td>{others[0].served:.4f}</td>" in page
 
 
 class WorseDistilled:
@@ -402,6 +431,7 @@ def test_status_tells_where_it_stands_as_a_table_as_json_and_as_a_page(stream, t
     said.print(table(found))
     lines = said.file.getvalue().splitlines()
     assert any("recall@20 on holdouts" in line for line in lines)
+    assert any(line.split()[:4] == ["cycle", "events", "newest", "served"] for line in lines)
     (row,) = [line for line in lines if line.startswith("    1 ")]
     assert row.rstrip().endswith("yes/yes"), "whole in 80 columns"
     assert any(line.startswith("cycle 1 took ") for line in lines)

@@ -37,11 +37,14 @@ class CycleStatus:
     notes: tuple[str, ...]
     """What else is to be known of it: checks with too few people to judge by, teachers that could not be taught."""
     student: dict[str, float] | None
-    """LA, RA and H of the students up to it."""
+    """LA, RA and H of the students up to it, those that were refused among them."""
     teacher: dict[str, float] | None
     """The same of the ensembles."""
     newest: float | None
-    """The student's recall on the newest block."""
+    """The student's recall on the newest block, whether it passed or not."""
+    served: float | None
+    """Recall on the newest block of what was served at the end of the cycle: the distilled student's if it passed, the
+    student's if that did, else that of the version before; None while nothing was."""
     gap: float | None
     """The ensemble's mean recall over all holdouts less the student's."""
     replay: float | None
@@ -148,12 +151,20 @@ def _cycle(number: int, cycles: dict[int, dict[str, Told]], *, done: bool) -> Cy
         student=_accuracy(cycles, "gate", number),
         teacher=_accuracy(cycles, "ensemble", number),
         newest=kept.get(str(number)),
+        served=_served(number, gate, later),
         gap=gap,
         replay=measured.get("student", {}).get("replay_share"),
         segments=(gate or {}).get("segments", {}),
         seconds={name: line.seconds for name, line in sorted(stages.items(), key=lambda pair: pair[1].at)},
         done=done,
     )
+
+
+def _served(number: int, gate: dict[str, Any] | None, later: dict[str, Any] | None) -> float | None:
+    for verdict in (later, gate):
+        if verdict is not None and verdict["passed"]:
+            return verdict["recall"].get(str(number))
+    return (gate or {}).get("served")
 
 
 def _failed(gate: dict[str, Any] | None, who: str) -> tuple[str, ...]:
