@@ -9,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from recdistill.errors import SettingsError
 from recdistill.recipes.stream import settings_text
 from recdistill.stream import ccd as stream_ccd
 from recdistill.stream.stream import Stream
@@ -132,8 +133,16 @@ def test_the_slow_proxy_averages_what_was_distilled_once(begun, settings):
         assert stream.journal().find(1, "proxies").object == before
 
 
-def test_the_proxies_replay_in_the_second_cycle(begun):
-    with Stream(begun("s")) as stream:
+def test_a_student_that_no_proxy_can_be_made_of_is_refused_before_a_stream_begins(tmp_path, settings):
+    text = text_of(settings, "vae") + 'proxies = { mode = "aligned" }\n'
+    with pytest.raises(SettingsError, match=r"'method': student\.name = \"vae\" and proxies\.mode = \"aligned\""):
+        Stream.create(tmp_path / "s", text)
+    assert not list((tmp_path / "s").iterdir())
+
+
+@pytest.mark.parametrize("student", ["mf", "vae"])
+def test_the_proxies_replay_in_the_second_cycle(begun, settings, student):
+    with Stream(begun("s", text_of(settings, student))) as stream:
         stream.step(blocks=2)
         lines = {(line.cycle, line.stage): line.measured for line in stream.journal().lines()}
         assert lines[0, "student"]["replay_share"] == 0
