@@ -5,14 +5,17 @@ from __future__ import annotations
 import tomllib
 from functools import partial
 from itertools import pairwise
+from typing import get_args
 
 import numpy as np
 import pytest
 
+from recdistill.continual.settings import PRESETS, settings_of
 from recdistill.errors import SettingsError
-from recdistill.recipes.stream import settings_text
+from recdistill.recipes.stream import begin, settings_text
 from recdistill.stream import ccd as stream_ccd
-from recdistill.stream.stream import Stream
+from recdistill.stream.settings import StreamSettings
+from recdistill.stream.stream import Stream, method_of
 from recdistill.training import trainer
 
 METHOD = """
@@ -231,6 +234,18 @@ def test_the_template_of_another_method_brings_none_of_the_first_ones_keys():
     assert tomllib.loads(text)["method"] == {"name": "ccd", "student": {"dim": 3}}
     assert tomllib.loads(text)["blocks"]["base"] == 9
     assert tomllib.loads(settings_text(None, ["method.dim=3"]))["method"]["members"] == 2
+
+
+def test_a_preset_is_what_the_settings_of_a_stream_lie_over(tmp_path):
+    assert set(get_args(stream_ccd.CCDStreamSettings.model_fields["preset"].annotation)) == set(PRESETS)
+    own = {"teach": {"replay": {"depth": 7}}, "update": {"margin": 0.5}}
+    begin(tmp_path / "s", assign=["method.name=ccd", "method.preset=quick", "method.update.margin=0.5"]).close()
+    for name in PRESETS:
+        found = StreamSettings(method={"name": "ccd", "preset": name, **own})
+        whole = {key: value for key, value in method_of(found).identity("x").items() if key not in ("stage", "code")}
+        assert whole == {"name": "ccd", **settings_of(name, own).model_dump(mode="json")}
+    with pytest.raises(SettingsError, match=r"'method\.preset' has no such choice; got 'quik'\. Did you mean 'quick'"):
+        begin(tmp_path / "other", assign=["method.name=ccd", "method.preset=quik"])
 
 
 def test_a_warm_start_takes_no_weights_from_the_student_that_a_retrain_replaces(begun, settings, monkeypatch):

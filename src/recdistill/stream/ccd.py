@@ -9,7 +9,7 @@ Letters: U users, I items, Q users asked, K list.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from recdistill.continual import plain
 from recdistill.continual.ensemble import EnsembleRanker, Lists, lists_of
 from recdistill.continual.learning import Run
 from recdistill.continual.proxies import averaged, remembered
-from recdistill.continual.settings import CCDSettings, ModelSpec
+from recdistill.continual.settings import PRESETS, CCDSettings, ModelSpec, merged
 from recdistill.continual.shallow import shallow_lists, shallow_top_k
 from recdistill.continual.snapshot import Snapshot
 from recdistill.continual.stages import Sources, believed, cut, distil, update_student
@@ -60,6 +60,14 @@ class CCDStreamSettings(CCDSettings):
 
     name: str = "ccd"
     """Of the method."""
+    preset: Literal["default", "compat", "quick"] = "default"
+    """What the other settings lie over, key by key in tables too."""
+
+
+def filled(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings over their preset, as `continual.settings.settings_of` lays them; an unknown preset is told later."""
+    preset = PRESETS.get(str(given.get("preset", "default")), {})
+    return merged(merged(CCDStreamSettings().model_dump(mode="json"), preset), given)
 
 
 class CCD:
@@ -82,8 +90,8 @@ class CCD:
         return len(self.settings.teachers)
 
     def identity(self, stage: str) -> Mapping[str, Any]:
-        """All settings."""
-        return {"stage": stage, "code": _CODE, **self.settings.model_dump(mode="json")}
+        """All settings; the preset is in them."""
+        return {"stage": stage, "code": _CODE, **self.settings.model_dump(mode="json", exclude={"preset"})}
 
     def student(
         self,
@@ -258,7 +266,7 @@ def _personal(arrays: Arrays) -> Personal:
     return Personal(rows=rows, sparse=tuple((name, name.removesuffix("indptr") + "indices") for name in begins))
 
 
-@register("ccd", settings=CCDStreamSettings)
+@register("ccd", settings=CCDStreamSettings, filled=filled)
 def build(settings: CCDStreamSettings) -> Stages:
     """The stages of these settings."""
     return CCD(settings)

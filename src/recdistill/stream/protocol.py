@@ -234,16 +234,20 @@ class StagesEntry:
     name: str
     settings: type[Settings]
     build: Callable[[Any], Stages]
+    filled: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+    """The table of settings as it was given -> with what a preset says; no check of either."""
 
 
 STAGES: Registry[StagesEntry] = Registry("method on a stream")
 
 
-def register(name: str, *, settings: type[Settings]) -> Callable[[Callable[[Any], Stages]], Callable[[Any], Stages]]:
+def register(
+    name: str, *, settings: type[Settings], filled: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict
+) -> Callable[[Callable[[Any], Stages]], Callable[[Any], Stages]]:
     """Register `build(settings) -> Stages` under `name`."""
 
     def add(build: Callable[[Any], Stages]) -> Callable[[Any], Stages]:
-        STAGES.add(name, StagesEntry(name, settings, build))
+        STAGES.add(name, StagesEntry(name, settings, build, filled))
         return build
 
     return add

@@ -273,4 +273,4 @@ def method_of(found: StreamSettings) -> Stages:
     if name in METHODS:
         import_module(METHODS[name])
     entry = STAGES[name]
-    return entry.build(parse(entry.settings, {"name": name, **found.method}, at="method"))
+    return entry.build(parse(entry.settings, entry.filled({"name": name, **found.method}), at="method"))
