@@ -305,8 +305,17 @@ def test_new_users_must_be_ranked_better_than_by_popularity(tmp_path, events, se
         assert [c["name"] for c in failed] == ["new users"]
         assert "new users 0.0000, at least popularity's 0." in failed[0]["why"]
         assert stream.versions.serving() is None
-        with pytest.raises(UsageError, match="No version has been published yet"):
+        refused = r"published yet: the gates refused every .* in cycle 0 by the check 'new users': recall@20 .* status`"
+        with pytest.raises(UsageError, match=refused):
             stream.rollback()
+        with pytest.raises(UsageError, match=refused):
+            answer(stream, ["u1"])
+
+
+def test_where_nothing_was_stepped_a_step_is_the_remedy(stream):
+    for ask in (stream.rollback, lambda: answer(stream, ["u1"])):
+        with pytest.raises(UsageError, match=r"No version has been published yet\. Run `recdistill stream step`"):
+            ask()
 
 
 def test_rollback_is_a_pointer_and_the_next_version_replaces_it(stream, toy):

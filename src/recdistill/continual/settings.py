@@ -294,8 +294,8 @@ class CCDSettings(_Grown):
     def _averaged(self) -> CCDSettings:
         if self.student.name == "vae" and self.proxies.mode == "aligned":
             msg = (
-                'student.name = "vae" and proxies.mode = "aligned" do not go together: a Mult-VAE has no table of users '
-                'that could be turned; give proxies.mode = "scores" or "weights"'
+                'student.name = "vae" and proxies.mode = "aligned" do not go together: a Mult-VAE has no table of '
+                'users that could be turned; give proxies.mode = "scores" or "weights"'
             )
             raise ValueError(msg)
         return self

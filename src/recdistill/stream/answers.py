@@ -12,6 +12,7 @@ from recdistill.ledger.versions import learned
 from recdistill.serve.foldin import FoldIn
 from recdistill.serve.recommendations import Recommendations
 from recdistill.serve.service import Service
+from recdistill.stream.chain import unserved
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -40,7 +41,7 @@ def answer(
     """
     name = stream.versions.serving()
     if name is None:
-        raise UsageError(problem("No version has been published yet", remedy="Run `recdistill stream step`"))
+        raise unserved(stream.journal())
     version = bundle.open(stream.versions.path(name))
     service = Service.from_bundle(stream.versions.path(name))
     users = list(dict.fromkeys(users))
