@@ -55,7 +55,7 @@ name = "ccd"
 depth = 50
 student = {{ dim = {dim} }}
 teachers = [{{ dim = {dim} }}]
-base = {{ epochs = 1, every = 1, batch = 65536 }}
+base = {{ epochs = 1, every = 1, batch = 65536, negatives = 1 }}
 plain = {{ epochs = 1, every = 1, batch = 65536 }}
 proxies = {{ width = {dim} }}
 [method.distil]
@@ -64,7 +64,7 @@ passes = "epoch"
 most = 5000
 avoid = 0
 start = "warm"
-training = {{ epochs = 1, every = 1, batch = 65536 }}
+training = {{ epochs = 1, every = 1, batch = 65536, decay = "touched" }}
 [method.update]
 avoid = 0
 training = {{ epochs = 1, every = 1, batch = 65536 }}
@@ -72,7 +72,7 @@ replay = {{ users = 20000, among = 1024, depth = 50 }}
 [method.teach]
 avoid = 0
 training = {{ epochs = 1, every = 1, batch = 65536 }}
-replay = {{ users = 20000, among = 1024, depth = 50 }}
+replay = {{ users = 20000, among = 1024, depth = 50, student = 0 }}
 contrast = {{ weight = 0.0 }}
 """
 

@@ -254,7 +254,8 @@ def _explain(
         case "missing":
             message = problem(f"{what} is missing", allowed=prose(schema, defs), remedy=schema.get("description"))
         case "value_error" | "assertion_error":
-            message = problem(f"{what}: {reason}", value) if key else problem(reason)
+            given_whole = not error["loc"]  # a table, of which the reason names what is wrong
+            message = problem(f"{what}: {reason}", None if given_whole else value) if key else problem(reason)
         case _ if choices:
             message = problem(f"{what} has no such choice", value, near=nearest(str(value), choices), allowed=choices)
         case _:

@@ -15,8 +15,9 @@ from typing import get_args
 import pytest
 
 from recdistill.cli import main
+from recdistill.continual.settings import settings_of
 from recdistill.data.synthetic import planted
-from recdistill.recipes import runfile, searchfile
+from recdistill.recipes import ccd_rows, runfile, searchfile
 from recdistill.recipes.reproduce import markdown, summary
 from recdistill.recipes.runfile import RunSettings
 from recdistill.settings import load
@@ -107,6 +108,13 @@ def test_every_run_file_that_is_shipped_is_valid(file):
         return
     kind = searchfile if "search" in load(file) else runfile
     kind.resolve(kind.read(file))
+
+
+def test_the_stream_that_is_shipped_is_within_the_margins_that_were_found():
+    found = stream.method_of(stream_settings.read(ROOT / "examples/stream.toml")).settings
+    short = ccd_rows.SCENES["yelp-mf-small"].settings
+    assert found.update == settings_of("default", short).update
+    assert found.teach.margin == short["teach"]["margin"]
 
 
 def test_the_page_of_the_search_lists_every_key_of_its_tables():

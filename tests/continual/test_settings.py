@@ -23,6 +23,15 @@ def test_the_official_code_is_a_preset():
     assert c.teach.replay.period == 5.0
 
 
+def test_tables_of_a_vae_cannot_be_turned():
+    for mode in ("scores", "weights"):
+        settings_of(settings={"student": {"name": "vae"}, "proxies": {"mode": mode}})
+    wrong = r"'ccd': student\.name = \"vae\" and proxies\.mode = \"aligned\" do not .* give proxies\.mode = \"scores\""
+    with pytest.raises(SettingsError, match=wrong) as told:
+        settings_of(settings={"student": {"name": "vae"}, "proxies": {"mode": "aligned"}})
+    assert "got" not in str(told.value), "the whole table would be no help"
+
+
 def test_the_minimal_configuration_of_the_sheet_is_the_default():
     c = settings_of()
     assert (c.distil.near, c.distil.weight, c.distil.training.lr, c.distil.training.batch) == (40, 0.01, 5e-3, 1024)

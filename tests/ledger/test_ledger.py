@@ -40,7 +40,7 @@ def test_ids_that_differ_after_a_nul_are_different_ids_in_every_batch(ledger):
     assert ledger.ids("item", 9) == ["i", "i\0"]
     assert ledger.rows().user.tolist() == [0, 1, 2, 3, 1]
     assert ledger.row_of("a\0b") == 1
-    assert ledger.items_of("a\0b") == ["i\0"]
+    assert ledger.items_of(["a\0b", "nobody"]) == {"a\0b": ["i\0"]}
 
 
 def batch(*rows, names=("user", "item", "timestamp")):

@@ -5,13 +5,17 @@ from __future__ import annotations
 import tomllib
 from functools import partial
 from itertools import pairwise
+from typing import get_args
 
 import numpy as np
 import pytest
 
-from recdistill.recipes.stream import settings_text
+from recdistill.continual.settings import PRESETS, settings_of
+from recdistill.errors import SettingsError
+from recdistill.recipes.stream import begin, settings_text
 from recdistill.stream import ccd as stream_ccd
-from recdistill.stream.stream import Stream
+from recdistill.stream.settings import StreamSettings
+from recdistill.stream.stream import Stream, method_of
 from recdistill.training import trainer
 
 METHOD = """
@@ -132,8 +136,16 @@ def test_the_slow_proxy_averages_what_was_distilled_once(begun, settings):
         assert stream.journal().find(1, "proxies").object == before
 
 
-def test_the_proxies_replay_in_the_second_cycle(begun):
-    with Stream(begun("s")) as stream:
+def test_a_student_that_no_proxy_can_be_made_of_is_refused_before_a_stream_begins(tmp_path, settings):
+    text = text_of(settings, "vae") + 'proxies = { mode = "aligned" }\n'
+    with pytest.raises(SettingsError, match=r"'method': student\.name = \"vae\" and proxies\.mode = \"aligned\""):
+        Stream.create(tmp_path / "s", text)
+    assert not list((tmp_path / "s").iterdir())
+
+
+@pytest.mark.parametrize("student", ["mf", "vae"])
+def test_the_proxies_replay_in_the_second_cycle(begun, settings, student):
+    with Stream(begun("s", text_of(settings, student))) as stream:
         stream.step(blocks=2)
         lines = {(line.cycle, line.stage): line.measured for line in stream.journal().lines()}
         assert lines[0, "student"]["replay_share"] == 0
@@ -142,6 +154,19 @@ def test_the_proxies_replay_in_the_second_cycle(begun):
         assert set(lines[1, "gate"]["recall"]) == {"0", "1"}
         assert lines[1, "distil"]["recall"]
         assert lines[1, "ensemble"]["recall"]
+
+
+def test_the_share_of_replay_hardly_depends_on_the_size_of_its_steps(begun, settings):
+    """The same pairs in few steps or in many: a mean over each pass's own steps would tell how many there are."""
+    short = text_of(settings, **{'{ name = "lightgcn", dim = 6 }, { name = "vae", dim = 6 }': ""})
+    shares = []
+    for size in (8, 32_768):
+        one = short.replace("replay = { depth = 20 } }\nteach", f"replay = {{ depth = 20, batch = {size} }} }}\nteach")
+        with Stream(begun(f"s{size}", one)) as stream:
+            stream.step(blocks=2)
+            shares.append(stream.journal().find(1, "student").measured["replay_share"])
+    assert shares[0] == pytest.approx(shares[1], rel=0.1)
+    assert 0.05 < shares[0] < 0.95
 
 
 @pytest.mark.parametrize("student", ["mf", "lightgcn"])
@@ -209,6 +234,18 @@ def test_the_template_of_another_method_brings_none_of_the_first_ones_keys():
     assert tomllib.loads(text)["method"] == {"name": "ccd", "student": {"dim": 3}}
     assert tomllib.loads(text)["blocks"]["base"] == 9
     assert tomllib.loads(settings_text(None, ["method.dim=3"]))["method"]["members"] == 2
+
+
+def test_a_preset_is_what_the_settings_of_a_stream_lie_over(tmp_path):
+    assert set(get_args(stream_ccd.CCDStreamSettings.model_fields["preset"].annotation)) == set(PRESETS)
+    own = {"teach": {"replay": {"depth": 7}}, "update": {"margin": 0.5}}
+    begin(tmp_path / "s", assign=["method.name=ccd", "method.preset=quick", "method.update.margin=0.5"]).close()
+    for name in PRESETS:
+        found = StreamSettings(method={"name": "ccd", "preset": name, **own})
+        whole = {key: value for key, value in method_of(found).identity("x").items() if key not in ("stage", "code")}
+        assert whole == {"name": "ccd", **settings_of(name, own).model_dump(mode="json")}
+    with pytest.raises(SettingsError, match=r"'method\.preset' has no such choice; got 'quik'\. Did you mean 'quick'"):
+        begin(tmp_path / "other", assign=["method.name=ccd", "method.preset=quik"])
 
 
 def test_a_warm_start_takes_no_weights_from_the_student_that_a_retrain_replaces(begun, settings, monkeypatch):

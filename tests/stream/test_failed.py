@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from recdistill.cli.stream import step
 from recdistill.errors import TrainingError
 from recdistill.stream.status import status
 from recdistill.stream.stream import Stream
@@ -14,15 +15,19 @@ from recdistill.stream.stream import Stream
 FINETUNE, CCD = (Path(__file__).with_name(f"{name}.toml").read_text() for name in ("finetune", "ccd"))
 
 
-def test_training_that_diverges_is_a_student_that_is_not_served_and_the_next_one_goes_on(begun, edit):
+def test_training_that_diverges_is_a_student_that_is_not_served_and_the_next_one_goes_on(begun, edit, capsys):
     folder = begun(FINETUNE)
     with Stream(folder) as stream:
         stream.step(blocks=1)
         before = stream.versions.serving()
     edit(folder, "update = { epochs = 1, batch = 512 }", "update = { epochs = 2, batch = 512, lr = 1e30 }")
     edit(folder, "distil = { epochs = 1, batch = 512 }", "distil = { epochs = 2, batch = 512, lr = 1e30 }")
+    step(folder, blocks=1)
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in said] == ["cycle 1", "cycle 1"]
+    assert "not published: " in said[0]
+    assert said[1].startswith("cycle 1: the teachers wait for the next update: teacher 0: ")
     with Stream(folder) as stream:
-        assert stream.step(blocks=1) == [1]
         assert stream.versions.serving() == before
         (cycle,) = status(stream, now=0.0).cycles[1:]
         assert (cycle.passed, cycle.done) == (False, True)

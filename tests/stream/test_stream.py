@@ -128,7 +128,36 @@ def test_a_failed_gate_keeps_the_version_says_why_and_stops_neither_ingest_nor_t
         found = status(stream, now=0.0)
         assert [cycle.passed for cycle in found.cycles] == [True, False, False]
         assert failed["why"] in found.cycles[1].why
+        # LA, RA and H tell of that student, `served` of what people got
+        assert found.cycles[1].newest == 0
+        assert found.cycles[1].served == pytest.approx(stream.journal().find(1, "gate[distil]").measured["recall"]["1"])
         assert stream.ingest(events).repeated > 0
+
+
+class Refusing(Worse):
+    """What it distils lists nothing either."""
+
+    def distil(self, job, **given):
+        out = self.inner.distil(job, **given)
+        return (
+            out
+            if job.cycle == 0
+            else replace(out, arrays={**out.arrays, "user": np.full_like(given["student"]["user"], np.nan)})
+        )
+
+
+def test_where_all_is_refused_what_is_told_as_served_is_the_version_that_goes_on(tmp_path, events, settings, toy):
+    with Stream.create(tmp_path / "s", settings.replace("worse = 1.0", "worse = 0.1")) as stream:
+        stream.ingest(events, now=0.0)
+        stream.step(stages=Refusing(toy.Toy()))
+        first, *others = status(stream, now=0.0).cycles
+        assert first.served == pytest.approx(stream.journal().find(0, "gate[distil]").measured["recall"]["0"])
+        for cycle in others:
+            (check,) = [c for c in stream.journal().find(cycle.cycle, "gate").measured["checks"] if not c["passed"]]
+            assert f"(serving version {cycle.served:.4f})" in check["why"]
+            assert cycle.served > cycle.newest == 0
+        page = StreamPage(status(stream, now=0.0)).render()
+        assert f"<td>0.0000</td><td>{others[0].served:.4f}</td>" in page
 
 
 class WorseDistilled:
@@ -276,8 +305,17 @@ def test_new_users_must_be_ranked_better_than_by_popularity(tmp_path, events, se
         assert [c["name"] for c in failed] == ["new users"]
         assert "new users 0.0000, at least popularity's 0." in failed[0]["why"]
         assert stream.versions.serving() is None
-        with pytest.raises(UsageError, match="No version has been published yet"):
+        refused = r"published yet: the gates refused every .* in cycle 0 by the check 'new users': recall@20 .* status`"
+        with pytest.raises(UsageError, match=refused):
             stream.rollback()
+        with pytest.raises(UsageError, match=refused):
+            answer(stream, ["u1"])
+
+
+def test_where_nothing_was_stepped_a_step_is_the_remedy(stream):
+    for ask in (stream.rollback, lambda: answer(stream, ["u1"])):
+        with pytest.raises(UsageError, match=r"No version has been published yet\. Run `recdistill stream step`"):
+            ask()
 
 
 def test_rollback_is_a_pointer_and_the_next_version_replaces_it(stream, toy):
@@ -326,6 +364,26 @@ def test_new_people_are_answered_by_a_fold_in_and_marked_so(stream, toy):
     assert all(len(items) == 5 for items in lists.values())
     assert "i3" not in [item.id for item in lists["nina"]]
     assert not {"i3", "i5"} & {item.id for item in lists["omar"]}
+
+
+def test_who_is_new_is_folded_in_from_all_that_came_since_the_version_that_is_served(stream, toy):
+    """However many blocks ago that was: gates may have refused every student since."""
+    stream.step(stages=toy.Toy(), blocks=1)
+    stream.ingest_lines(io.StringIO('{"user": "nina", "item": "i3", "timestamp": 1999999999}\n'))
+    for _ in range(2):
+        stream.ledger.close_open(asked=True)
+        stream.ingest_lines(io.StringIO('{"user": "u2", "item": "i4", "timestamp": 1999999999}\n'))
+    assert answer(stream, ["nina"], 5).source_of("nina") == "fold-in"
+
+
+def test_what_a_known_person_did_since_is_left_out(stream, toy):
+    stream.step(stages=toy.Toy())
+    first, second = (item.id for item in answer(stream, ["u1"], 2).to_dict()["u1"])
+    stream.ingest_lines(io.StringIO(json.dumps({"user": "u1", "item": first, "timestamp": 1999999999}) + "\n"))
+    found = answer(stream, ["u1"], 5, clicks={"u1": [second, "unknown"]})
+    assert found.source_of("u1") == "model"
+    assert not {first, second} & {item.id for item in found.to_dict()["u1"]}
+    assert found.notes == ()
 
 
 def test_old_outputs_go_and_holdouts_and_the_latest_versions_stay(tmp_path, events, settings, toy):
@@ -382,6 +440,7 @@ def test_status_tells_where_it_stands_as_a_table_as_json_and_as_a_page(stream, t
     said.print(table(found))
     lines = said.file.getvalue().splitlines()
     assert any("recall@20 on holdouts" in line for line in lines)
+    assert any(line.split()[:4] == ["cycle", "events", "newest", "served"] for line in lines)
     (row,) = [line for line in lines if line.startswith("    1 ")]
     assert row.rstrip().endswith("yes/yes"), "whole in 80 columns"
     assert any(line.startswith("cycle 1 took ") for line in lines)

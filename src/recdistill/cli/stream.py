@@ -86,6 +86,7 @@ def step(
 ) -> None:
     """Do all that is due: student, gate, publish, teachers, ensemble, distil, proxies. Kill it, and repeat it."""
     from recdistill.cli.screen import Screen
+    from recdistill.stream.chain import put_off
     from recdistill.stream.stream import Stream
 
     with Stream(folder) as stream:
@@ -103,6 +104,9 @@ def step(
                 elif gate is not None:
                     why = "; ".join(check["why"] for check in gate.measured["checks"] if not check["passed"])
                     typer.echo(f"cycle {cycle}{who}: not published: {why}")
+            waits = put_off(journal, cycle)
+            if waits is not None:
+                typer.echo(f"cycle {cycle}: {waits}")
         if not done:
             typer.echo("Nothing is due.")
 

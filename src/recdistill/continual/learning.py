@@ -17,7 +17,7 @@ from recdistill.training.stop import Stop
 from recdistill.training.trainer import Keep, fit
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from torch import nn
@@ -58,7 +58,17 @@ class Learned:
 
     snapshot: Snapshot
     report: Report
-    """Every epoch: losses by pass and term, validation recall@20."""
+    """Every epoch: losses by pass and term, the mean over that pass's steps; validation recall@20."""
+    steps: Mapping[str, int]
+    """Of an epoch, by pass."""
+
+    @property
+    def replay_share(self) -> float:
+        """Of the loss of the last epoch, all steps of every pass together; 0 where nothing was learned."""
+        last = self.report.history[-1].losses if self.report.history else {}
+        only = next(iter(self.steps.values()))  # a single pass is not named
+        whole = {name: abs(v) * self.steps.get(name.partition(".")[0], only) for name, v in last.items()}
+        return sum(v for name, v in whole.items() if "replay" in name) / max(sum(whole.values()), 1e-12)
 
 
 def learn(
@@ -125,7 +135,7 @@ def learn(
         start.context,
         _moments(made[0], model) if training.moments == "carried" else {},
     )
-    return Learned(snapshot, report)
+    return Learned(snapshot, report, {each.name: len(each.batches) for each in passes})
 
 
 def sized(training: Training, interactions: int) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from recdistill.errors import UnknownName
 from recdistill.settings import Settings, parse
@@ -289,6 +289,16 @@ class CCDSettings(_Grown):
     """Between them."""
     reservoir: Reservoir = Reservoir()
     """Of SPMF."""
+
+    @model_validator(mode="after")
+    def _averaged(self) -> CCDSettings:
+        if self.student.name == "vae" and self.proxies.mode == "aligned":
+            msg = (
+                'student.name = "vae" and proxies.mode = "aligned" do not go together: a Mult-VAE has no table of '
+                'users that could be turned; give proxies.mode = "scores" or "weights"'
+            )
+            raise ValueError(msg)
+        return self
 
 
 _OFFICIAL_TRAINING: dict[str, Any] = {"decay": "all"}

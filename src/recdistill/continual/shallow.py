@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from recdistill.continual.replay import Vectors
     from recdistill.data.csr import Csr
 
-__all__ = ["shallow_lists"]
+__all__ = ["shallow_lists", "shallow_top_k"]
 
 _PAIRS = 1 << 21
 """Places of members' lists at a time."""
@@ -66,9 +66,7 @@ def shallow_lists(
         raise UsageError(problem(what, sorted(sizes) or "no member", remedy="Grow all of them to the same block"))
     n_users, n_items = sizes.pop()
     depth = min(depth, n_items)
-    worth = (np.arange(depth + 1) + 1.0) ** -exponent / len(members)  # by rank; the last one counts where none is
-    if depth == n_items:
-        worth[-1] = 0.0
+    worth = _worth(depth, n_items, len(members), exponent)
     rankers = [VectorRanker(user, item) for user, item in members]
     items = np.full((n_users, k), -1, np.int32)
     best = np.full((n_items, k), -1, np.float32)
@@ -81,14 +79,66 @@ def shallow_lists(
         row, item, score = _scored(found, worth, n_items, len(members))
         left = ~train.contains(rows[row], item)
         row, item, score = row[left], item[left], score[left]
-        order = np.lexsort((item, -score, row))
-        row, item, score = row[order], item[order], score[order]
-        place = np.arange(len(row)) - np.searchsorted(row, row)
-        head = place < k
-        items[rows[row[head]], place[head]] = item[head]
+        items[rows] = _heads(row, item, score, len(rows), k)
         new = score > best[item, -1]  # a later user of an equal score comes later
         merge(best, who, item[new], rows[row[new]], score[new])
     return Lists(items, who)
+
+
+def shallow_top_k(
+    members: Sequence[Vectors],
+    users: NDArray[np.int64],
+    k: int,
+    without: Csr,
+    *,
+    depth: int,
+    exponent: float = 0.05,
+) -> NDArray[np.int64]:
+    """The best items of some users by the heads of members' lists; ranks are among what is not left out.
+
+    Args:
+        members: each (U, d) and (I, d).
+        users: (Q,) rows.
+        k: how many each.
+        without: U x I, what no list holds.
+        depth: D; at least k is read.
+        exponent: as in the formula.
+
+    Returns:
+        (Q, k) items, best first, -1 past the end.
+    """
+    n_items = len(members[0][1])
+    depth = min(max(depth, k), n_items)
+    worth = _worth(depth, n_items, len(members), exponent)
+    rankers = [VectorRanker(user, item) for user, item in members]
+    out = np.full((len(users), k), -1, np.int64)
+    size = max(1, _PAIRS // (depth * len(members)))
+    for at in range(0, len(users), size):
+        rows = users[at : at + size]
+        found = np.concatenate([ranker.top_k(rows, depth, without) for ranker in rankers], axis=1)  # (c, M D)
+        out[at : at + size] = _heads(*_scored(found, worth, n_items, len(members)), len(rows), k)
+    return out
+
+
+def _worth(depth: int, n_items: int, members: int, exponent: float) -> NDArray[np.float64]:
+    """(D + 1,) by rank; the last one counts where an item is not in a member's head."""
+    worth = (np.arange(depth + 1) + 1.0) ** -exponent / members
+    if depth == n_items:
+        worth[-1] = 0.0
+    return worth
+
+
+def _heads(
+    row: NDArray[np.int64], item: NDArray[np.int64], score: NDArray[np.float32], n: int, k: int
+) -> NDArray[np.int64]:
+    """(p,) candidates -> (n, k) items of each row, best first, equals by the smaller one, -1 past the end."""
+    order = np.lexsort((item, -score, row))
+    row, item = row[order], item[order]
+    place = np.arange(len(row)) - np.searchsorted(row, row)
+    head = place < k
+    out = np.full((n, k), -1, np.int64)
+    out[row[head], place[head]] = item[head]
+    return out
 
 
 def _scored(

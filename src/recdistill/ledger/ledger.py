@@ -28,7 +28,7 @@ from recdistill.ledger.segments import Rows
 from recdistill.ledger.spool import sweep
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -250,20 +250,17 @@ class Ledger:
         """A user's row; None for one that is unknown, or forgotten."""
         return self.index.value("SELECT row FROM user WHERE id = ?", user)
 
-    def items_of(self, user: str) -> list[str]:
-        """What a user did of late, in the open block and the newest closed one: item ids, each once, oldest first."""
-        row = self.row_of(user)
-        if row is None:
-            return []
-        rows = self.rows(self.first_of_late())
-        item = rows.item[rows.user == row].tolist()
-        return [name for i in dict.fromkeys(item) if (name := self.id_of("item", i)) is not None]
-
-    def first_of_late(self) -> int:
-        """The number of the first event of the newest closed block; of the open one where none is closed."""
-        block = self.open_block()
-        before = self.index.value("SELECT first FROM block WHERE number = ?", block.number - 1)
-        return block.first if before is None else before
+    def items_of(self, users: Sequence[str], first: int = 0) -> dict[str, list[str]]:
+        """What users did from event `first` on: item ids, each once, oldest first; who did nothing is left out."""
+        name = {row: users[place] for place, row in self.index.known("user", users)}
+        rows = self.rows(first)
+        mine = np.isin(rows.user, list(name))
+        items = {row: self.id_of("item", row) for row in np.unique(rows.item[mine]).tolist()}
+        out: dict[str, dict[str, None]] = {}
+        for user, item in zip(rows.user[mine].tolist(), rows.item[mine].tolist(), strict=True):
+            if (one := items[item]) is not None:
+                out.setdefault(name[user], {})[one] = None
+        return {user: list(done) for user, done in out.items()}
 
     def id_of(self, table: str, row: int) -> str | None:
         """The id of a row of "user" or "item"; None where there is none, or a person was forgotten."""

@@ -27,7 +27,13 @@ if TYPE_CHECKING:
 
     from recdistill.bundle.io import Bundle
 
-__all__ = ["Versions"]
+__all__ = ["Versions", "learned"]
+
+
+def learned(version: Bundle) -> int:
+    """The number of the first event after those that a version was made of; 0 of a bundle that no stream made."""
+    events = version.manifest.lineage.get("events")
+    return events if isinstance(events, int) else 0
 
 
 class Versions:

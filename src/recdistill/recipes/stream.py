@@ -108,15 +108,15 @@ def settings_text(settings: Path | None, assign: Sequence[str]) -> str:
 def table(found: Status) -> RenderableType:
     """A stream for people."""
     table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0))  # 79 columns
-    for name in ("cycle", "events", "new", "newest", "LA", "RA", "H", "teacher", "gap", "replay", "served"):
-        table.add_column(name, justify="left" if name == "served" else "right", no_wrap=True)
+    for name in ("cycle", "events", "newest", "served", "LA", "RA", "H", "teacher", "gap", "replay", "passed"):
+        table.add_column(name, justify="left" if name == "passed" else "right", no_wrap=True)
     for cycle in found.cycles[-_SHOWN:]:
         student, teacher = cycle.student or {}, cycle.teacher or {}
         table.add_row(
             f"{cycle.cycle}{'' if cycle.done else ' …'}",
             f"{cycle.events:,}",
-            f"{cycle.new_users:,}",
             _figure(cycle.newest),
+            _figure(cycle.served),
             *(_figure(student.get(name)) for name in ("LA", "RA", "H")),
             _figure(teacher.get("H")),
             "" if cycle.gap is None else f"{cycle.gap:+.4f}",
@@ -136,7 +136,9 @@ def table(found: Status) -> RenderableType:
     due = [f"{'next' if n == 0 else 'then'}: {one}" for n, one in enumerate(found.due)]
     parts: list[RenderableType] = [Text(line) for line in lines]
     if found.cycles:
-        head = f"recall@{found.k} on holdouts; teacher: the ensemble's H; served: student/distilled"
+        head = (
+            f"recall@{found.k} on holdouts; newest block: of the student, of what is served; teacher: the ensemble's H"
+        )
         parts += [Text(head, style="dim"), table, Text(_times(found.cycles[-1]))]
     return Group(*parts, *(Text(line, style="red") for line in below), *map(Text, (*notes, *due)))
 

@@ -58,7 +58,7 @@ class StreamPage:
 
     @property
     def curves(self) -> list[Markup]:
-        """LA, RA and H of the students; H of both sides; the newest block by kind of user."""
+        """LA, RA and H of the students; H of both sides; the newest block, also of what is served, by kind of user."""
         k = self.status.k
         x = "cycle"
         drawn = [
@@ -77,6 +77,15 @@ class StreamPage:
                 title="H of teacher and student",
                 x_label=x,
                 y_label="H",
+            ),
+            charts.lines(
+                [
+                    self._line("served", [(c.cycle, c.served) for c in self.status.cycles], 0),
+                    self._line("student", [(c.cycle, c.newest) for c in self.status.cycles], 2),
+                ],
+                title="Recall on the newest block of what was served, and of the student of the cycle",
+                x_label=x,
+                y_label=f"newest block, recall@{k}",
             ),
             charts.lines(
                 [self._line(short, [(c.cycle, c.segments.get(name)) for c in self.status.cycles], style)

@@ -8,9 +8,11 @@ import numpy as np
 
 from recdistill import bundle
 from recdistill.errors import UsageError, problem
+from recdistill.ledger.versions import learned
 from recdistill.serve.foldin import FoldIn
 from recdistill.serve.recommendations import Recommendations
 from recdistill.serve.service import Service
+from recdistill.stream.chain import unserved
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,6 +28,8 @@ def answer(
 ) -> Recommendations:
     """The best items for users, in the order given; the source says "model", "fold-in" or "popular".
 
+    What users did since the version that answers counts: new ones are folded in from it, of known ones it is left out.
+
     Args:
         stream: its serving version answers.
         users: external ids; repeated ones are answered once.
@@ -37,21 +41,28 @@ def answer(
     """
     name = stream.versions.serving()
     if name is None:
-        raise UsageError(problem("No version has been published yet", remedy="Run `recdistill stream step`"))
+        raise unserved(stream.journal())
     version = bundle.open(stream.versions.path(name))
     service = Service.from_bundle(stream.versions.path(name))
     users = list(dict.fromkeys(users))
     known = service.users.rows(users) >= 0
     new = [user for user, there in zip(users, known.tolist(), strict=True) if not there]
-    parts = [service.recommend([user for user, there in zip(users, known.tolist(), strict=True) if there], k)]
+    late = stream.ledger.items_of(users, learned(version))
+    told = {user: [*late.get(user, ()), *map(str, (clicks or {}).get(user, ()))] for user in users}
+    old = [user for user, there in zip(users, known.tolist(), strict=True) if there]
+    parts = [service.recommend(old, k, exclude={user: _known(service, told[user]) for user in old})]
     if new:
         if version.manifest.kind != "vectors":
             what = "A fold-in needs vectors of users and items; the serving version ranks by something else"
             raise UsageError(problem(what, version.manifest.kind, allowed="vectors"))
-        told = {user: [*stream.ledger.items_of(user), *map(str, (clicks or {}).get(user, ()))] for user in new}
         user, item = version.arrays["user"], version.arrays["item"]
-        parts.append(FoldIn(service, user, item).recommend(told, k))
+        parts.append(FoldIn(service, user, item).recommend({one: told[one] for one in new}, k))
     return _in_order(parts, users)
+
+
+def _known(service: Service, items: Sequence[str]) -> list[str]:
+    """Without what the version does not have: nobody asked to leave that out, so there is nothing to note."""
+    return [one for one, row in zip(items, service.items.rows(items).tolist(), strict=True) if row >= 0]
 
 
 def _in_order(parts: Sequence[Recommendations], users: Sequence[str]) -> Recommendations:

@@ -8,7 +8,8 @@ Letters: U users, I items, Q users asked, K list.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -16,8 +17,8 @@ from recdistill.continual import plain
 from recdistill.continual.ensemble import EnsembleRanker, Lists, lists_of
 from recdistill.continual.learning import Run
 from recdistill.continual.proxies import averaged, remembered
-from recdistill.continual.settings import CCDSettings, ModelSpec
-from recdistill.continual.shallow import shallow_lists
+from recdistill.continual.settings import PRESETS, CCDSettings, ModelSpec, merged
+from recdistill.continual.shallow import shallow_lists, shallow_top_k
 from recdistill.continual.snapshot import Snapshot
 from recdistill.continual.stages import Sources, believed, cut, distil, update_student
 from recdistill.continual.teaching import update_teacher
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from recdistill.continual.learning import Learned
+    from recdistill.continual.replay import Vectors
+    from recdistill.stream.measure import Lists as Ranked
     from recdistill.stream.protocol import Arrays, BlockData, Job
 
 __all__ = ["CCD", "CCDStreamSettings"]
@@ -57,6 +60,14 @@ class CCDStreamSettings(CCDSettings):
 
     name: str = "ccd"
     """Of the method."""
+    preset: Literal["default", "compat", "quick"] = "default"
+    """What the other settings lie over, key by key in tables too."""
+
+
+def filled(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings over their preset, as `continual.settings.settings_of` lays them; an unknown preset is told later."""
+    preset = PRESETS.get(str(given.get("preset", "default")), {})
+    return merged(merged(CCDStreamSettings().model_dump(mode="json"), preset), given)
 
 
 class CCD:
@@ -79,8 +90,8 @@ class CCD:
         return len(self.settings.teachers)
 
     def identity(self, stage: str) -> Mapping[str, Any]:
-        """All settings."""
-        return {"stage": stage, "code": _CODE, **self.settings.model_dump(mode="json")}
+        """All settings; the preset is in them."""
+        return {"stage": stage, "code": _CODE, **self.settings.model_dump(mode="json", exclude={"preset"})}
 
     def student(
         self,
@@ -133,9 +144,8 @@ class CCD:
     def ensemble(self, job: Job, *, teachers: Sequence[Arrays]) -> Output:
         """Lists of both sides, over the training pairs since the last time; of nobody who was forgotten."""
         c, block = self.settings, joined(job.blocks)
-        snapshots = [Snapshot.from_arrays(spec, arrays) for spec, arrays in zip(c.teachers, teachers, strict=True)]
-        members = [each for each in map(remembered, snapshots) if each is not None]
-        met = np.any([each.met_users for each in snapshots], axis=0)
+        members = self._vectors(teachers)
+        met = np.any([arrays["met/user"] for arrays in teachers], axis=0)
         near, train = min(c.distil.near, block.n_items, block.n_users), block.train.csr()
         if c.depth is not None:
             depth = min(c.depth, block.n_items)
@@ -167,21 +177,30 @@ class CCD:
         return Output(out, _personal(out))
 
     def ranked(self, stage: str, arrays: Arrays, users: NDArray[np.int64], k: int, without: Csr) -> NDArray[np.int64]:
-        """By what is served, or from the ensemble's lists."""
-        if stage != "ensemble":
-            model = Snapshot.from_arrays(self.settings.student, arrays).ranker()
-            return model.top_k(users, k, cut(without, model.n_users, model.n_items))
-        lists = np.asarray(arrays["items"])[users].astype(np.int64)  # (Q, K)
-        gone = (lists < 0) | without.contains(users[:, None], np.maximum(lists, 0))
-        order = np.argsort(gone, axis=1, kind="stable")[:, :k]
-        left = np.where(np.take_along_axis(gone, order, 1), -1, np.take_along_axis(lists, order, 1))
-        return np.pad(left, ((0, 0), (0, k - left.shape[1])), constant_values=-1)
+        """By what is served."""
+        del stage
+        model = Snapshot.from_arrays(self.settings.student, arrays).ranker()
+        return model.top_k(users, k, cut(without, model.n_users, model.n_items))
+
+    def joint(self, teachers: Sequence[Arrays]) -> Ranked:
+        """By the members' ranks; of large catalogues, where `depth` is set, by the heads of their lists."""
+        c, members = self.settings, self._vectors(teachers)
+        if c.depth is None:
+            return EnsembleRanker(members, exponent=c.exponent).top_k
+        return partial(shallow_top_k, members, depth=c.depth, exponent=c.exponent)
 
     def released(self, student: Arrays) -> Released:
         """What the student serves."""
         spec = self.settings.student
         model = Snapshot.from_arrays(spec, student).model()
         return Released(model.kind, model.arrays(), spec.name, spec.model_dump(mode="json"), [_PAPER.bibtex()])
+
+    def _vectors(self, teachers: Sequence[Arrays]) -> list[Vectors]:
+        found = (
+            remembered(Snapshot.from_arrays(spec, arrays))
+            for spec, arrays in zip(self.settings.teachers, teachers, strict=True)
+        )
+        return [each for each in found if each is not None]
 
     def _sources(self, proxies: Arrays | None, student: Arrays | None) -> Sources:
         return Sources(
@@ -230,13 +249,11 @@ def _run(job: Job, part: str = "") -> Run:
 
 def _learned(learned: Learned, *, replays: bool = False, epochs: int | None = None) -> Output:
     arrays = learned.snapshot.arrays()
-    last = learned.report.history[-1].losses if learned.report.history else {}
-    share = sum(v for n, v in last.items() if "replay" in n) / max(sum(abs(v) for v in last.values()), 1e-12)
     best = {name: {"epoch": b.epoch, "value": b.value} for name, b in learned.report.best.items()}
     measured = {
         "epochs": len(learned.report.history) if epochs is None else epochs,
         "best": best,
-        "replay_share": share if replays else 0.0,
+        "replay_share": learned.replay_share if replays else 0.0,
     }
     return Output(arrays, _personal(arrays), measured)
 
@@ -249,7 +266,7 @@ def _personal(arrays: Arrays) -> Personal:
     return Personal(rows=rows, sparse=tuple((name, name.removesuffix("indptr") + "indices") for name in begins))
 
 
-@register("ccd", settings=CCDStreamSettings)
+@register("ccd", settings=CCDStreamSettings, filled=filled)
 def build(settings: CCDStreamSettings) -> Stages:
     """The stages of these settings."""
     return CCD(settings)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from recdistill.errors import SettingsError, problem
+from recdistill.errors import SettingsError, UsageError, problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -17,7 +17,18 @@ if TYPE_CHECKING:
     from recdistill.stream.journal import Journal, Told
     from recdistill.stream.protocol import Stages
 
-__all__ = ["best", "distilled", "of", "refuse_other_shape", "stage_names", "start", "teaches", "unfinished"]
+__all__ = [
+    "best",
+    "distilled",
+    "of",
+    "put_off",
+    "refuse_other_shape",
+    "stage_names",
+    "start",
+    "teaches",
+    "unfinished",
+    "unserved",
+]
 
 
 def stage_names(*, members: int, teachers: bool) -> list[str]:
@@ -71,6 +82,26 @@ def best(journal: Journal, cycle: int, k: int) -> dict[int, float]:
             for block, value in told.measured["recall"].items():
                 found[int(block)] = max(found.get(int(block), 0.0), value)
     return found
+
+
+def put_off(journal: Journal, cycle: int) -> str | None:
+    """Why the teachers of a cycle could not be taught; None where they were, or were not due."""
+    told = journal.find(cycle, "proxies")
+    why = None if told is None else told.measured.get("failed")
+    return None if why is None else f"the teachers wait for the next update: {why}"
+
+
+def unserved(journal: Journal) -> UsageError:
+    """That nothing is served yet: because no student was asked, or because the gates refused each."""
+    what = "No version has been published yet"
+    gates = [line for line in journal.lines() if line.stage.startswith("gate")]
+    if not gates or any(line.measured["passed"] for line in gates):
+        return UsageError(problem(what, remedy="Run `recdistill stream step`"))
+    last = gates[-1]
+    name, why = next((c["name"], c["why"]) for c in last.measured["checks"] if not c["passed"])
+    what = f"{what}: the gates refused every student, the last one in cycle {last.cycle} by the check {name!r}: {why}"
+    remedy = "`recdistill stream status` tells the others; [gates] in stream.toml holds the bounds"
+    return UsageError(problem(what, remedy=remedy))
 
 
 def of(stage: str, what: str) -> str:

@@ -19,7 +19,7 @@ import numpy as np
 from recdistill import rng
 from recdistill.data.csr import Csr
 from recdistill.ledger.objects import Personal, Stored
-from recdistill.stream import chain
+from recdistill.stream import chain, holdouts
 from recdistill.stream.attempt import NOTHING, attempted, failed
 from recdistill.stream.collect import block_data, collected, frozen, relearned
 from recdistill.stream.gates import judge, untrained
@@ -168,7 +168,11 @@ class Cycle:
             )
             return Output({}, Personal(), verdict.plain())
 
-        inputs = {"student": student.key, "serving": name, "holdouts": [h.object for h in self._told_holdouts()]}
+        inputs = {
+            "student": student.key,
+            "serving": name,
+            "holdouts": [h.object for h in holdouts.told(self.journal, self.k)],
+        }
         return self._stage(chain.of("gate", what), inputs, make, settings.model_dump(mode="json"))
 
     def _publish(self, block: Stored, student: Stored, what: str = "student", *, passed: bool) -> None:
@@ -244,7 +248,8 @@ class Cycle:
 
         def join(checkpoint: Path) -> Output:
             job = self._job("ensemble", checkpoint, learned())
-            return self._measured("ensemble", self.stages.ensemble(job, teachers=[t.arrays for t in teachers]))
+            arrays = [teacher.arrays for teacher in teachers]
+            return self._measured(self.stages.joint(arrays), self.stages.ensemble(job, teachers=arrays))
 
         inputs = {**blocks, "teachers": [t.key for t in teachers]}
         new_ensemble = self._stage("ensemble", inputs, join, self.stages.identity("ensemble"))
@@ -261,7 +266,7 @@ class Cycle:
                 ),
                 first=False,  # the updated student goes on
             )
-            return out if "failed" in out.measured else self._measured("distil", out)
+            return out if "failed" in out.measured else self._measured(self._lists("distil", out.arrays), out)
 
         inputs = {
             **blocks,
@@ -349,12 +354,8 @@ class Cycle:
         rows = self.ledger.rows(0, last)
         return Csr.from_pairs(rows.user, rows.item, self.block.users, self.block.items)
 
-    def _held(self, cycle: int) -> Csr:
-        """U x I: what the holdouts of the blocks before `cycle` hold out for test."""
-        found = [self.journal.objects.get(told.object).arrays for told in self._told_holdouts() if told.cycle < cycle]
-        none = np.zeros(0, np.int32)
-        user, item = (np.concatenate([none, *(a[name] for a in found)]) for name in ("test_user", "test_item"))
-        return Csr.from_pairs(user, item, self.block.users, self.block.items)
+    def _held(self, before: int) -> Csr:
+        return holdouts.held(self.journal, self.block, before=before)
 
     def _distilled(self) -> _Made:
         return self._made(chain.distilled(self.journal, self.k))
@@ -365,22 +366,15 @@ class Cycle:
     def _made(self, told: Told | None) -> _Made:
         return _Made.of(self.journal.stored(told))
 
-    def _told_holdouts(self) -> list[Told]:
-        found = (self.journal.find(number, "holdout") for number in range(self.k + 1))
-        return [told for told in found if told is not None]
-
     def _holdouts(self) -> list[Stored]:
-        """Those that are measured: all, or as many as are asked for, spread evenly, the first and the newest in it."""
-        told = self._told_holdouts()
-        chosen = np.unique(np.linspace(0, len(told) - 1, min(len(told), self.settings.gates.holdouts)).round())
-        return [self.journal.objects.get(told[int(place)].object) for place in chosen.tolist()]
+        return holdouts.measured(self.journal, self.k, self.settings.gates.holdouts)
 
     def _lists(self, stage: str, arrays: Arrays) -> Lists:
         return lambda users, k, without: self.stages.ranked(stage, arrays, users, k, without)
 
-    def _measured(self, stage: str, out: Output) -> Output:
+    def _measured(self, lists: Lists, out: Output) -> Output:
         shape = {"n_users": self.block.users, "n_items": self.block.items}
-        found = recalls(self._lists(stage, out.arrays), self._holdouts(), self.settings.gates.k, **shape)
+        found = recalls(lists, self._holdouts(), self.settings.gates.k, **shape)
         return replace(out, measured={**out.measured, "recall": {str(block): value for block, value in found.items()}})
 
     def _is_due(self, what: str) -> bool:

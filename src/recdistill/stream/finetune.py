@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
     from recdistill.data.interactions import HeldOut, Interactions
     from recdistill.knowledge.view import Knows
+    from recdistill.stream.measure import Lists
     from recdistill.stream.protocol import Arrays, BlockData, Job
 
 __all__ = ["Finetune", "FinetuneSettings"]
@@ -185,20 +186,29 @@ class Finetune:
         return Output(out, Personal(rows=("user_slow", "user_fast")))
 
     def ranked(self, stage: str, arrays: Arrays, users: NDArray[np.int64], k: int, without: Csr) -> NDArray[np.int64]:
-        """By vectors, or from the ensemble's lists."""
-        if stage != "ensemble":
-            model = ranker("vectors", dict(arrays))
-            shape = model.n_users, model.n_items
-            if (without.n_rows, without.n_columns) != shape:  # an output of an earlier block
-                line = np.repeat(np.arange(without.n_rows), without.degrees)
-                inside = (line < shape[0]) & (without.indices < shape[1])
-                without = Csr.from_pairs(line[inside], without.indices[inside], *shape)
-            return model.top_k(users, k, without)
-        lists = np.asarray(arrays["user_lists"])[users].astype(np.int64)  # (Q, L)
-        gone = (lists < 0) | without.contains(users[:, None], np.maximum(lists, 0))
-        order = np.argsort(gone, axis=1, kind="stable")[:, :k]
-        left = np.where(np.take_along_axis(gone, order, 1), -1, np.take_along_axis(lists, order, 1))
-        return np.pad(left, ((0, 0), (0, k - left.shape[1])), constant_values=-1)
+        """By vectors."""
+        del stage
+        model = ranker("vectors", dict(arrays))
+        shape = model.n_users, model.n_items
+        if (without.n_rows, without.n_columns) != shape:  # an output of an earlier block
+            line = np.repeat(np.arange(without.n_rows), without.degrees)
+            inside = (line < shape[0]) & (without.indices < shape[1])
+            without = Csr.from_pairs(line[inside], without.indices[inside], *shape)
+        return model.top_k(users, k, without)
+
+    def joint(self, teachers: Sequence[Arrays]) -> Lists:
+        """By the votes of the members' lists, each without what is left out."""
+        rankers = [ranker("vectors", dict(teacher)) for teacher in teachers]
+
+        def lists(users: NDArray[np.int64], k: int, without: Csr) -> NDArray[np.int64]:
+            depth, out = max(self.settings.depth, k), np.full((len(users), k), -1, np.int64)
+            for begin in range(0, len(users), _CHUNK):
+                part = users[begin : begin + _CHUNK]
+                found = np.concatenate([one.top_k(part, depth, without) for one in rankers], axis=1)  # (Q, M L)
+                out[begin : begin + _CHUNK] = _voted(found, depth)[:, :k]
+            return out
+
+        return lists
 
     def released(self, student: Arrays) -> Released:
         """Two tables."""

@@ -57,6 +57,8 @@ class Verdict:
     """Recall@k on the newest block: of new users, of users known before, of popularity."""
     k: int | None = None
     """The cut-off; None where nothing was measured."""
+    served: float | None = None
+    """Recall@k on the newest block of the version that was served till then, as it answers; None before the first."""
 
     @property
     def passed(self) -> bool:
@@ -67,7 +69,8 @@ class Verdict:
         """As JSON holds it."""
         recall = {str(block): value for block, value in self.recall.items()}
         checks = [asdict(check) for check in self.checks]
-        return {"passed": self.passed, "checks": checks, "recall": recall, "segments": self.segments, "k": self.k}
+        told = {"recall": recall, "segments": self.segments, "k": self.k, "served": self.served}
+        return {"passed": self.passed, "checks": checks, **told}
 
 
 def untrained(why: str) -> Verdict:
@@ -117,11 +120,13 @@ def judge(
     checks = [_old_blocks(recall, best, newest.measured["number"], settings)]
     if settings.new_users:
         checks.append(_new_users(segments, int(new.sum()), settings))
+    before: NDArray[np.float64] | None = None
     if served is not None:
         before = per_user(served.answers, newest, k, **shape)[1]
         checks.append(_newest(values, before, settings))
         checks += _lists(candidate, served.lists, seen, settings, seed)
-    return Verdict(tuple(checks), recall, segments, k)
+    then = None if before is None or not len(before) else float(before.mean())
+    return Verdict(tuple(checks), recall, segments, k, then)
 
 
 def _newest(values: NDArray[np.float64], before: NDArray[np.float64], settings: GateSettings) -> Check:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from recdistill.settings import Settings
+    from recdistill.stream.measure import Lists
 
     Arrays = Mapping[str, NDArray[Any]]
 
@@ -200,7 +201,7 @@ class Stages(Protocol):
         ...
 
     def ranked(self, stage: str, arrays: Arrays, users: NDArray[np.int64], k: int, without: Csr) -> NDArray[np.int64]:
-        """The best k items by the output of a stage ("student", "ensemble", "distil").
+        """The best k items by the output of a stage ("student", "distil").
 
         Args:
             stage: which one put the arrays out.
@@ -211,6 +212,13 @@ class Stages(Protocol):
 
         Returns:
             (Q, k) item rows, best first, -1 past the end.
+        """
+        ...
+
+    def joint(self, teachers: Sequence[Arrays]) -> Lists:
+        """How the teachers rank together, as `ranked` does: of everything, like the students they are held against.
+
+        What `ensemble` puts out will not do: its lists are as short as a student learns, without what is trained on.
         """
         ...
 
@@ -226,16 +234,20 @@ class StagesEntry:
     name: str
     settings: type[Settings]
     build: Callable[[Any], Stages]
+    filled: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+    """The table of settings as it was given -> with what a preset says; no check of either."""
 
 
 STAGES: Registry[StagesEntry] = Registry("method on a stream")
 
 
-def register(name: str, *, settings: type[Settings]) -> Callable[[Callable[[Any], Stages]], Callable[[Any], Stages]]:
+def register(
+    name: str, *, settings: type[Settings], filled: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict
+) -> Callable[[Callable[[Any], Stages]], Callable[[Any], Stages]]:
     """Register `build(settings) -> Stages` under `name`."""
 
     def add(build: Callable[[Any], Stages]) -> Callable[[Any], Stages]:
-        STAGES.add(name, StagesEntry(name, settings, build))
+        STAGES.add(name, StagesEntry(name, settings, build, filled))
         return build
 
     return add

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from recdistill.stream.chain import stage_names, teaches, unfinished
+from recdistill.stream.chain import put_off, stage_names, teaches, unfinished
 from recdistill.stream.disk import sizes
 from recdistill.stream.measure import accuracy
 
@@ -37,11 +37,14 @@ class CycleStatus:
     notes: tuple[str, ...]
     """What else is to be known of it: checks with too few people to judge by, teachers that could not be taught."""
     student: dict[str, float] | None
-    """LA, RA and H of the students up to it."""
+    """LA, RA and H of the students up to it, those that were refused among them."""
     teacher: dict[str, float] | None
     """The same of the ensembles."""
     newest: float | None
-    """The student's recall on the newest block."""
+    """The student's recall on the newest block, whether it passed or not."""
+    served: float | None
+    """Recall on the newest block of what was served at the end of the cycle: the distilled student's if it passed, the
+    student's if that did, else that of the version before; None while nothing was."""
     gap: float | None
     """The ensemble's mean recall over all holdouts less the student's."""
     replay: float | None
@@ -89,13 +92,17 @@ def status(stream: Stream, *, now: float) -> Status:
         now: Unix seconds.
     """
     index, settings, ledger = stream.ledger.index, stream.settings, stream.ledger
-    lines = stream.journal().lines()
+    journal = stream.journal()
+    lines = journal.lines()
     by_cycle: dict[int, dict[str, Told]] = {}
     for line in lines:
         by_cycle.setdefault(line.cycle, {})[line.stage] = line
-    left = unfinished(stream.journal(), ledger.blocks(), settings.teacher.every)
+    left = unfinished(journal, ledger.blocks(), settings.teacher.every)
     undone = {block.number for block in left}
-    cycles = tuple(_cycle(number, by_cycle, done=number not in undone) for number in sorted(by_cycle))
+    cycles = tuple(
+        _cycle(number, by_cycle, done=number not in undone, waits=put_off(journal, number))
+        for number in sorted(by_cycle)
+    )
     block = ledger.open_block(now)
     batches = index.row(
         "SELECT coalesce(sum(read), 0), coalesce(sum(new), 0), coalesce(sum(repeated), 0), coalesce(sum(late), 0), "
@@ -126,7 +133,7 @@ def status(stream: Stream, *, now: float) -> Status:
     )
 
 
-def _cycle(number: int, cycles: dict[int, dict[str, Told]], *, done: bool) -> CycleStatus:
+def _cycle(number: int, cycles: dict[int, dict[str, Told]], *, done: bool, waits: str | None) -> CycleStatus:
     stages = cycles[number]
     measured = {name: line.measured for name, line in stages.items()}
     block, gate, later = measured.get("collect", {}), measured.get("gate"), measured.get("gate[distil]")
@@ -144,16 +151,24 @@ def _cycle(number: int, cycles: dict[int, dict[str, Told]], *, done: bool) -> Cy
         passed=None if gate is None else gate["passed"],
         distilled=None if later is None else later["passed"],
         why=(*_failed(gate, ""), *_failed(later, "distilled: ")),
-        notes=_notes(measured),
+        notes=(*_notes(measured), *([] if waits is None else [waits])),
         student=_accuracy(cycles, "gate", number),
         teacher=_accuracy(cycles, "ensemble", number),
         newest=kept.get(str(number)),
+        served=_served(number, gate, later),
         gap=gap,
         replay=measured.get("student", {}).get("replay_share"),
         segments=(gate or {}).get("segments", {}),
         seconds={name: line.seconds for name, line in sorted(stages.items(), key=lambda pair: pair[1].at)},
         done=done,
     )
+
+
+def _served(number: int, gate: dict[str, Any] | None, later: dict[str, Any] | None) -> float | None:
+    for verdict in (later, gate):
+        if verdict is not None and verdict["passed"]:
+            return verdict["recall"].get(str(number))
+    return (gate or {}).get("served")
 
 
 def _failed(gate: dict[str, Any] | None, who: str) -> tuple[str, ...]:
@@ -166,9 +181,7 @@ def _notes(measured: dict[str, dict[str, Any]]) -> tuple[str, ...]:
         for who, stage in (("", "gate"), ("distilled: ", "gate[distil]"))
         for check in measured.get(stage, {}).get("checks", [])
     ]
-    why = measured.get("proxies", {}).get("failed")
-    unjudged = (f"{who}{check['name']} {check['why']}" for who, check in checks if not check.get("judged", True))
-    return (*unjudged, *([] if why is None else [f"the teachers wait for the next update: {why}"]))
+    return tuple(f"{who}{check['name']} {check['why']}" for who, check in checks if not check.get("judged", True))
 
 
 def _accuracy(cycles: dict[int, dict[str, Told]], stage: str, last: int) -> dict[str, float] | None:

@@ -21,7 +21,7 @@ from recdistill.ledger.events import chunks, gathered
 from recdistill.ledger.locks import held
 from recdistill.settings import parse
 from recdistill.stream import disk, settings
-from recdistill.stream.chain import unfinished
+from recdistill.stream.chain import unfinished, unserved
 from recdistill.stream.cycle import Cycle
 from recdistill.stream.forget import finish, forget
 from recdistill.stream.journal import Journal
@@ -219,7 +219,7 @@ class Stream:
         with self.pointer():
             serving, names = self.versions.serving(), self.versions.names()
             if serving is None:
-                raise UsageError(problem("No version has been published yet", remedy="Run `recdistill stream step`"))
+                raise unserved(self.journal())
             if to is None:
                 older = [name for name in names if name < serving]
                 if not older:
@@ -273,4 +273,4 @@ def method_of(found: StreamSettings) -> Stages:
     if name in METHODS:
         import_module(METHODS[name])
     entry = STAGES[name]
-    return entry.build(parse(entry.settings, {"name": name, **found.method}, at="method"))
+    return entry.build(parse(entry.settings, entry.filled({"name": name, **found.method}), at="method"))

@@ -20,8 +20,10 @@ from recdistill.serve.http.limits import Limits
 from recdistill.serve.http.logs import Log
 from recdistill.serve.http.messages import Event
 from recdistill.serve.http.metrics import Metrics
+from recdistill.serve.http.recent import Recent
 from recdistill.serve.http.refusal import Refusal
 from recdistill.serve.http.sources import StreamSource
+from recdistill.serve.http.version import opened as version_of
 from recdistill.stream.answers import answer
 from recdistill.stream.stream import Stream
 
@@ -294,14 +296,27 @@ def test_who_is_new_is_folded_in_from_what_the_ledger_holds(published, app_of):
         told, same = answered(client, "folded-in", user="new", history=["i5"]), {"history": ["i1", "i4", "i5"]}
         assert told["items"] == client.post("/v1/recommend", json=same).json()["items"]
         assert "i3" not in answered(client, "folded-in", user=42)["items"]
-        # the version knows a: their own vector answers
-        assert answered(client, "known-user", user="a")["items"] == ["i4", "i3", "i2", "i1"]
+        # the version knows a: their own vector answers, without what they did since
+        assert answered(client, "known-user", user="a")["items"] == ["i4", "i3", "i1"]
         many = client.post("/v1/recommend/batch", json={"requests": [{"user": "new"}, {"user": "a"}, {"user": "x"}]})
         assert [one["why"] for one in many.json()["answers"]] == ["folded-in", "known-user", "popular"]
         with Stream(published) as opened:
             opened.forget("new")
         assert answered(client, "popular", user="new")["scores"] is None
     assert "ledger-not-read" not in client.log.read_text()
+
+
+def test_what_came_since_the_version_is_read_however_many_blocks_ago_that_was(stream, save):
+    with Stream(stream) as opened:
+        for n, user in enumerate(("old", "new", "newer", "newest")):
+            opened.ledger.ingest(batch_of([Event(id=str(n), user=user, item="i1")], now=1))
+            opened.ledger.close_open(asked=True)
+    recent = Recent(ledger_of(stream))
+    recent.look(version_of(save(stream / "versions" / "000000-aaaaaaaa", lineage={"events": 1})))
+    assert recent.items == {"new": ("i1",), "newer": ("i1",), "newest": ("i1",)}
+    recent.look(version_of(save(stream / "versions" / "000001-aaaaaaaa", lineage={"events": 2})))
+    assert recent.items == {"newer": ("i1",), "newest": ("i1",)}
+    recent.close()
 
 
 def answered_first(client):

@@ -52,12 +52,12 @@ def answer(
     Args:
         version: answers.
         queries: what is asked.
-        recent: user -> what people did whom the version may not know; it comes before their history.
+        recent: user -> what people did since the version; it comes before their history.
     """
     known = _Known(version, queries)
     notes = _notes(version, queries)  # of what was asked: nobody sent what the ledger holds
     if recent and version.reads is not None:
-        queries = [_reminded(query, place, known, recent) for place, query in enumerate(queries)]
+        queries = [_reminded(query, recent) for query in queries]
     found: dict[int, Lists] = {}
     for key, places in _groups(version, queries, known).items():
         service = version.service if key[4] is None else version.among(key[4])
@@ -84,10 +84,10 @@ class _Known:
         return found[place]
 
 
-def _reminded(query: Query, place: int, known: _Known, recent: Mapping[str, Sequence[str]]) -> Query:
-    """A query of somebody new, with what the ledger holds of them."""
+def _reminded(query: Query, recent: Mapping[str, Sequence[str]]) -> Query:
+    """A query with what the ledger holds of its user."""
     did = () if query.user is UNSET else recent.get(str(query.user), ())
-    if not did or known[place]:
+    if not did:
         return query
     return replace(query, history=[*did, *([] if query.history is UNSET else query.history)])
 

@@ -1,4 +1,4 @@
-"""What people did of late whom the served version does not know yet, out of a stream's ledger.
+"""What people did since the version that is served, out of a stream's ledger.
 
 Read between requests, so that an answer waits for no file; between two looks there is one mapping that never changes.
 """
@@ -12,8 +12,8 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from recdistill.ids import IdTable
     from recdistill.ledger import Ledger
+    from recdistill.serve.http.version import Version
 
 __all__ = ["Recent"]
 
@@ -22,7 +22,7 @@ _LONGEST = 1000
 
 
 class Recent:
-    """New people's items; `look` and `close` are called in one thread, `items` is read in any.
+    """People's items; `look` and `close` are called in one thread, `items` is read in any.
 
     Args:
         ledger: opens the ledger; called in that thread.
@@ -31,39 +31,32 @@ class Recent:
     def __init__(self, ledger: Callable[[], Ledger]) -> None:
         self._open = ledger
         self._ledger: Ledger | None = None
-        self._known: IdTable | None = None
+        self._version = ""
         self._next = 0
         self._forgotten = 0
         self.items: Mapping[str, tuple[str, ...]] = {}
-        """User -> items, each once, oldest first: of the open block and the newest closed one."""
+        """User -> items, each once, oldest first: since the end of the block that the version was made of."""
 
-    def look(self, known: IdTable) -> None:
-        """Read what has come since the last look.
-
-        Args:
-            known: the users of the version that is served; another table than before begins anew.
-        """
+    def look(self, version: Version) -> None:
+        """Read what has come since the last look; another version than before begins anew."""
         if self._ledger is None:
             self._ledger = self._open()
         ledger = self._ledger
         forgotten = int(ledger.index.value("SELECT count(*) FROM forgotten"))
-        anew = known is not self._known or forgotten != self._forgotten
-        first = ledger.first_of_late() if anew else self._next
+        anew = version.digest != self._version or forgotten != self._forgotten
+        first = version.events if anew else self._next
         rows = ledger.rows(first)
         if anew or len(rows):
             told = {} if anew else dict(self.items)
             users = _ids(ledger, "user", rows.user)
-            names = list(dict.fromkeys(user for user in users.values() if user is not None))
-            new = {user for user, row in zip(names, known.rows(names).tolist(), strict=True) if row < 0}
-            mine = np.array([users[row] in new for row in rows.user.tolist()], np.bool_)
-            items = _ids(ledger, "item", rows.item[mine])
-            for user, item in zip(rows.user[mine].tolist(), rows.item[mine].tolist(), strict=True):
+            items = _ids(ledger, "item", rows.item)
+            for user, item in zip(rows.user.tolist(), rows.item.tolist(), strict=True):
                 name, one = users[user], items[item]
                 if name is not None and one is not None and one not in told.get(name, ()):
                     told[name] = (*told.get(name, ()), one)[-_LONGEST:]
             self.items = told
         self._next = first if not len(rows) else int(rows.number.max()) + 1
-        self._known, self._forgotten = known, forgotten
+        self._version, self._forgotten = version.digest, forgotten
 
     def close(self) -> None:
         """Let go of the ledger."""

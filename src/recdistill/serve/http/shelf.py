@@ -52,7 +52,7 @@ class Shelf:
         self.refused: Refused | None = None
         self.worker = ThreadPoolExecutor(1, "answers")
         self.recent: Recent | None = None
-        """What new people of a stream did."""
+        """What people of a stream did since its version."""
         self._wait, self._size, self._watch = wait, size, watch
 
     def loaded(self, version: Version) -> Loaded:

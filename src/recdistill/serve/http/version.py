@@ -14,6 +14,7 @@ from recdistill import bundle
 from recdistill.data.csr import Csr
 from recdistill.evaluation.ranking import VectorRanker
 from recdistill.evaluation.tables import taken
+from recdistill.ledger.versions import learned
 from recdistill.serve.foldin import folded
 from recdistill.serve.service import Service
 
@@ -48,6 +49,8 @@ class Version:
     """(m,) ascending rows of the items that may be shown; None: all."""
     unknown: int = 0
     """How many ids of the availability list the version does not have."""
+    events: int = 0
+    """Of a stream: the number of the first event that the version knows nothing of."""
 
     def showing(self, items: Sequence[str | int] | None) -> Version:
         """The same version with another availability list; ids that it does not have are counted.
@@ -112,6 +115,7 @@ def opened(path: Path, name: str | None = None, *, threads: int = 1, search: Sea
         model=found.manifest.model,
         parameters=found.manifest.n_parameters,
         bytes=found.manifest.total_bytes,
+        events=learned(found),
     )
 
 

@@ -123,11 +123,11 @@ class Watcher:
             self._told(version, begun)
 
     async def _remember(self) -> None:
-        """Read what new people did since."""
+        """Read what people did since."""
         recent, current = self._shelf.recent, self._shelf.current
         if recent is None or current is None:
             return
-        work = partial(recent.look, current.version.service.users)
+        work = partial(recent.look, current.version)
         try:
             await asyncio.get_running_loop().run_in_executor(self._loader, work)
         except Exception as error:  # noqa: BLE001 - as above
