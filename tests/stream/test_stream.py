@@ -14,7 +14,6 @@ from recdistill.errors import SettingsError, UnknownName, UsageError
 from recdistill.ledger.locks import held
 from recdistill.recipes.stream import TEMPLATE, begin, settings_text, table
 from recdistill.report.stream import StreamPage
-from recdistill.stream import disk
 from recdistill.stream.answers import answer
 from recdistill.stream.chain import stage_names
 from recdistill.stream.collect import block_data
@@ -342,26 +341,6 @@ def test_old_outputs_go_and_holdouts_and_the_latest_versions_stay(tmp_path, even
         assert len(stream.objects.names()) == len(
             {line.object for line in stream.journal().lines()} & set(stream.objects.names())
         )
-
-
-def test_a_budget_takes_outputs_then_events_and_the_next_cycle_still_runs(tmp_path, log, write_csv, settings, toy):
-    text = settings.replace("base = 1500", "base = 400").replace("events = 500", "events = 300")
-    text += "[disk]\nversions = 5\ncycles = 5\nbudget = 1\ndrop_events = true\n"
-    with Stream.create(tmp_path / "s", text) as stream:
-        for n in range(4):
-            part = slice(n * 600, n * 600 + 600)
-            stream.ingest(write_csv(log, tmp_path / f"{n}.csv", part), now=0.0)
-            stream.step(stages=toy.Toy())
-        teachers = {
-            line.cycle
-            for line in stream.journal().lines()
-            if line.stage == "teacher[0]" and stream.objects.has(line.object)
-        }
-        assert len(teachers) == 1
-        assert len(stream.versions.names()) == 2
-        assert stream.ledger.counts()["events"] < 1200
-        assert status(stream, now=0.0).budget == 1
-        assert sum(disk.sizes(stream).values()) > 1
 
 
 def test_status_tells_where_it_stands_as_a_table_as_json_and_as_a_page(stream, toy):

@@ -85,7 +85,11 @@ def step(
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of this process.")] = 1,
 ) -> None:
     """Do all that is due: student, gate, publish, teachers, ensemble, distil, proxies. Kill it, and repeat it."""
+    import time
+
     from recdistill.cli.screen import Screen
+    from recdistill.recipes.stream import overrun
+    from recdistill.stream.status import status as look
     from recdistill.stream.stream import Stream
 
     with Stream(folder) as stream:
@@ -105,6 +109,9 @@ def step(
                     typer.echo(f"cycle {cycle}{who}: not published: {why}")
         if not done:
             typer.echo("Nothing is due.")
+        over = overrun(look(stream, now=time.time()))
+        if over is not None:
+            typer.echo(over)
 
 
 def status(
@@ -143,13 +150,18 @@ def rollback(
 
 
 def forget(
-    folder: Folder, user: Annotated[str, typer.Argument(help="The external id of a person.", show_default=False)]
+    folder: Folder,
+    users: Annotated[
+        list[str], typer.Argument(help="External ids of people, or @file with one a line.", show_default=False)
+    ],
 ) -> None:
-    """Remove a person from events, tables, lists, holdouts and versions; schedule what deletion cannot remove."""
+    """Remove people from events, tables, lists, holdouts and versions; schedule what deletion cannot remove."""
+    from recdistill.cli.lists import ids
     from recdistill.stream.stream import Stream
 
+    named = [one for word in users for one in (ids(word, "USERS") if word.startswith("@") else [word])]
     with Stream(folder) as stream:
-        done = stream.forget(user)
+        done = stream.forget(*named)
     typer.echo(
         f"Removed from {done['versions']} versions and {done['objects']} stage outputs. The proxies begin anew in "
         f"cycle {done['proxies']}, the teachers are trained from scratch in cycle {done['retrain']}."

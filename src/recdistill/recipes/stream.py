@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from recdistill.stream.status import CycleStatus, Status
 
-__all__ = ["TEMPLATE", "begin", "settings_text", "table", "write_page"]
+__all__ = ["TEMPLATE", "begin", "overrun", "settings_text", "table", "write_page"]
 
 _SHOWN = 12
 
@@ -105,6 +105,14 @@ def settings_text(settings: Path | None, assign: Sequence[str]) -> str:
     return _toml(whole)
 
 
+def overrun(found: Status) -> str | None:
+    """Where the budget cannot be kept, that it cannot, and what would do."""
+    if found.budget is None or found.least is None or found.least <= found.budget:
+        return None
+    what = f"The budget of {megabytes(found.budget)} cannot be kept: {megabytes(found.least)} have to stay"
+    return f"{what}, so no events go for it. Raise disk.budget above that."
+
+
 def table(found: Status) -> RenderableType:
     """A stream for people."""
     table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0))  # 79 columns
@@ -132,6 +140,8 @@ def table(found: Status) -> RenderableType:
         f"{megabytes(size)}{budget}",
     ]
     below = [] if not found.cycles else [_refused(found.cycles[-1].cycle, why) for why in found.cycles[-1].why]
+    over = overrun(found)
+    below += [] if over is None else [over]
     notes = [f"cycle {cycle.cycle}: {note}" for cycle in found.cycles[-1:] for note in cycle.notes]
     due = [f"{'next' if n == 0 else 'then'}: {one}" for n, one in enumerate(found.due)]
     parts: list[RenderableType] = [Text(line) for line in lines]
