@@ -28,7 +28,7 @@ from recdistill.ledger.segments import Rows
 from recdistill.ledger.spool import sweep
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -331,14 +331,14 @@ class Ledger:
             self.tidy()
         return before - self.counts()["segment_bytes"]
 
-    def erase(self, row: int, *, now: float) -> None:
-        """Remove a user's events, their keys and the id; the row stays, empty. May be repeated after a kill.
+    def erase(self, users: Sequence[int], *, now: float) -> None:
+        """Remove events of users, their keys and the ids; the rows stay, empty. May be repeated after a kill.
 
         Called with the lock `writing` held.
         """
         for first, name in self.index.rows("SELECT first, name FROM segment"):
             rows = segments.read(self.folder / "segments" / name)
-            theirs = rows.user == row
+            theirs = np.isin(rows.user, users)
             if not theirs.any():
                 continue
             kept = rows.take(~theirs)
@@ -349,5 +349,6 @@ class Ledger:
                     "UPDATE segment SET n = ?, name = ?, bytes = ? WHERE first = ?", len(kept), new, size, first
                 )
         with self.index.change():
-            forgotten.forget(self.index, row, now=now)
+            for row in users:
+                forgotten.forget(self.index, row, now=now)
         self.tidy()

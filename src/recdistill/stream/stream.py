@@ -231,10 +231,10 @@ class Stream:
                 self.ledger.index.run("INSERT INTO rollback VALUES (?, ?, ?)", at, serving, to)
         return to
 
-    def forget(self, user: str, *, now: float | None = None) -> dict[str, int]:
-        """Remove a person, and schedule what deletion cannot remove; as `stream.forget.forget`."""
+    def forget(self, *users: str, now: float | None = None) -> dict[str, int]:
+        """Remove people, and schedule what deletion cannot remove; as `stream.forget.forget`."""
         with self._stepping():
-            return forget(self, user, now=time.time() if now is None else now)
+            return forget(self, users, now=time.time() if now is None else now)
 
     @contextmanager
     def pointer(self) -> Generator[None]:
