@@ -338,6 +338,33 @@ def test_a_lock_says_who_holds_it(tmp_path):
         pass
 
 
+def test_pairs_are_those_of_all_events_before_and_no_other_column_is_read(ledger, monkeypatch):
+    assert [len(side) for side in ledger.pairs(9)] == [0, 0]
+    for n in range(0, 6, 2):
+        ledger.ingest(batch(("a", f"x{n}", n), (f"u{n}", "y", n + 1)), now=0.0)
+    read_parquet, asked = pl.read_parquet, []
+    monkeypatch.setattr(
+        pl, "read_parquet", lambda path, **how: asked.append(how["columns"]) or read_parquet(path, **how)
+    )
+    user, item = ledger.pairs(3)
+    assert asked == [["user", "item"], ["user", "item", "number"]], "numbers only where a segment goes on"
+    rows = ledger.rows(0, 3)
+    assert (user.tolist(), item.tolist()) == (rows.user.tolist(), rows.item.tolist())
+    assert len(user) == 3
+
+
+@pytest.mark.parametrize("ask", [lambda ledger: ledger.rows(), lambda ledger: ledger.pairs(9)])
+def test_a_segment_that_is_gone_or_damaged_is_an_error_of_the_user(ledger, ask):
+    ledger.ingest(batch(("a", "x", 1)), now=0.0)
+    (segment,) = (ledger.folder / "segments").iterdir()
+    segment.write_bytes(b"PAR1")
+    with pytest.raises(DataError, match=rf"The segment of events .*{segment.name} cannot be read .*Restore"):
+        ask(ledger)
+    segment.unlink()
+    with pytest.raises(DataError, match=rf"The segment of events .*{segment.name} is gone"):
+        ask(ledger)
+
+
 def test_compaction_merges_the_segments_of_a_block_and_changes_no_event(ledger):
     for n in range(9):
         ledger.ingest(batch(("a", f"x{n}", n)), now=0.0)

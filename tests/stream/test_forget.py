@@ -250,7 +250,10 @@ def test_several_people_are_forgotten_at_once_and_the_index_is_rebuilt_once(thei
 def test_the_command_takes_ids_and_files_of_ids(theirs, tmp_path):
     stream, _ = theirs
     (tmp_path / "ids.txt").write_text("u8\n\nu9\n")
-    assert CliRunner().invoke(app, ["stream", "forget", str(stream.folder), NAME, f"@{tmp_path / 'ids.txt'}"]).exit_code == 0
+    assert (
+        CliRunner().invoke(app, ["stream", "forget", str(stream.folder), NAME, f"@{tmp_path / 'ids.txt'}"]).exit_code
+        == 0
+    )
     assert [stream.ledger.row_of(user) for user in (NAME, "u8", "u9")] == [None] * 3
 
 

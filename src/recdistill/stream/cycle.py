@@ -346,8 +346,7 @@ class Cycle:
 
     def _pairs(self, last: int) -> Csr:
         """U x I: all that is kept of what anyone did before event `last`."""
-        rows = self.ledger.rows(0, last)
-        return Csr.from_pairs(rows.user, rows.item, self.block.users, self.block.items)
+        return Csr.from_pairs(*self.ledger.pairs(last), self.block.users, self.block.items)
 
     def _held(self, cycle: int) -> Csr:
         """U x I: what the holdouts of the blocks before `cycle` hold out for test."""
