@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import tomllib
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +19,7 @@ from recdistill.report.stream import StreamPage
 from recdistill.stream.answers import answer
 from recdistill.stream.chain import stage_names
 from recdistill.stream.collect import block_data
+from recdistill.stream.finetune import FinetuneSettings
 from recdistill.stream.settings import StreamSettings
 from recdistill.stream.settings import read as read_settings
 from recdistill.stream.status import status
@@ -380,6 +383,16 @@ def test_the_template_is_valid_and_says_the_defaults(tmp_path):
     changed = read_settings(again)
     assert (changed.blocks.events, changed.method["update"]) == (7, {"epochs": 3})
     assert changed.gates == default.gates
+
+
+def test_the_template_has_every_setting_and_says_the_defaults():
+    said = tomllib.loads(re.sub(r"^# (?=\w+ = )", "", TEMPLATE, flags=re.MULTILINE))
+    settings = StreamSettings()
+    assert set(said) == set(StreamSettings.model_fields)
+    for part in set(StreamSettings.model_fields) - {"seed", "device", "method"}:
+        assert set(said[part]) == set(type(getattr(settings, part)).model_fields), part
+    method = FinetuneSettings()
+    assert said["method"] == method.model_dump()
 
 
 def test_a_stream_begins_in_a_new_folder_with_settings_that_can_be_used(tmp_path):
