@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from recdistill.ledger import Ledger, merging, segments
+from recdistill.ledger import Ledger, merging
 from recdistill.ledger.blocks import Rule
 from recdistill.ledger.events import gathered
 from recdistill.ledger.merging import FEW

@@ -56,7 +56,9 @@ def test_a_budget_that_no_event_would_help_takes_none_and_says_what_has_to_stay(
     assert wanted in told.output
 
 
-def test_a_budget_takes_outputs_then_events_and_the_next_cycle_still_runs(often, toy, write_csv, log, tmp_path, edit):
+def test_a_budget_takes_outputs_then_events_and_the_next_cycle_still_runs(  # noqa: PLR0917
+    often, toy, write_csv, log, tmp_path, edit
+):
     whole = often(10**9, "whole")
     size = sum(disk.sizes(whole).values())
     assert status(whole, now=0.0).least < size
