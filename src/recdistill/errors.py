@@ -121,6 +121,11 @@ class DataError(RecdistillError):
 class BadRows(DataError):
     """Rows of a file that cannot be read."""
 
+    lines: tuple[int, ...] = ()
+    """Where all of them stand in JSON lines, ascending; empty elsewhere."""
+    told: str = ""
+    """How many they are, and the first ten."""
+
 
 class BundleError(RecdistillError):
     """A bundle whose hash, shape, version or set of files is wrong."""

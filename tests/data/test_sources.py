@@ -473,6 +473,31 @@ def test_bad_json_lines(of):
         of(text, "log.jsonl")
 
 
+def test_what_is_no_id_in_json_is_refused_though_other_ids_are_text(of):
+    for value in ("true", '["x"]', '{"a": 1}'):
+        text = f'{{"user": "a", "item": "x"}}\n\n{{"user": {value}, "item": "x"}}\n'
+        with pytest.raises(
+            BadRows, match=r"log.jsonl, line 3, column 'user': .* is no id: give a whole number or text"
+        ):
+            of(text, "log.jsonl")
+        assert rows_of(of(text, "log.jsonl", on_bad_rows="skip")) == [("a", "x")]
+    text = '{"user": "true", "item": "[x"}\n{"user": "a", "item": "{}"}\n'
+    assert rows_of(of(text, "log.jsonl")) == [("true", "[x"), ("a", "{}")], "as text they are ids"
+
+
+def test_lists_of_items_in_json_are_opened_beside_a_bad_line_too(of):
+    text = '{"user": "a", "item": ["x", "y"]}\n{"user": "b", "item": [["z"]]}\n{"user": "c", "item": [3]}\n'
+    assert rows_of(of(text, "log.jsonl", on_bad_rows="skip")) == [("a", "x"), ("a", "y"), ("c", "3")]
+
+
+def test_a_fault_in_json_names_its_line_and_a_time_that_is_not_there_is_missing(of):
+    good = '{"user": "a", "item": "x", "ts": 5}\n\n'
+    with pytest.raises(BadRows, match=r"log.jsonl, line 3, column 'ts': '-5' is not a time, 0 or later"):
+        of(good + '{"user": "a", "item": "x", "ts": -5}\n', "log.jsonl")
+    with pytest.raises(BadRows, match=r"log.jsonl, line 3, column 'ts': is missing"):
+        of(good + '{"user": "a", "item": "x"}\n', "log.jsonl")
+
+
 @pytest.mark.parametrize("on_bad_rows", ["error", "skip"])
 @pytest.mark.parametrize("text", ["\n[1, 2]\n[3, 4]\n", '\n["user", "item"]\n[1, 2]\n', '\n"a"\n3\n'])
 def test_json_lines_of_which_none_is_an_object_name_the_first(of, text, on_bad_rows):

@@ -21,8 +21,9 @@ from recdistill.data.synthetic import planted
 from recdistill.errors import DataError, UsageError
 from recdistill.ledger import Events, Ledger
 from recdistill.ledger.blocks import Block, Rule, cut
-from recdistill.ledger.events import chunks, gathered
+from recdistill.ledger.events import gathered
 from recdistill.ledger.locks import held
+from recdistill.ledger.pipe import chunks
 from recdistill.ledger.segments import Rows
 
 DAY = 86_400
@@ -224,8 +225,8 @@ def test_blocks_concatenate_to_the_whole_and_are_of_the_size_that_was_asked(size
 def test_lines_of_a_pipe_are_read_in_parts_and_none_is_left_behind(tmp_path):
     lines = "\n".join(json.dumps({"user": f"u{n}", "item": "x"}) for n in range(5))
     read_parts = []
-    for path in chunks(io.StringIO(lines), tmp_path / "spool", size=2):
-        read_parts.append(len(gathered(path)))
+    for part in chunks(io.StringIO(lines), tmp_path / "spool", size=2):
+        read_parts.append(len(gathered(part.path)))
     assert read_parts == [2, 2, 1]
     assert not list((tmp_path / "spool").iterdir())
     assert list(chunks(io.StringIO("\n \n"), tmp_path / "spool", size=2)) == []
@@ -238,17 +239,9 @@ def test_a_pipe_that_does_not_end_is_read_as_it_comes(tmp_path):
         for n in range(2):
             writing.write(f'{{"user": "u{n}", "item": "x"}}\n')
             writing.flush()
-            assert gathered(next(parts)).users == [f"u{n}"]
+            assert gathered(next(parts).path).users == [f"u{n}"]
         writing.close()
         assert list(parts) == []
-
-
-def test_a_pipe_that_is_no_text_is_an_error_after_what_came_before(tmp_path):
-    lines = io.TextIOWrapper(io.BytesIO(b'{"user": "a", "item": "x"}\n' * 9000 + b"\xff\xfe\n"), encoding="utf-8")
-    parts = chunks(lines, tmp_path / "spool", size=8000)
-    assert len(gathered(next(parts))) == 8000
-    with pytest.raises(DataError, match=r"The lines cannot be read on .*What came before is in the ledger"):
-        list(parts)
 
 
 def test_what_may_be_delivered_twice_counts_once(ledger):
@@ -336,6 +329,33 @@ def test_a_lock_says_who_holds_it(tmp_path):
         assert "a process that was killed holds nothing" in str(caught.value)
     with held(tmp_path / "lock", "steps it"):
         pass
+
+
+def test_pairs_are_those_of_all_events_before_and_no_other_column_is_read(ledger, monkeypatch):
+    assert [len(side) for side in ledger.pairs(9)] == [0, 0]
+    for n in range(0, 6, 2):
+        ledger.ingest(batch(("a", f"x{n}", n), (f"u{n}", "y", n + 1)), now=0.0)
+    read_parquet, asked = pl.read_parquet, []
+    monkeypatch.setattr(
+        pl, "read_parquet", lambda path, **how: asked.append(how["columns"]) or read_parquet(path, **how)
+    )
+    user, item = ledger.pairs(3)
+    assert asked == [["user", "item"], ["user", "item", "number"]], "numbers only where a segment goes on"
+    rows = ledger.rows(0, 3)
+    assert (user.tolist(), item.tolist()) == (rows.user.tolist(), rows.item.tolist())
+    assert len(user) == 3
+
+
+@pytest.mark.parametrize("ask", [lambda ledger: ledger.rows(), lambda ledger: ledger.pairs(9)])
+def test_a_segment_that_is_gone_or_damaged_is_an_error_of_the_user(ledger, ask):
+    ledger.ingest(batch(("a", "x", 1)), now=0.0)
+    (segment,) = (ledger.folder / "segments").iterdir()
+    segment.write_bytes(b"PAR1")
+    with pytest.raises(DataError, match=rf"The segment of events .*{segment.name} cannot be read .*Restore"):
+        ask(ledger)
+    segment.unlink()
+    with pytest.raises(DataError, match=rf"The segment of events .*{segment.name} is gone"):
+        ask(ledger)
 
 
 def test_compaction_merges_the_segments_of_a_block_and_changes_no_event(ledger):

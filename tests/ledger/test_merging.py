@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from recdistill.ledger import Ledger, merging, segments
+from recdistill.ledger import Ledger, merging
 from recdistill.ledger.blocks import Rule
 from recdistill.ledger.events import gathered
 from recdistill.ledger.merging import FEW
@@ -65,16 +65,17 @@ def test_a_merge_that_was_killed_leaves_nothing_behind(ledger, monkeypatch, batc
 
 def test_a_reader_whose_segment_is_merged_away_reads_again(ledger, monkeypatch, batch):
     ledger.ingest(batch(("a", "x", 1)), now=0.0)
-    real, failed = segments.read, []
+    real, failed = pl.read_parquet, []
 
-    def read(path):
+    def read(path, **how):
         if not failed:
             failed.append(path)
             raise FileNotFoundError(path)
-        return real(path)
+        return real(path, **how)
 
-    monkeypatch.setattr(segments, "read", read)
+    monkeypatch.setattr(pl, "read_parquet", read)
     assert len(ledger.rows()) == 1
+    assert failed
 
 
 def test_segments_with_and_without_times_stay_apart(tmp_path):

@@ -14,7 +14,7 @@ import pytest
 
 from recdistill.ledger import Ledger
 from recdistill.ledger.blocks import Rule
-from recdistill.ledger.events import chunks
+from recdistill.ledger.pipe import chunks
 from recdistill.ledger.spool import spooled, sweep
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs flock")
@@ -22,10 +22,10 @@ LINE = '{"user": "a", "item": "x"}\n'
 KILLED = """
 import sys
 from pathlib import Path
-from recdistill.ledger.events import chunks
-for place in chunks(sys.stdin, Path(sys.argv[1]), size=1):
-    print(place, flush=True)
-    sys.stdin.read()
+from recdistill.ledger.pipe import chunks
+for part in chunks(sys.stdin, Path(sys.argv[1]), size=1):
+    print(part.path, flush=True)
+    import time; time.sleep(600)
 """
 
 
@@ -40,7 +40,7 @@ def test_lines_left_under_the_number_of_a_process_that_runs_are_removed(tmp_path
 
 def test_a_living_pipe_keeps_its_lines_and_leaves_none(tmp_path):
     parts = chunks(io.StringIO(LINE * 2), tmp_path / "spool", size=1)
-    place = next(parts)
+    place = next(parts).path
     sweep(tmp_path / "spool")
     assert place.read_text() == LINE
     parts.close()

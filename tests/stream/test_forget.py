@@ -7,9 +7,12 @@ import sys
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from recdistill import bundle
+from recdistill.cli.app import app
 from recdistill.errors import UsageError
+from recdistill.stream.status import status
 from recdistill.stream.stream import Stream
 
 NAME = "zoë-4711-forget-me"
@@ -214,12 +217,44 @@ def test_a_forgetting_that_is_killed_is_finished_by_the_next_step(theirs, toy, r
     stream, _ = theirs
     stream.step(stages=toy.Toy(), blocks=2)
     stream.close()
-    run_toy(stream.folder, "forget", NAME, "5")
+    assert int(run_toy(stream.folder, "forget", NAME, "5")) > 0, "killed at least once"
     assert places(stream.folder) == []
     with Stream(stream.folder) as again:
         assert again.ledger.index.rows("SELECT * FROM forgetting") == []
         assert [what for what, _ in again.ledger.index.rows("SELECT what, cycle FROM due")] == ["proxies", "retrain"]
         assert again.step(stages=toy.Toy()) == [2]
+
+
+def test_several_people_are_forgotten_at_once_and_the_index_is_rebuilt_once(theirs, toy, monkeypatch):
+    stream, _ = theirs
+    stream.step(stages=toy.Toy(), blocks=1)
+    rows = [stream.ledger.row_of(user) for user in (NAME, "u8", "u9")]
+    scrubbed, scrub = [], stream.ledger.index.scrub
+    monkeypatch.setattr(stream.ledger.index, "scrub", lambda: (scrubbed.append(1), scrub()))
+    with pytest.raises(UsageError, match="There is no user of that id; got 'nobody'"):
+        stream.forget(NAME, "nobody")
+    assert stream.ledger.row_of(NAME) is not None, "all of them or none"
+    stream.forget(NAME, "u8", "u9")
+    assert len(scrubbed) == 1
+    assert places(stream.folder) == []
+    assert not np.isin(stream.ledger.rows().user, rows).any()
+    assert [stream.ledger.row_of(user) for user in (NAME, "u8", "u9")] == [None] * 3
+    version = bundle.open(stream.versions.path(stream.versions.serving()))
+    assert (version.users.rows([NAME, "u8", "u9", "u10"]) >= 0).tolist() == [False, False, False, True]
+    assert "the proxies begin anew (a person was forgotten, 3 times)" in " ".join(status(stream, now=0.0).due)
+    stream.forget("u10")
+    stream.ledger.index.run("DELETE FROM due WHERE rowid > 2")
+    assert "the proxies begin anew (a person was forgotten)" in " ".join(status(stream, now=0.0).due)
+
+
+def test_the_command_takes_ids_and_files_of_ids(theirs, tmp_path):
+    stream, _ = theirs
+    (tmp_path / "ids.txt").write_text("u8\n\nu9\n")
+    assert (
+        CliRunner().invoke(app, ["stream", "forget", str(stream.folder), NAME, f"@{tmp_path / 'ids.txt'}"]).exit_code
+        == 0
+    )
+    assert [stream.ledger.row_of(user) for user in (NAME, "u8", "u9")] == [None] * 3
 
 
 def test_an_unknown_person_is_an_error_and_so_is_one_who_is_forgotten_already(theirs):

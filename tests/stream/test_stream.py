@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import tomllib
 from dataclasses import replace
 
 import numpy as np
@@ -14,10 +16,10 @@ from recdistill.errors import SettingsError, UnknownName, UsageError
 from recdistill.ledger.locks import held
 from recdistill.recipes.stream import TEMPLATE, begin, settings_text, table
 from recdistill.report.stream import StreamPage
-from recdistill.stream import disk
 from recdistill.stream.answers import answer
 from recdistill.stream.chain import stage_names
 from recdistill.stream.collect import block_data
+from recdistill.stream.finetune import FinetuneSettings
 from recdistill.stream.settings import StreamSettings
 from recdistill.stream.settings import read as read_settings
 from recdistill.stream.status import status
@@ -402,26 +404,6 @@ def test_old_outputs_go_and_holdouts_and_the_latest_versions_stay(tmp_path, even
         )
 
 
-def test_a_budget_takes_outputs_then_events_and_the_next_cycle_still_runs(tmp_path, log, write_csv, settings, toy):
-    text = settings.replace("base = 1500", "base = 400").replace("events = 500", "events = 300")
-    text += "[disk]\nversions = 5\ncycles = 5\nbudget = 1\ndrop_events = true\n"
-    with Stream.create(tmp_path / "s", text) as stream:
-        for n in range(4):
-            part = slice(n * 600, n * 600 + 600)
-            stream.ingest(write_csv(log, tmp_path / f"{n}.csv", part), now=0.0)
-            stream.step(stages=toy.Toy())
-        teachers = {
-            line.cycle
-            for line in stream.journal().lines()
-            if line.stage == "teacher[0]" and stream.objects.has(line.object)
-        }
-        assert len(teachers) == 1
-        assert len(stream.versions.names()) == 2
-        assert stream.ledger.counts()["events"] < 1200
-        assert status(stream, now=0.0).budget == 1
-        assert sum(disk.sizes(stream).values()) > 1
-
-
 def test_status_tells_where_it_stands_as_a_table_as_json_and_as_a_page(stream, toy):
     from rich.console import Console
 
@@ -460,6 +442,16 @@ def test_the_template_is_valid_and_says_the_defaults(tmp_path):
     changed = read_settings(again)
     assert (changed.blocks.events, changed.method["update"]) == (7, {"epochs": 3})
     assert changed.gates == default.gates
+
+
+def test_the_template_has_every_setting_and_says_the_defaults():
+    said = tomllib.loads(re.sub(r"^# (?=\w+ = )", "", TEMPLATE, flags=re.MULTILINE))
+    settings = StreamSettings()
+    assert set(said) == set(StreamSettings.model_fields)
+    for part in set(StreamSettings.model_fields) - {"seed", "device", "method"}:
+        assert set(said[part]) == set(type(getattr(settings, part)).model_fields), part
+    method = FinetuneSettings()
+    assert said["method"] == method.model_dump()
 
 
 def test_a_stream_begins_in_a_new_folder_with_settings_that_can_be_used(tmp_path):

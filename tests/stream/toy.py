@@ -167,7 +167,7 @@ def main(folder, how, *words):
     else:
         chance = random.Random(int(words[-1]))  # noqa: S311
         work = {"random": lambda: step(folder), "forget": lambda: forget(folder, words[0])}[how]
-        longest, kills = 0.25, 0
+        longest, kills = 0.1, 0  # which no machine gets through in
         while killed_after(work, chance.uniform(0.02, longest)):
             kills += 1
             longest *= 1.4  # so that the slowest machine gets through

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from recdistill.cli.train import OnBadRows
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from recdistill.cli.screen import Screen
+    from recdistill.data.formats.table import OnBadRows as OnBad
+    from recdistill.ledger import Ingested
+    from recdistill.stream.stream import Stream
 
 __all__ = ["COMMANDS", "forget", "ingest", "init", "recommend", "report", "rollback", "status", "step"]
 
@@ -48,8 +53,6 @@ def ingest(
     on_bad_rows: OnBadRows = None,
 ) -> None:
     """Append events. What was ingested before counts once, so any file may be given again at any time."""
-    import sys
-
     from recdistill.cli.screen import Screen
     from recdistill.errors import UsageError, problem
     from recdistill.stream.stream import Stream
@@ -60,21 +63,14 @@ def ingest(
         if not equals:
             raise UsageError(problem("--column takes ROLE=NAME", one, remedy="For example --column user=uid"))
         roles[role] = name
-    how = cast("Any", on_bad_rows or "error")  # checked where the log is read
+    how = cast("OnBad", on_bad_rows or "error")  # checked where the log is read
+    screen = Screen()
     with Stream(folder) as stream:
         for source in sources or ["-"]:
             if source == "-":
-                done = stream.ingest_lines(sys.stdin, columns=roles, on_bad_rows=how)
+                _of_pipe(stream, columns=roles, on_bad_rows=how, say=screen.say)
             else:
-                done = stream.ingest(source, columns=roles, on_bad_rows=how, echo=Screen().say)
-            if done is None:
-                typer.echo("standard input: nothing came")
-                continue
-            parts = [f"{done.new:,} new of {done.read:,} events"]
-            parts += [f"{n:,} {what}" for n, what in ((done.repeated, "repeated"), (done.late, "late")) if n]
-            parts += [f"{done.refused:,} of people who were forgotten"] if done.refused else []
-            closed = f"; closed block {', '.join(map(str, done.closed))}" if done.closed else ""
-            typer.echo(f"{'standard input' if source == '-' else source}: {', '.join(parts)}{closed}")
+                typer.echo(_became(source, stream.ingest(source, columns=roles, on_bad_rows=how, echo=screen.say)))
 
 
 def step(
@@ -85,8 +81,12 @@ def step(
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of this process.")] = 1,
 ) -> None:
     """Do all that is due: student, gate, publish, teachers, ensemble, distil, proxies. Kill it, and repeat it."""
+    import time
+
     from recdistill.cli.screen import Screen
+    from recdistill.recipes.stream import overrun
     from recdistill.stream.chain import put_off
+    from recdistill.stream.status import status as look
     from recdistill.stream.stream import Stream
 
     with Stream(folder) as stream:
@@ -109,6 +109,9 @@ def step(
                 typer.echo(f"cycle {cycle}: {waits}")
         if not done:
             typer.echo("Nothing is due.")
+        over = overrun(look(stream, now=time.time()))
+        if over is not None:
+            typer.echo(over)
 
 
 def status(
@@ -147,13 +150,18 @@ def rollback(
 
 
 def forget(
-    folder: Folder, user: Annotated[str, typer.Argument(help="The external id of a person.", show_default=False)]
+    folder: Folder,
+    users: Annotated[
+        list[str], typer.Argument(help="External ids of people, or @file with one a line.", show_default=False)
+    ],
 ) -> None:
-    """Remove a person from events, tables, lists, holdouts and versions; schedule what deletion cannot remove."""
+    """Remove people from events, tables, lists, holdouts and versions; schedule what deletion cannot remove."""
+    from recdistill.cli.lists import ids
     from recdistill.stream.stream import Stream
 
+    named = [one for word in users for one in (ids(word, "USERS") if word.startswith("@") else [word])]
     with Stream(folder) as stream:
-        done = stream.forget(user)
+        done = stream.forget(*named)
     typer.echo(
         f"Removed from {done['versions']} versions and {done['objects']} stage outputs. The proxies begin anew in "
         f"cycle {done['proxies']}, the teachers are trained from scratch in cycle {done['retrain']}."
@@ -196,6 +204,33 @@ def report(
     with Stream(folder) as stream:
         write_page(stream, place)
     typer.echo(f"Wrote {place}")
+
+
+def _of_pipe(stream: Stream, *, columns: dict[str, str], on_bad_rows: OnBad, say: Callable[[str], object]) -> None:
+    """A line a batch, for a pipe may never end; and their sum."""
+    import sys
+
+    name = "standard input"
+    parts: list[Ingested] = []
+
+    def told(part: Ingested) -> None:
+        parts.append(part)
+        typer.echo(_became(name, part))
+
+    done = stream.ingest_lines(sys.stdin, columns=columns, on_bad_rows=on_bad_rows, echo=say, told=told)
+    if done is None:
+        typer.echo(f"{name}: nothing came")
+    elif len(parts) > 1:
+        typer.echo(_became(f"{name}, {len(parts):,} batches", done))
+
+
+def _became(source: str, done: Ingested) -> str:
+    """What became of a batch."""
+    parts = [f"{done.new:,} new of {done.read:,} events"]
+    parts += [f"{n:,} {what}" for n, what in ((done.repeated, "repeated"), (done.late, "late")) if n]
+    parts += [f"{done.refused:,} of people who were forgotten"] if done.refused else []
+    closed = f"; closed block {', '.join(map(str, done.closed))}" if done.closed else ""
+    return f"{source}: {', '.join(parts)}{closed}"
 
 
 class _Told:

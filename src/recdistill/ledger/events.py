@@ -6,26 +6,23 @@ Letters: n events, U users and I items of the batch.
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from queue import Empty, Queue
-from threading import Thread
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from recdistill.data.formats.roles import event_column
+from recdistill.data.formats.jsonl import read_jsonl
+from recdistill.data.formats.roles import by_column, event_column
+from recdistill.data.formats.table import assembled
 from recdistill.data.formats.text import first_lines, kind_of
 from recdistill.data.sources import read
 from recdistill.errors import DataError, problem
 from recdistill.ids import text_keys
 from recdistill.ledger import keys
-from recdistill.ledger.spool import spooled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from typing import TextIO
+    from collections.abc import Callable, Mapping
 
     import polars as pl
     from numpy.typing import NDArray
@@ -34,7 +31,7 @@ if TYPE_CHECKING:
     from recdistill.data.interactions import Interactions
     from recdistill.ids import IdTable
 
-__all__ = ["Events", "chunks", "gathered"]
+__all__ = ["Events", "gathered"]
 
 _NO_TIME = np.int64(np.iinfo(np.int64).min)
 _NO_ID = "\0"
@@ -94,6 +91,7 @@ class Events:
         return cls(users, items, log.user, log.item, log.timestamp, log.weight, key, log.notes)
 
 
+@by_column()
 def gathered(
     source: object,
     *,
@@ -101,6 +99,8 @@ def gathered(
     on_bad_rows: OnBadRows = "error",
     repeats: bool = True,
     echo: Callable[[str], object] | None = None,
+    called: str | None = None,
+    numbers: NDArray[np.int64] | None = None,
 ) -> Events:
     """Read a batch from anything `data.sources.read` takes; a column `event_id` names the events (`roles.EVENT`).
 
@@ -112,6 +112,8 @@ def gathered(
         on_bad_rows: as in `read`.
         repeats: whether equal events without ids are several events.
         echo: told what was inferred.
+        called: of JSON lines, how errors call them.
+        numbers: of JSON lines without empty ones, their numbers; `called` is said too.
 
     Raises:
         BadRows, DataError, UsageError: as in `read`; some rows of a table have an id and others none, or two columns
@@ -119,75 +121,24 @@ def gathered(
     """
     lines = _lines(source)
     names = _columns(source) if lines is None else list(lines.columns)
-    event, said = event_column(names, columns or {}, _called(source))
-    log = read(source, columns=said, on_bad_rows=on_bad_rows, echo=echo)
+    event, said = event_column(names, columns or {}, called or _called(source))
+
+    def log_of(source: object, columns: Mapping[str, str], echo: Callable[[str], object] | None) -> Interactions:
+        if called is None or not isinstance(source, Path):
+            return read(source, columns=columns, on_bad_rows=on_bad_rows, echo=echo)
+        return assembled(read_jsonl(source, columns, called=called, numbers=numbers), on_bad_rows=on_bad_rows)
+
+    log = log_of(source, said, echo)
     if event is None:
         return Events.of(log, repeats=repeats)
     # the event's id is read as if it were the item's: every format, and every check of ids, serves it too
     ids_of = source if lines is None else _filled(lines, event)
-    named = read(ids_of, columns={**said, "item": event}, on_bad_rows=on_bad_rows, echo=None)
+    named = log_of(ids_of, {**said, "item": event}, None)
     if len(named) != len(log):
         what = f"{len(log):,} events can be read, and {len(named):,} have an id in the column {event!r}"
         raise DataError(problem(what, remedy="Give every event its id, and take out the rows that cannot be read"))
     ids = [None if one == _NO_ID else one for one in named.items.external(named.item.astype(np.int64)).tolist()]
     return Events.of(log, np.array(ids, object), repeats=repeats)
-
-
-def chunks(lines: TextIO, folder: Path, *, size: int, seconds: float = 5.0) -> Iterator[Path]:
-    """JSON lines from a pipe as files; each is removed once it has been read.
-
-    Args:
-        lines: the pipe; it may never end.
-        folder: where the pipe gets a folder of its own for them, see `spool`.
-        size: the most lines of a file.
-        seconds: the most that a line waits for others.
-    """
-    waiting: Queue[str | None] = Queue(maxsize=size)
-    failed: list[Exception] = []
-
-    def read_on() -> None:
-        try:
-            for line in lines:
-                if line.strip():
-                    waiting.put(line)
-        except (OSError, ValueError) as error:  # ValueError: bytes that are no utf-8, or a pipe that was closed here
-            failed.append(error)
-        waiting.put(None)
-
-    Thread(target=read_on, daemon=True).start()
-    number, more = 0, True
-    with spooled(folder) as own:
-        while more:
-            block, more = _gather(waiting, size, seconds)
-            if not block:
-                continue
-            place = own / f"lines-{number:06d}.jsonl"
-            number += 1
-            place.write_text("".join(line if line.endswith("\n") else line + "\n" for line in block), encoding="utf-8")
-            try:
-                yield place
-            finally:
-                place.unlink(missing_ok=True)
-    if failed:
-        what = f"The lines cannot be read on ({failed[0]})"
-        raise DataError(problem(what, remedy="What came before is in the ledger; send the lines again, as UTF-8 text"))
-
-
-def _gather(waiting: Queue[str | None], size: int, seconds: float) -> tuple[list[str], bool]:
-    """The lines that come within `seconds` of the first, and whether there may be more after them."""
-    first = waiting.get()
-    if first is None:
-        return [], False
-    block, until = [first], time.monotonic() + seconds
-    while len(block) < size:
-        try:
-            line = waiting.get(timeout=max(until - time.monotonic(), 0.0))
-        except Empty:
-            return block, True
-        if line is None:
-            return block, False
-        block.append(line)
-    return block, True
 
 
 def _called(source: object) -> str:
@@ -213,12 +164,14 @@ def _columns(source: object) -> list[str]:
 
 
 def _filled(lines: pl.DataFrame, event: str) -> pl.DataFrame:
-    """With something in place of the ids that are not there."""
-    if event not in lines.columns or not lines[event].null_count():
+    """With something in place of the ids that are not there, or empty."""
+    if event not in lines.columns:
         return lines
     import polars as pl  # noqa: PLC0415
 
-    return lines.with_columns(pl.col(event).cast(pl.String).fill_null(_NO_ID))
+    ids = lines[event].cast(pl.String, strict=False)
+    none = ids.is_null() | (ids.str.strip_chars() == "")
+    return lines.with_columns(pl.when(~none).then(ids).otherwise(pl.lit(_NO_ID)).alias(event)) if none.any() else lines
 
 
 def _lines(source: object) -> pl.DataFrame | None:

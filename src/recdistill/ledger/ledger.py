@@ -15,11 +15,11 @@ import os
 import time
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
 
-from recdistill.errors import UsageError, problem
+from recdistill.errors import DataError, UsageError, problem
 from recdistill.ledger import forgotten, merging, segments
 from recdistill.ledger.blocks import Block, Rule, cut
 from recdistill.ledger.index import Index
@@ -28,7 +28,7 @@ from recdistill.ledger.segments import Rows
 from recdistill.ledger.spool import sweep
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Callable, Generator, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -40,6 +40,7 @@ __all__ = ["Block", "Ingested", "Ledger"]
 
 _WAIT = 600.0  # seconds for another ingest to finish
 _AGAIN = 10  # times that events are looked for whose files are merged meanwhile
+_T = TypeVar("_T")
 _BLOCK = "number, first, last, users, items, low, high, late, opened, closed, why"
 
 
@@ -219,17 +220,35 @@ class Ledger:
         return Block(*found)
 
     def rows(self, first: int = 0, last: int | None = None) -> Rows:
-        """The events numbered `first` up to, not including, `last`; those that are kept."""
+        """The events numbered `first` up to, not including, `last`; those that are kept.
+
+        Raises:
+            DataError: a segment is gone, or damaged.
+        """
         last = 1 << 62 if last is None else last
+        return Rows.joined(self._read(first, last, lambda path, _: segments.read(path).within(first, last)))
+
+    def pairs(self, last: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """(n,) rows of users and (n,) of items of the events numbered below `last`; no other column is read.
+
+        Raises:
+            DataError: a segment is gone, or damaged.
+        """
+        parts = self._read(0, last, lambda path, end: segments.read_pairs(path, last if end > last else None))
+        none = np.zeros(0, np.int32)
+        user, item = (np.concatenate([none, *side]) for side in (zip(*parts, strict=True) if parts else ((), ())))
+        return user, item
+
+    def _read(self, first: int, last: int, part: Callable[[Path, int], _T]) -> list[_T]:
+        """What `part` makes of each segment with events of that range, given one past its last number."""
+        query = "SELECT name, last FROM segment WHERE first < ? AND last > ? ORDER BY first"
         for left in reversed(range(_AGAIN)):
-            names = self.index.rows("SELECT name FROM segment WHERE first < ? AND last > ? ORDER BY first", last, first)
+            found = self.index.rows(query, last, first)
             try:
-                parts = [segments.read(self.folder / "segments" / name).within(first, last) for (name,) in names]
-            except FileNotFoundError:  # an ingest has merged it meanwhile
+                return [part(self.folder / "segments" / name, end) for name, end in found]
+            except DataError:  # an ingest has merged it meanwhile
                 if not left:
                     raise
-                continue
-            return Rows.joined(parts)
         raise AssertionError
 
     def size(self, table: str) -> int:
@@ -328,14 +347,14 @@ class Ledger:
             self.tidy()
         return before - self.counts()["segment_bytes"]
 
-    def erase(self, row: int, *, now: float) -> None:
-        """Remove a user's events, their keys and the id; the row stays, empty. May be repeated after a kill.
+    def erase(self, users: Sequence[int], *, now: float) -> None:
+        """Remove events of users, their keys and the ids; the rows stay, empty. May be repeated after a kill.
 
         Called with the lock `writing` held.
         """
         for first, name in self.index.rows("SELECT first, name FROM segment"):
             rows = segments.read(self.folder / "segments" / name)
-            theirs = rows.user == row
+            theirs = np.isin(rows.user, users)
             if not theirs.any():
                 continue
             kept = rows.take(~theirs)
@@ -346,5 +365,6 @@ class Ledger:
                     "UPDATE segment SET n = ?, name = ?, bytes = ? WHERE first = ?", len(kept), new, size, first
                 )
         with self.index.change():
-            forgotten.forget(self.index, row, now=now)
+            for row in users:
+                forgotten.forget(self.index, row, now=now)
         self.tidy()

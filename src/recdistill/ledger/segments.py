@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from recdistill.bundle.folder import sync
+from recdistill.errors import DataError, problem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    import polars as pl
     from numpy.typing import NDArray
 
-__all__ = ["Rows", "read", "write"]
+__all__ = ["Rows", "read", "read_pairs", "write"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,10 +105,12 @@ def write(folder: Path, rows: Rows) -> tuple[str, int]:
 
 
 def read(path: Path) -> Rows:
-    """The events of a segment."""
-    import polars as pl  # noqa: PLC0415
+    """The events of a segment.
 
-    frame = pl.read_parquet(path)
+    Raises:
+        DataError: it is gone, or damaged.
+    """
+    frame = _frame(path, None)
 
     def column(name: str) -> NDArray[np.generic]:
         return frame[name].to_numpy()
@@ -119,3 +123,26 @@ def read(path: Path) -> Rows:
         column("weight").astype(np.float32, copy=False) if "weight" in frame.columns else None,
         column("key").astype(np.int64, copy=False),
     )
+
+
+def read_pairs(path: Path, last: int | None = None) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """(n,) rows of users and (n,) of items, nothing else: of the events numbered below `last`, or of all.
+
+    Raises:
+        DataError: as in `read`.
+    """
+    frame = _frame(path, ["user", "item"] if last is None else ["user", "item", "number"])
+    n = len(frame) if last is None else int(frame["number"].search_sorted(last))
+    user, item = (frame[name][:n].to_numpy().astype(np.int32, copy=False) for name in ("user", "item"))
+    return user, item
+
+
+def _frame(path: Path, columns: list[str] | None) -> pl.DataFrame:
+    import polars as pl  # noqa: PLC0415 - polars only where events are read or written
+
+    try:
+        return pl.read_parquet(path, columns=columns)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        why = "is gone" if isinstance(error, FileNotFoundError) else f"cannot be read ({str(error).splitlines()[0]})"
+        what = f"The segment of events {path} {why}"
+        raise DataError(problem(what, remedy="Restore the stream's folder from a copy")) from None

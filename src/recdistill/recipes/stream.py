@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from recdistill.stream.status import CycleStatus, Status
 
-__all__ = ["TEMPLATE", "begin", "settings_text", "table", "write_page"]
+__all__ = ["TEMPLATE", "begin", "overrun", "settings_text", "table", "write_page"]
 
 _SHOWN = 12
 
@@ -35,7 +35,7 @@ TEMPLATE = """\
 # They may be edited between two steps; what was made before stays as it is.
 
 seed = 7
-# device = "auto"               # train on a GPU where there is one; by default on the CPU
+# device = "auto"               # train on a GPU where there is one; by default on the CPU, "cpu"
 
 [blocks]
 base = 100000                   # events of block 0: the first student and the teachers are trained from it
@@ -49,9 +49,16 @@ holdout_users = 20000           # at most so many users of a block
 name = "finetune"               # or "ccd", with the settings of docs/ccd.md; its settings follow
 dim = 16                        # the student
 teacher_dim = 64
-members = 2                     # teachers
+members = 2                     # teachers; they differ by their seeds
+depth = 100                     # items of the ensemble's list of a user, which the student is distilled from
+weight = 0.01                   # of the distillation in that loss
+slow = 0.9                      # how much of the slow proxy stays at a cycle
+fast = 0.0                      # how much of the fast one
+# Training from nothing, on a later block, and from the ensemble: the most epochs, Adam's learning rate, pairs a step,
+# L2, epochs between two validations, and how many of these without improvement end it.
+# base = { epochs = 100, lr = 5e-3, batch = 2048, weight_decay = 1e-4, every = 5, patience = 2 }
 # update = { epochs = 100, lr = 1e-3, batch = 2048, weight_decay = 1e-4, every = 5, patience = 2 }
-# base and distil take the same keys
+# distil = { epochs = 100, lr = 5e-3, batch = 1024, weight_decay = 1e-4, every = 5, patience = 2 }
 
 [teacher]
 every = 1                       # blocks, and so student updates, between two teacher updates
@@ -62,8 +69,11 @@ worse = 0.1                     # recall on the newest block: at most this share
 newest_least = 20               # with fewer users held out of the newest block that is not judged, and status says so
 forgetting = 0.5                # recall on old blocks: at most this share below their best
 new_users = true                # recall of new users: at least that of popularity
+new_users_least = 50            # with fewer new users held out that is not judged, and status says so
 overlap = [0.02, 1.0]           # share of a list in common with the serving version's
 coverage = [0.5, 2.0]           # distinct items, as a multiple of the serving version's
+users = 2000                    # users whose lists are compared
+holdouts = 32                   # old blocks whose holdouts are measured, spread evenly over the past
 
 [proxies]
 # rebuild = 10                  # cycles after which the proxies begin anew
@@ -73,10 +83,10 @@ proxies = 1                     # teacher cycles until the proxies begin anew
 retrain = 4                     # teacher cycles until the teachers are trained from scratch
 
 [disk]
-versions = 3
+versions = 3                    # published versions that are kept
 cycles = 2                      # cycles whose stage outputs are kept
-# budget = 10000000000          # bytes of the whole folder
-drop_events = false             # whether old events may go to stay within the budget
+# budget = 10000000000          # bytes of the whole folder; above it, only what the next cycle and a rollback need
+drop_events = false             # whether old events may go too, where that is enough to stay within the budget
 """
 
 
@@ -103,6 +113,14 @@ def settings_text(settings: Path | None, assign: Sequence[str]) -> str:
     if settings is None and whole["method"].get("name") != below["method"]["name"]:
         whole = overlay({**below, "method": {}}, assign)  # the template's keys are of its own method
     return _toml(whole)
+
+
+def overrun(found: Status) -> str | None:
+    """Where the budget cannot be kept, that it cannot, and what would do."""
+    if found.budget is None or found.least is None or found.least <= found.budget:
+        return None
+    what = f"The budget of {megabytes(found.budget)} cannot be kept: {megabytes(found.least)} have to stay"
+    return f"{what}, so no events go for it. Raise disk.budget above that."
 
 
 def table(found: Status) -> RenderableType:
@@ -132,6 +150,8 @@ def table(found: Status) -> RenderableType:
         f"{megabytes(size)}{budget}",
     ]
     below = [] if not found.cycles else [_refused(found.cycles[-1].cycle, why) for why in found.cycles[-1].why]
+    over = overrun(found)
+    below += [] if over is None else [over]
     notes = [f"cycle {cycle.cycle}: {note}" for cycle in found.cycles[-1:] for note in cycle.notes]
     due = [f"{'next' if n == 0 else 'then'}: {one}" for n, one in enumerate(found.due)]
     parts: list[RenderableType] = [Text(line) for line in lines]

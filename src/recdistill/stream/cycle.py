@@ -351,8 +351,7 @@ class Cycle:
 
     def _pairs(self, last: int) -> Csr:
         """U x I: all that is kept of what anyone did before event `last`."""
-        rows = self.ledger.rows(0, last)
-        return Csr.from_pairs(rows.user, rows.item, self.block.users, self.block.items)
+        return Csr.from_pairs(*self.ledger.pairs(last), self.block.users, self.block.items)
 
     def _held(self, before: int) -> Csr:
         return holdouts.held(self.journal, self.block, before=before)

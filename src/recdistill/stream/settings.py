@@ -106,7 +106,7 @@ class DiskSettings(Settings):
     """Cycles whose stage outputs are kept; holdouts are kept for ever."""
     budget: int | None = Field(default=None, ge=1)
     """Bytes of the whole folder. Above it, stage outputs and versions go down to what the next cycle and one rollback
-    need; then the oldest events, if `drop_events` says so."""
+    need; then the oldest events, if `drop_events` says so and that is enough."""
     drop_events: bool = False
     """Whether events that have been learned from may go to stay within the budget; a retrain then sees what is left."""
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from recdistill.stream.chain import put_off, stage_names, teaches, unfinished
-from recdistill.stream.disk import sizes
+from recdistill.stream.disk import least, sizes
 from recdistill.stream.measure import accuracy
 
 if TYPE_CHECKING:
@@ -76,6 +76,8 @@ class Status:
     rollbacks: int
     bytes: dict[str, int]
     budget: int | None
+    least: int | None
+    """Bytes that the folder cannot go below as it stands; None without a budget."""
     due: tuple[str, ...]
     """What is due next, in words, the first one first."""
 
@@ -129,6 +131,7 @@ def status(stream: Stream, *, now: float) -> Status:
         rollbacks=index.value("SELECT count(*) FROM rollback"),
         bytes=sizes(stream),
         budget=settings.disk.budget,
+        least=None if settings.disk.budget is None else least(stream),
         due=_due(stream, by_cycle, left, opened),
     )
 
@@ -212,5 +215,5 @@ def _due(
     out.append(f"block {opened['number']} closes after {missing:,} more events{age}")
     what = {"proxies": "the proxies begin anew", "retrain": "teachers are trained from scratch"}
     rows = stream.ledger.index.rows("SELECT what, min(cycle), why, count(*) FROM due WHERE NOT done GROUP BY what, why")
-    out += [f"cycle {cycle}: {what[kind]} ({why}, {count} times)" for kind, cycle, why, count in rows]
+    out += [f"cycle {cycle}: {what[kind]} ({why}{f', {n} times' if n > 1 else ''})" for kind, cycle, why, n in rows]
     return tuple(out)

@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import shutil
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Self
 
 from recdistill.errors import SettingsError, UsageError, problem
 from recdistill.ledger import Ledger, Objects, Versions
-from recdistill.ledger.events import chunks, gathered
+from recdistill.ledger.events import gathered
 from recdistill.ledger.locks import held
+from recdistill.ledger.pipe import batches
 from recdistill.settings import parse
 from recdistill.stream import disk, settings
 from recdistill.stream.chain import unfinished, unserved
@@ -141,18 +142,32 @@ class Stream:
         columns: Mapping[str, str] | None = None,
         on_bad_rows: OnBadRows = "error",
         size: int = _LINES,
+        echo: Callable[[str], object] | None = None,
+        told: Callable[[Ingested], object] | None = None,
         now: float | None = None,
     ) -> Ingested | None:
         """Append JSON lines from a pipe, at most `size` at a time and every few seconds.
 
         What a pipe delivers twice counts once: equal lines without ids are one event here. None where nothing came.
+        SIGINT and SIGTERM end the pipe first: what has been read is appended, then they have their usual way.
+
+        Args:
+            lines: the pipe; it may never end.
+            columns: as in `ingest`.
+            on_bad_rows: "error" ends at the first bad line, after what came before it; "skip" leaves bad lines out.
+            size: the most lines at a time.
+            echo: told of the lines that were left out.
+            told: told of what became of each batch.
+            now: Unix seconds of arrival; None reads the clock.
         """
         done: Ingested | None = None
-        for place in chunks(lines, self.ledger.spool(), size=size):
-            batch = gathered(place, columns=columns, on_bad_rows=on_bad_rows, repeats=False)
-            place.unlink()
-            one = self.ledger.ingest(batch, now=now)
-            done = one if done is None else done + one
+        place = self.ledger.spool()
+        with closing(batches(lines, place, size=size, columns=columns, on_bad_rows=on_bad_rows, echo=echo)) as found:
+            for batch in found:
+                one = self.ledger.ingest(batch, now=now)
+                done = one if done is None else done + one
+                if told is not None:
+                    told(one)
         return done
 
     def step(
@@ -231,10 +246,10 @@ class Stream:
                 self.ledger.index.run("INSERT INTO rollback VALUES (?, ?, ?)", at, serving, to)
         return to
 
-    def forget(self, user: str, *, now: float | None = None) -> dict[str, int]:
-        """Remove a person, and schedule what deletion cannot remove; as `stream.forget.forget`."""
+    def forget(self, *users: str, now: float | None = None) -> dict[str, int]:
+        """Remove people, and schedule what deletion cannot remove; as `stream.forget.forget`."""
         with self._stepping():
-            return forget(self, user, now=time.time() if now is None else now)
+            return forget(self, users, now=time.time() if now is None else now)
 
     @contextmanager
     def pointer(self) -> Generator[None]:

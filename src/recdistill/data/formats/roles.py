@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Literal
 
 from recdistill.errors import DataError, UsageError, nearest, problem
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Generator, Mapping, Sequence
 
-__all__ = ["ALIASES", "EVENT", "ROLES", "Role", "canonical", "event_column", "naming", "recognised"]
+__all__ = ["ALIASES", "EVENT", "ROLES", "Role", "by_column", "canonical", "event_column", "naming", "recognised"]
 
 Role = Literal["user", "item", "weight", "timestamp", "split"]
 ROLES: tuple[Role, ...] = ("user", "item", "weight", "timestamp", "split")
@@ -30,6 +32,8 @@ EVENT = ("event_id", "event_uuid", "message_id")
 """Names of a column that names each event, recognised likewise where events are taken in. A column "event" is none: it
 says of what kind an event is as often as which one it is, so it has to be named."""
 
+_BY_COLUMN = ContextVar("_BY_COLUMN", default=False)
+
 
 def canonical(name: str) -> str:
     """The name without case, `_`, `-`, blanks, and without the type of a RecBole header (`user_id:token`)."""
@@ -45,7 +49,7 @@ def event_column(names: Sequence[str], columns: Mapping[str, str], source: str) 
         source: how errors call the source.
 
     Raises:
-        UsageError: `columns` names the event twice.
+        UsageError: `columns` names the event twice, or a role that events have not.
         DataError: two columns could be meant.
     """
     known = {canonical(name) for name in EVENT}
@@ -53,6 +57,12 @@ def event_column(names: Sequence[str], columns: Mapping[str, str], source: str) 
     others = {role: name for role, name in columns.items() if role not in said}
     if len(said) > 1:
         raise UsageError(problem("The mapping of columns names the event twice", list(said.values())))
+    roles = ("user", "item", "timestamp", "weight")
+    for role in others:
+        if _role(role) not in roles:
+            allowed = (*roles, "event")
+            near = nearest(role, allowed)
+            raise UsageError(problem("Unknown role in the mapping of columns", role, allowed=allowed, near=near))
     if said:
         return next(iter(said.values())), others
     fitting = [name for name in names if canonical(name) in known and name not in others.values()]
@@ -64,11 +74,25 @@ def event_column(names: Sequence[str], columns: Mapping[str, str], source: str) 
     return (fitting[0] if fitting else None), others
 
 
+@contextmanager
+def by_column() -> Generator[None]:
+    """Remedies inside name columns as `recdistill stream ingest` takes them: `--column item=NAME`."""
+    token = _BY_COLUMN.set(True)
+    try:
+        yield
+    finally:
+        _BY_COLUMN.reset(token)
+
+
 def naming(columns: Mapping[Role, str | None]) -> str:
     """How to name columns, in Python and on the command line, for remedies; None stands for any name."""
     python = ", ".join(f"{role!r}: {'...' if name is None else repr(name)}" for role, name in columns.items())
-    words = [f"data.columns.{role}={'NAME' if name is None else _toml(name)}" for role, name in columns.items()]
-    return f"columns={{{python}}} ({' '.join(f'--set {shlex.quote(word)}' for word in words)})"
+    if _BY_COLUMN.get():
+        option, words = "--column", [f"{role}={name or 'NAME'}" for role, name in columns.items()]
+    else:
+        option = "--set"
+        words = [f"data.columns.{role}={'NAME' if name is None else _toml(name)}" for role, name in columns.items()]
+    return f"columns={{{python}}} ({' '.join(f'{option} {shlex.quote(word)}' for word in words)})"
 
 
 def recognised(names: Sequence[str], columns: Mapping[str, str] | None, source: str) -> dict[Role, str]:
@@ -109,11 +133,14 @@ def _toml(name: str) -> str:
     return name if re.fullmatch(r"[A-Za-z_][\w-]*", name) else json.dumps(name, ensure_ascii=False)
 
 
+def _role(said: str) -> Role | None:
+    return next((r for r in ROLES if canonical(said) in map(canonical, (r, *ALIASES[r]))), None)
+
+
 def _said(names: Sequence[str], columns: Mapping[str, str], source: str) -> dict[Role, str]:
-    by_alias: dict[str, Role] = {canonical(alias): role for role in ROLES for alias in (role, *ALIASES[role])}
     said: dict[Role, str] = {}
     for key, name in columns.items():
-        role = by_alias.get(canonical(key))
+        role = _role(key)
         if role is None:
             near = nearest(key, ROLES)
             raise UsageError(problem("Unknown role in the mapping of columns", key, allowed=ROLES, near=near))

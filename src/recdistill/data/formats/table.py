@@ -138,7 +138,7 @@ def assembled(table: Table, *, on_bad_rows: OnBadRows = "error", time_unit: Unit
     good = ~checked.bad
     if checked.count:
         if on_bad_rows == "error":
-            raise refused(table, checked.faults, checked.count)
+            raise _with_lines(refused(table, checked.faults, checked.count), checked)
         notes.append(skipped(table, checked.faults, checked.count))
         if not good.any():
             remedy = "Check separator, header and columns"
@@ -179,6 +179,15 @@ def refused(table: Table, faults: list[Fault], count: int) -> BadRows:
     more = f" ({count - 1:,} more bad row{'s' if count > 2 else ''})" if count > 1 else ""
     remedy = "Mend the source, or leave such rows out with on_bad_rows='skip' (--on-bad-rows skip)"
     return BadRows(problem(f"{table.source}, {first.text(table.unit)}{more}", remedy=remedy))
+
+
+def _with_lines(error: BadRows, checked: _Checked) -> BadRows:
+    """The error, with what somebody needs who goes on without those rows."""
+    table = checked.table
+    if table.unit == "line" and isinstance(table.lines, np.ndarray):
+        error.lines = tuple(sorted({*table.lines[checked.bad].tolist(), *(fault.line for fault in table.faults)}))
+    error.told = skipped(table, checked.faults, checked.count)
+    return error
 
 
 def skipped(table: Table, faults: list[Fault], count: int) -> str:
@@ -234,7 +243,9 @@ def _times(checked: _Checked, time_unit: Unit | None) -> tuple[NDArray[np.int64]
     if "timestamp" not in checked.table.frame.columns:
         return None
     where = f"{checked.table.source}, column {checked.table.names['timestamp']!r}"
-    found = recognised(checked.table.frame["timestamp"], time_unit, where, checked.bad)
+    column = checked.table.frame["timestamp"]
+    checked.mark("timestamp", column.is_null().to_numpy(), "is missing")
+    found = recognised(column, time_unit, where, checked.bad)
     checked.mark("timestamp", found.bad, found.why)
     return found.values, found.unit, found.note
 
