@@ -107,7 +107,8 @@ def test_where_cells_ran_is_said_also_of_those_that_did_not_keep_it(places):
     (where,) = found["where"]
     assert where.startswith(machine)
     assert f"on: {where} (1 cells)" in markdown(found)
-    for gone, left in (("environment", f"{about['device']}, machine not kept"), ("device", "device and machine not kept")):
+    device = f"{about['device']}, machine not kept"
+    for gone, left in (("environment", device), ("device", "device and machine not kept")):
         del about[gone]
         cell.write_text(json.dumps(about))
         found = reproduce(**places, seeds=[1], tables=["lastfm-10"], only=["teacher"], say=str)

@@ -46,7 +46,7 @@ class RCEKD(Settings):
     """The weight at rank r of the student's list: e^((1 + n_r) / sharpness), where n_r, at most 50, of the teacher's K
     items stand there or further down; or e^(-r / sharpness), by its own order alone."""
     sharpness: float = Field(default=10.0, gt=0)
-    """Of these weights: the smaller, the nearer to the first of them."""
+    """How far these weights are apart: the smaller, the farther."""
     beta: float = Field(default=3.0, ge=0)
     """The part with the teacher's items weighs e^(-beta * share of them that was drawn)."""
     temperature: float = Field(default=1.0, gt=0)

@@ -81,7 +81,6 @@ class Table:
     teacher_trials: int = 0
     """Of the teacher, which would else be as DE-RRD's authors train it."""
 
-
     rows: tuple[str, ...] = ()
     """Its rows, all of `rows()` when empty; the only thing that cells do not depend on."""
 

@@ -37,8 +37,8 @@ class Rejuvenated(Term):
     """`(1 - w) CE(items of the student) + w CE(drawn items of the student, and the teacher's others)`.
 
     `w = e^(-beta share)` with the share of the teacher's K items that were drawn: at first the student looks elsewhere,
-    and the second part decides. What is drawn of the student's list is found with the teacher's ("shared"): places above
-    many of its items come first. The list is found again every `period` epochs, and part of a checkpoint.
+    and the second part decides. Items of the student's list above many of the teacher's are drawn most ("shared"). The
+    list is found again every `period` epochs, and part of a checkpoint.
     """
 
     of_teacher: ClassVar[frozenset[Kind]] = frozenset({Kind.RANKS, Kind.SCORES})
