@@ -54,6 +54,9 @@ if TYPE_CHECKING:
 WANTED = {"rrd": "at most 2 plain epochs", "plain": "official 0.46 to 0.61 s", "de tau=1 float32": "official 34.3 s"}
 
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
+    "de": {"": {}},
+    "de-rrd": {"": {}},
+    "sum": {"": {}},
     "rd": {"": {"start": 0}},
     "cd": {"": {}},
     "ir-rrd": {"": {}, "items=positives": {"items": "positives"}, "most=2000": {"most": 2000}},

@@ -316,6 +316,14 @@ def test_the_page_on_methods_has_a_row_for_it(method, log, teachers, built):
     assert entry.summary
 
 
+@pytest.mark.parametrize("method", [name for name in METHODS if name not in ("plain", "adarec")])
+def test_the_page_says_what_a_step_of_it_costs_and_where_that_goes(method):
+    table = DOCS.read_text().split("### What a step costs")[1].split("###")[0]
+    rows = [line.split("|") for line in table.splitlines() if line.startswith(f"| `{method}` ")]
+    assert rows, "benchmarks/steps.py measures it"
+    assert all(cost.strip() and reason.strip() for _, _, cost, reason, _ in rows)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_what_it_says_it_asks_is_what_its_terms_ask(method, log, teachers, built):
     entry = METHODS[method]
@@ -350,9 +358,13 @@ def test_it_says_what_is_worth_tuning_in_a_range_that_holds_the_default(method):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_its_paper_can_be_cited(method):
-    text = rd.cite(method)
-    assert text.startswith(f"@inproceedings{{{METHODS[method].paper.key},")
-    assert METHODS[method].paper.title in text
+    text, paper = rd.cite(method), METHODS[method].paper
+    kinds = {"pckd": "article", "ir-rrd": "article", "rce-kd": "misc", "adarec": "misc"}
+    field = {"article": "journal", "misc": "howpublished", "inproceedings": "booktitle"}
+    kind = kinds.get(method, "inproceedings")
+    assert text.startswith(f"@{kind}{{{paper.key},\n  title = {{{paper.title}}},\n")
+    assert f"\n  {field[kind]} = {{{paper.venue}}},\n" in text
+    assert [name for name in field.values() if f"\n  {name} =" in text] == [field[kind]]
     assert text in rd.cite()
 
 

@@ -52,9 +52,9 @@ class World:
     def ndcg(self, trained) -> float:
         return evaluate(trained.ranker(), self.held, ("ndcg@10",)).means["ndcg@10"]
 
-    def student(self, method, teacher=None) -> float:
-        run = {"method": method, "dim": DIM, "seed": 1, "settings": SETTINGS[method], "training": COMMON}
-        return self.ndcg(distill(teacher or self.teacher, "mf", self.train, **run))
+    def student(self, method, teacher=None, model="mf", **settings) -> float:
+        run = {"method": method, "dim": DIM, "seed": 1, "settings": SETTINGS[method] | settings, "training": COMMON}
+        return self.ndcg(distill(teacher or self.teacher, model, self.train, **run))
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +76,13 @@ def test_the_teacher_is_better_than_the_plain_student(world):
 @pytest.mark.parametrize("method", SETTINGS)
 def test_the_distilled_student_beats_the_plain_one_of_its_size(method, world):
     assert world.student(method) > 1.05 * world.plain
+
+
+@pytest.mark.parametrize("model", ["lightgcn", "neumf"])
+def test_students_of_other_kinds_learn_from_lists_and_from_vectors(model, world):
+    plain = world.ndcg(fit(model, world.train, dim=DIM, seed=1, training=COMMON))
+    assert world.student("rrd", model=model, weight=0.2) > 1.05 * plain
+    assert world.student("fitnet", model=model) > 1.05 * plain
 
 
 def test_a_student_learns_from_several_teachers_and_their_trajectories(world):

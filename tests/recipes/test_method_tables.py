@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -11,6 +13,7 @@ import pytest
 import recdistill.recipes.method_tables as module
 from recdistill.data.synthetic import planted
 from recdistill.errors import UnknownName
+from recdistill.recipes.cells import Cells
 from recdistill.recipes.method_tables import TABLES, reproduce, rows
 from recdistill.recipes.method_tables_page import markdown, pack, unpack
 
@@ -74,6 +77,42 @@ def test_a_method_is_tuned_on_one_table_and_its_winner_is_used_on_the_other(plac
 
     monkeypatch.setattr("recdistill.recipes.lessons.distill", nothing)
     assert reproduce(**places, **asked, say=said.append) == found
+
+
+def test_a_table_may_have_few_rows_and_its_cells_are_not_named_by_them(places):
+    chosen = TABLES["foursquare-10"].rows
+    assert {"teacher", "plain"} < set(chosen) < set(rows())
+    found = reproduce(**places, seeds=[1], tables=["lastfm-10"], only=["teacher"], say=str)
+    assert list(found["tables"]["foursquare-10"]["rows"]) == list(chosen)
+    assert list(found["tables"]["lastfm-10"]["rows"]) == rows()
+    with pytest.raises(UnknownName, match="'rd'"):
+        reproduce(**places, tables=["foursquare-10"], only=["rd"])
+    about = module._about(TABLES["foursquare-10"], "plain", 1)
+    assert about == module._about(replace(TABLES["foursquare-10"], rows=()), "plain", 1)
+
+
+@pytest.mark.parametrize("row", ["teacher", "plain", "rrd"])
+def test_what_names_a_finished_cell_is_as_it_was(row):
+    folder = Path(__file__).parents[2] / "docs" / "results" / "methods" / "cells"
+    for table in ("lastfm-10", "lastfm-5"):
+        about = json.loads(json.dumps(module._about(TABLES[table], row, 1)))
+        assert Cells(folder).has(f"{table}-{row}-seed1", about), table
+
+
+def test_where_cells_ran_is_said_also_of_those_that_did_not_keep_it(places):
+    found = reproduce(**places, seeds=[1], tables=["lastfm-10"], only=["teacher"], say=str)
+    (cell,) = (places["out"] / "cells").glob("lastfm-10-teacher-seed1-*.json")
+    about = json.loads(cell.read_text())
+    machine = f"{about['device']}, {about['environment']['cpu']}, {about['environment']['cpus']} processors"
+    (where,) = found["where"]
+    assert where.startswith(machine)
+    assert f"on: {where} (1 cells)" in markdown(found)
+    device = f"{about['device']}, machine not kept"
+    for gone, left in (("environment", device), ("device", "device and machine not kept")):
+        del about[gone]
+        cell.write_text(json.dumps(about))
+        found = reproduce(**places, seeds=[1], tables=["lastfm-10"], only=["teacher"], say=str)
+        assert found["where"] == {left: 1}
 
 
 def test_unknown_tables_and_rows_are_said(places):

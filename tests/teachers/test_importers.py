@@ -209,6 +209,23 @@ def test_implicit_factors_rank_and_score_as_implicit_does(implicit, name):
     np.testing.assert_allclose(scores, said[f"{name}.scores"], rtol=1e-4, atol=1e-6)
 
 
+def test_what_implicit_saved_is_read_whatever_else_lies_in_the_file(implicit, tmp_path):
+    said, users, items, pairs = implicit
+    saved = PEERS / "implicit_als_saved.npz"  # by implicit 0.7.3
+    known, tables = matched(teacher(implicit=saved, users=users, items=items), users, items, pairs)
+    ranked, scores = lists(known, tables, users, 8)
+    assert (ranked == np.array(items)[said["als.lists"]]).mean() > 0.99
+    np.testing.assert_allclose(scores, said["als.scores"], rtol=1e-4, atol=1e-6)
+    with np.load(saved) as file:
+        whole = dict(file)
+    np.savez(tmp_path / "als.npz", **whole | {"random_state": np.array(Path(), dtype=object)})
+    again, _ = matched(teacher(implicit=tmp_path / "als.npz", users=users, items=items), users, items, pairs)
+    assert again.fingerprint == known.fingerprint
+    np.savez(tmp_path / "als.npz", **whole | {"item_factors": np.array([None, 1])})
+    with pytest.raises(DataError, match=r"als\.npz holds Python objects, which are never loaded"):
+        teacher(implicit=tmp_path / "als.npz", users=users, items=items)
+
+
 def test_implicit_models_without_factors_give_their_lists(implicit):
     said, users, items, pairs = implicit
 
@@ -323,10 +340,47 @@ def test_a_callable_that_answers_wrongly_is_told_what_is_wanted():
     draws = np.random.default_rng(0)
     with pytest.raises(DataError, match=r"answers the same user differently when asked again. Put the model in eval"):
         fit(lambda users: draws.random((len(users), 4)), items=ITEMS)
+    with pytest.raises(DataError, match=r"scores of all 4 items; got 'object \(0,\)'. Return an array"):
+        fit(lambda users: [[1.0], [1.0, 2.0]], items=ITEMS)
     with pytest.raises(DataError, match="must answer 3 users with 3 lists; got 1"):
         fit(lambda users: [["w"]])
     with pytest.raises(DataError, match="lists nothing for any of 3 users"):
         fit(lambda users: [[] for _ in users])
+
+
+def test_a_callable_that_is_none_or_answers_otherwise_is_refused():
+    def fit(answer):
+        return matched(teacher(callable=lambda users: answer), USERS, ITEMS)
+
+    with pytest.raises(UsageError, match=r"A callable is a function of external user ids; got 5. teacher\(callable="):
+        teacher(callable=5)
+    for answer in (None, 3, "wxy", {"a": ["w"], "b": ["x"], "c": []}, iter([["w"]] * 3), np.array(None)):
+        with pytest.raises(DataError, match=rf"a list for each user; got '{type(answer).__name__}'. Return one list"):
+            fit(answer)
+    for line in ("wx", None, 7, {"w"}):
+        with pytest.raises(DataError, match=r"list of user 'b' must be a sequence of item ids; got .*Return one list"):
+            fit([["w"], line, []])
+    for scores in ([1.0], ["high", "low"], None, [1.0, np.inf]):
+        with pytest.raises(DataError, match=r"scores of user 'a' must be 2 finite numbers; got .*Give one number for"):
+            fit(([["w", "x"], [], []], [scores, [], []]))
+
+
+@pytest.mark.parametrize("kind", [tuple, list])
+def test_two_lists_for_two_users_are_lists_and_no_scores(kind):
+    found = matched(teacher(callable=lambda users: kind([["w", "x"], ["y"]])), ["a", "b"], ITEMS)[0]
+    assert found.provides == {Kind.RANKS}
+    assert found.view(Query(torch.arange(2))).ranked(2).tolist() == [[0, 1], [2, -1]]
+    pair = ([["w", "x"], ["y"]], [[2.0, 1.0], [3.0]])
+    found = matched(teacher(callable=lambda users: pair), ["a", "b"], ITEMS)[0]
+    assert found.provides == {Kind.RANKS, Kind.SCORES}
+    numbers = (np.array([["w", "x"], ["y", "z"]]), np.array([[2.0, 1.0], [3.0, 0.0]]))
+    assert matched(teacher(callable=lambda users: numbers), ["a", "b"], ITEMS)[0].provides == found.provides
+
+
+def test_scores_for_some_users_alone_are_refused(monkeypatch):
+    monkeypatch.setattr("recdistill.teachers.callables._AT_ONCE", 2)
+    with pytest.raises(DataError, match=r"gives 2 of 3 users scores. Give everybody's lists scores, or"):
+        matched(teacher(callable=lambda users: ([["w"]] * 2, [[1.0]] * 2) if len(users) > 1 else [["w"]]), USERS, ITEMS)
 
 
 @settings(max_examples=60, deadline=None)
@@ -370,9 +424,6 @@ def test_lists_vectors_and_scores_from_csv_tsv_and_npy(tmp_path):
     np.save(tmp_path / "npy" / "users.npy", np.array(["a", 1], dtype=object), allow_pickle=True)
     with pytest.raises(DataError, match=r"users\.npy cannot be read as npy.*np\.array\(ids, dtype=str\)"):
         stored(vectors=tmp_path / "npy", **tables)
-    (tmp_path / "bad.csv").write_text("user_id,item_id\n1\n1,2,3\n")
-    with pytest.raises(DataError, match=r"bad\.csv cannot be read as CSV"):
-        stored(lists=tmp_path / "bad.csv", **tables)
 
 
 # what is refused

@@ -183,7 +183,7 @@ BAD_PAIRS: dict[str, tuple[dict, str]] = {
     ),
     "score NaN": (
         {"user_id": ["a", "b"], "item_id": ["w", "w"], "score": [1.0, float("nan")]},
-        r"1 of 2 scores are not finite; the first is in row 1; got nan. Leave such rows out",
+        r"1 of 2 scores are not finite; the first is in row 1 \(from 0\); got nan. Leave such rows out",
     ),
     "score missing": (
         {"user_id": ["a", "b"], "item_id": ["w", "w"], "score": [None, 1.0]},
@@ -191,30 +191,36 @@ BAD_PAIRS: dict[str, tuple[dict, str]] = {
     ),
     "score text": (
         {"user_id": ["a"], "item_id": ["w"], "score": ["high"]},
-        r"scores must be numbers; got 'object'",
+        r"1 of 1 scores in column 'score' are no numbers; the first is in row 0 \(from 0\); got 'high'",
     ),
     "rank with a hole": (
         {"user_id": ["a", "a", "b"], "item_id": ["w", "y", "w"], "rank": [1, 3, 1]},
-        r"the list in which row 1 stands skips a rank: 3 follows 1. Number each user's list 1, 2, 3, ..., or drop",
+        r"the list in which row 1 \(from 0\) stands skips a rank: 3 follows 1. Number each user's list 1, 2, 3",
     ),
     "rank repeated": (
         {"user_id": ["a", "a", "b"], "item_id": ["w", "y", "w"], "rank": [1, 1, 1]},
-        r"row 1 stands repeats a rank: 1 follows 1",
+        r"row 1 \(from 0\) stands repeats a rank: 1 follows 1",
     ),
     "rank that begins late": (
         {"user_id": ["a", "b"], "item_id": ["w", "y"], "rank": [0, 1]},
-        r"row 1 stands begins at rank 1, others at 0",
+        r"row 1 \(from 0\) stands begins at rank 1, others at 0",
     ),
-    "rank from ten": ({"user_id": ["a"], "item_id": ["w"], "rank": [10]}, r"ranks count from 0 or from 1; got 10"),
+    "rank from ten": (
+        {"user_id": ["a"], "item_id": ["w"], "rank": [10]},
+        r"ranks count from 0 or from 1; the least .*; got 10. Take 10 from each",
+    ),
     "rank a float": (
         {"user_id": ["a"], "item_id": ["w"], "rank": [1.0]},
-        r"the ranks in column 'rank' must be integers",
+        r"the ranks in column 'rank' must be integers; .* row 0 \(from 0\); got 1.0. Write 0, 1, 2",
     ),
     "user a float": (
         {"user_id": [1.0], "item_id": ["w"]},
         r"the ids in column 'user_id' are of type Float64. Allowed: integers or text. Write them as they stand",
     ),
-    "item missing": ({"user_id": ["a", "b"], "item_id": ["w", None]}, r"1 rows have no id in column 'item_id'"),
+    "item missing": (
+        {"user_id": ["a", "b"], "item_id": ["w", None]},
+        r"1 rows have no id in column 'item_id'; the first is row 1 \(from 0\)",
+    ),
     "no user in common": (
         {"user_id": ["u1", "u2"], "item_id": ["w", "w"]},
         r"no user in common: its users are called 'u1', 'u2', yours 'a', 'b', 'c'. Write the teacher's file with",

@@ -42,9 +42,19 @@ class Paper:
 
     def bibtex(self) -> str:
         """The entry to cite."""
-        fields = {"title": self.title, "author": self.authors, "booktitle": self.venue, "year": self.year}
-        body = "".join(f"  {name} = {{{value}}},\n" for name, value in {**fields, "url": self.url}.items())
-        return f"@inproceedings{{{self.key},\n{body}}}"
+        kind, of = _published(self.venue)
+        fields = {"title": self.title, "author": self.authors, of: self.venue, "year": self.year, "url": self.url}
+        body = "".join(f"  {name} = {{{value}}},\n" for name, value in fields.items())
+        return f"@{kind}{{{self.key},\n{body}}}"
+
+
+def _published(venue: str) -> tuple[str, str]:
+    """The kind of a BibTeX entry, and its field for the venue."""
+    if venue.startswith("arXiv"):
+        return "misc", "howpublished"
+    if any(word in venue.split() for word in ("Journal", "Letters", "Sciences", "Transactions")):
+        return "article", "journal"
+    return "inproceedings", "booktitle"
 
 
 @dataclass(frozen=True, slots=True)

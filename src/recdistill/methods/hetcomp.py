@@ -3,7 +3,9 @@
 The teachers are the members of an ensemble, each a trajectory of checkpoints where it has one (`recdistill.ensemble`,
 `recdistill.trajectory`); any other teacher is one of one step, and the fine stage begins at once. The paper has no base
 loss (`base = 0`); a published port adds it. Its observed items are ordered by the teachers, whose lists here leave
-training items out: they are put above the rest and not ordered, `positives` of them a user and epoch.
+training items out: they are put above the rest and not ordered, `positives` of them a user and epoch. What an item at
+rank r of a list is worth to the consensus, e^(-r / sharpness), is ours: the official code loads a "precomputed
+importance for ensemble (Eq.8)" from a pickle that is not published.
 """
 
 from __future__ import annotations

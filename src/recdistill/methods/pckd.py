@@ -2,7 +2,8 @@
 
 `L = L_base + w (L_DE + a R)`: DE, and a regulariser for its experts alone: of a few items, the inner products of
 projected vectors must order as those of the vectors themselves. Every distinct user of a batch counts once; the
-official code counts a user once for each of its interactions.
+official code counts a user once for each of its interactions, and its teacher's lists hold training items, where ours
+do not. The paper's other form of R, by pairs of items, is not offered.
 """
 
 from __future__ import annotations

@@ -1,10 +1,14 @@
 """RCE-KD: cross-entropy, rejuvenated: where the student already looks, and where only the teacher does. 2025.
 
-The official code draws from the student's first items anew in every epoch; so does this. Its lists hold training items
-too; here, as everywhere, they do not. Its weight of 500 belongs to another scale of the base loss.
+The official code draws from the student's first items anew in every epoch; so does this. By what weight is `draw`:
+"shared" is the paper's and that of every published configuration (`sample_rank: False`), "own" the code's other branch.
+Its lists hold training items too; here, as everywhere, they do not. Its weight of 500 belongs to another scale of the
+base loss.
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -38,8 +42,11 @@ class RCEKD(Settings):
     """L, items drawn from the student's list."""
     reach: int = Field(default=200, ge=1)
     """M, how much of the student's list they are drawn from."""
+    draw: Literal["shared", "own"] = "shared"
+    """The weight at rank r of the student's list: e^((1 + n_r) / sharpness), where n_r, at most 50, of the teacher's K
+    items stand there or further down; or e^(-r / sharpness), by its own order alone."""
     sharpness: float = Field(default=10.0, gt=0)
-    """The item at rank r of the student's list is drawn with weight e^(-r / sharpness)."""
+    """How far these weights are apart: the smaller, the farther."""
     beta: float = Field(default=3.0, ge=0)
     """The part with the teacher's items weighs e^(-beta * share of them that was drawn)."""
     temperature: float = Field(default=1.0, gt=0)
@@ -71,6 +78,7 @@ def rce_kd(c: RCEKD, s: Setting) -> list[Pass]:
         near=c.near,
         drawn=c.drawn,
         reach=c.reach,
+        draw=c.draw,
         sharpness=c.sharpness,
         beta=c.beta,
         temperature=c.temperature,

@@ -3,7 +3,8 @@
 A teacher of 200 dims by matrix factorisation; students of 20 and 40. Every method has eight trials at 1/10, judged on
 validation data with seed 1, and its winner is used for every seed and for 1/5 too. CiteULike and Last.fm have trials of
 their own, Foursquare takes CiteULike's winners: it says what such settings are worth there, not what tuning there would
-have been. Cells are small and kept; what is not finished is missing in the table and is said to be.
+have been; Gowalla takes Last.fm's. These two have the plain student and the best four alone. Cells are small and kept;
+what is not finished is missing in the table and is said to be.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 
 from recdistill import rng
 from recdistill.data.sources import read
+from recdistill.evaluation.card import environment
 from recdistill.evaluation.evaluate import evaluate
 from recdistill.knowledge.view import Kind
 from recdistill.methods import METHODS
@@ -79,33 +81,26 @@ class Table:
     teacher_trials: int = 0
     """Of the teacher, which would else be as DE-RRD's authors train it."""
 
+    rows: tuple[str, ...] = ()
+    """Its rows, all of `rows()` when empty; the only thing that cells do not depend on."""
+
 
 _LASTFM: dict[str, Any] = {"tuned_on": "lastfm-10", "teacher_trials": _TRIALS}
+_LARGE: dict[str, Any] = {"every": 5, "patience": 5}
+_BEST = (TEACHER, "plain", "hetcomp", "dcd", "rrd", "ir-rrd")
+"""The plain student, and the four methods that are best on Last.fm at 1/10, of those that are measured."""
 
 TABLES: dict[str, Table] = {
     table.name: table
     for table in (
         Table("citeulike-10", "CiteULike, MF 200 -> 20", "citeulike_derrd", 20, "sampled(499)", "full"),
         Table("citeulike-5", "CiteULike, MF 200 -> 40", "citeulike_derrd", 40, "sampled(499)", "full"),
+        Table("lastfm-10", "Last.fm, MF 200 -> 20", "lastfm_lightgcn", 20, "full", **_LASTFM),
+        Table("lastfm-5", "Last.fm, MF 200 -> 40", "lastfm_lightgcn", 40, "full", **_LASTFM),
+        Table("foursquare-10", "Foursquare, MF 200 -> 20", "foursquare", 20, "full", None, _LARGE, rows=_BEST),
         Table(
-            "lastfm-10",
-            "Last.fm, MF 200 -> 20",
-            "lastfm_lightgcn",
-            20,
-            "full",
-            tuned_on="lastfm-10",
-            teacher_trials=_TRIALS,
+            "gowalla-10", "Gowalla, MF 200 -> 20", "gowalla_lightgcn", 20, "full", None, _LARGE, rows=_BEST, **_LASTFM
         ),
-        Table(
-            "lastfm-5",
-            "Last.fm, MF 200 -> 40",
-            "lastfm_lightgcn",
-            40,
-            "full",
-            tuned_on="lastfm-10",
-            teacher_trials=_TRIALS,
-        ),
-        Table("foursquare-10", "Foursquare, MF 200 -> 20", "foursquare", 20, "full", None, {"every": 5, "patience": 5}),
     )
 }
 
@@ -135,18 +130,19 @@ def reproduce(
         work: checkpoints and trials; a killed run goes on from them.
         seeds: each trains its own teacher and students.
         tables: by name; see `TABLES`.
-        only: rows; all of them when empty.
+        only: rows; all that a table has when empty.
         watch: watches for a training, given its name.
         say: told of every finished cell.
 
     Raises:
-        UnknownName: no such table or row.
+        UnknownName: no such table, or none of them has such a row.
         DataError: the data are not there.
     """
     among("table", tables, TABLES)
-    among("row", only, rows())
+    among("row", only, {row: None for t in tables for row in _rows(TABLES[t])})
     places = _Places(data, Cells(out / "cells"), work, watch)
-    todo = [(TABLES[t], row, seed) for seed in seeds for t in tables for row in rows() if not only or row in only]
+    wanted = {t: [row for row in _rows(TABLES[t]) if not only or row in only] for t in tables}
+    todo = [(TABLES[t], row, seed) for seed in seeds for t in tables for row in wanted[t]]
 
     def tell(at: tuple[Table, str, int], result: dict[str, Any]) -> None:
         means = next(iter(result["test"].values()))
@@ -187,7 +183,8 @@ class _Places:
             lesson = None if row == TEACHER else self._lesson(bench, table, row)
             trained = bench.trained_teacher if lesson is None else lesson.trained
             tuned = None if lesson is None else {"method": lesson.how, "train": lesson.training.model_dump(mode="json")}
-            result = {"about": about, "settings": tuned, **self._measured(bench, table, trained)}
+            where = {"environment": environment(seed=seed).model_dump(mode="json")}
+            result = {"about": about, "settings": tuned, **self._measured(bench, table, trained), **where}
             self.cells.put(label, about, result)
             if lesson is not None:
                 lesson.checkpoint.unlink(missing_ok=True)
@@ -239,7 +236,7 @@ class _Places:
         self, table: Table, bench: Study, *, row: str, method: str, settings: dict[str, Any], trials: int
     ) -> dict[str, Any]:
         """The winner of a row's trials, once."""
-        about = {"table": asdict(table), "method": row, "trials": trials, "code": _code(method), **_how(method)}
+        about = {"table": _named(table), "method": row, "trials": trials, "code": _code(method), **_how(method)}
         label = f"{table.name}-{row}-trials"
         with self.cells.claim(label, about, wait=True):
             done = self.cells.get(label, about)
@@ -289,10 +286,19 @@ class _Places:
 
 def _about(table: Table, row: str, seed: int) -> dict[str, Any]:
     """All that a cell depends on."""
-    about: dict[str, Any] = {"table": asdict(table), "row": row, "seed": seed}
+    about: dict[str, Any] = {"table": _named(table), "row": row, "seed": seed}
     if row == TEACHER:
         return about
-    return about | {"tuned on": asdict(TABLES[table.tuned_on]), "trials": _TRIALS, "code": _code(row)} | _how(row)
+    return about | {"tuned on": _named(TABLES[table.tuned_on]), "trials": _TRIALS, "code": _code(row)} | _how(row)
+
+
+def _named(table: Table) -> dict[str, Any]:
+    """What names a table's cells: all of it but which rows it has."""
+    return {key: value for key, value in asdict(table).items() if key != "rows"}
+
+
+def _rows(table: Table) -> list[str]:
+    return list(table.rows) or rows()
 
 
 def _code(method: str) -> str:
@@ -331,7 +337,7 @@ def _collected(cells: Cells, seeds: Sequence[int] = range(1, 21)) -> dict[str, F
     found: dict[str, Found] = {}
     for table in TABLES.values():
         of: Found = {"title": table.title, "rows": {}}
-        for row in rows():
+        for row in _rows(table):
             done = {s: cells.get(f"{table.name}-{row}-seed{s}", _about(table, row, s)) for s in seeds}
             of["rows"][row] = {s: each for s, each in done.items() if each is not None}
         found[table.name] = of

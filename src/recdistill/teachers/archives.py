@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Mapping
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from typing_extensions import override
 
 from recdistill.bundle.tensors import read as read_tensors
 from recdistill.errors import BundleError, DataError, nearest, problem
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Generator, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -20,11 +23,11 @@ if TYPE_CHECKING:
 __all__ = ["read_arrays", "read_folder", "read_ids", "suffix_of"]
 
 
-def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """The arrays of an npz or safetensors file by name.
+def read_arrays(path: Path) -> Mapping[str, NDArray[Any]]:
+    """The arrays of an npz or safetensors file by name; those of an npz are read when they are asked for.
 
     Raises:
-        DataError: it cannot be read, or holds Python objects.
+        DataError: it cannot be read; also on asking for an array of Python objects.
     """
     if suffix_of(path) == ".safetensors":
         try:
@@ -33,11 +36,43 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
             raise DataError(str(error)) from None
     if not zipfile.is_zipfile(path):
         raise DataError(problem(f"{path} cannot be read as npz: it is no archive", remedy="Write it with numpy.savez"))
+    with _as_npz(path), np.load(path, allow_pickle=False) as file:
+        return _Npz(path, frozenset(file.files))
+
+
+class _Npz(Mapping[str, "NDArray[Any]"]):
+    """What is never asked for is never read, whatever it is."""
+
+    def __init__(self, path: Path, names: frozenset[str]) -> None:
+        self._path, self._names = path, names
+
+    @override
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        if name not in self._names:
+            raise KeyError(name)
+        with _as_npz(self._path), np.load(self._path, allow_pickle=False) as file:
+            return file[name]
+
+    @override
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    @override
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._names))
+
+    @override
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+@contextmanager
+def _as_npz(path: Path) -> Generator[None]:
+    """What goes wrong is an error of ours."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+        yield
     except ValueError as error:
-        if "allow_pickle" in str(error) or "pickle" in str(error):
+        if "pickle" in str(error):
             raise DataError(
                 problem(
                     f"{path} holds Python objects, which are never loaded: they can run code",

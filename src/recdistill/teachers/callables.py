@@ -6,6 +6,7 @@ Letters: Q users asked at once, U users, I' items of the callable, n listed pair
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +30,7 @@ __all__ = ["Scorer", "listed", "name_of"]
 
 _AT_ONCE = 1024
 _NUMBERS = 1 << 22
+_LISTS = "Return one list of item ids for each user, best first, empty where it knows nothing, or (lists, scores)"
 
 
 def name_of(call: Answer) -> str:
@@ -52,21 +54,24 @@ def listed(call: Answer, users: NDArray[Any], source: str) -> Pairs:
     lengths: list[int] = []
     for start in range(0, len(users), _AT_ONCE):
         asked = users[start : start + _AT_ONCE]
-        lists, of_lists = _parts(call(asked))
+        lists, of_lists = _parts(call(asked), len(asked), source)
         if len(lists) != len(asked) or (of_lists is not None and len(of_lists) != len(asked)):
             what = f"{source} must answer {len(asked)} users with {len(asked)} lists"
-            raise DataError(problem(what, len(lists), remedy="Return one list a user, empty where it knows nothing"))
+            raise DataError(problem(what, len(lists), remedy=_LISTS))
         for row, line in enumerate(lists):
+            if not _in_order(line):
+                what = f"{source}: the list of user {asked[row]!r} must be a sequence of item ids"
+                raise DataError(problem(what, str(line)[:60], remedy=_LISTS))
             items += list(line)
             lengths.append(len(line))
             if of_lists is not None:
-                score = np.asarray(of_lists[row], np.float32)
-                if score.shape != (len(line),) or not np.isfinite(score).all():
-                    what = f"{source}: the scores of user {asked[row]!r} must be {len(line)} finite numbers"
-                    raise DataError(problem(what, str(score.shape)))
-                scores.append(score)
+                scores.append(_scores(of_lists[row], len(line), asked[row], source))
+    if scores and len(scores) != len(users):
+        what = f"{source} gives {len(scores):,} of {len(users):,} users scores"
+        raise DataError(problem(what, remedy="Give everybody's lists scores, or nobody's"))
     if not items:
-        raise DataError(problem(f"{source} lists nothing for any of {len(users):,} users"))
+        remedy = "Check that it knows users by the ids of the log"
+        raise DataError(problem(f"{source} lists nothing for any of {len(users):,} users", remedy=remedy))
     ids = as_ids(items)
     distinct, place = np.unique(ids, return_inverse=True)
     degrees = np.array(lengths, np.int64)
@@ -78,10 +83,37 @@ def listed(call: Answer, users: NDArray[Any], source: str) -> Pairs:
     return Pairs(users[has], distinct, renumbered[user], place.reshape(-1).astype(np.int64), whole, rank)
 
 
-def _parts(answer: Any) -> tuple[Any, Any]:  # noqa: ANN401 - whatever a callable returns
-    if isinstance(answer, tuple) and len(answer) == 2:
-        return answer
-    return answer, None
+def _parts(answer: Any, asked: int, source: str) -> tuple[Any, Any]:  # noqa: ANN401 - whatever a callable returns
+    """Lists, and their scores or None; two lists of ids for two users are lists, whatever holds them."""
+    paired = isinstance(answer, tuple) and len(answer) == 2
+    if paired and (asked != 2 or (_in_order(answer[0]) and len(answer[0]) == 2 and all(map(_in_order, answer[0])))):
+        lists, scores = answer
+    else:
+        lists, scores = answer, None
+    for each in (lists, scores) if scores is not None else (lists,):
+        if not _in_order(each):
+            what = f"{source} must answer with a list for each user"
+            raise DataError(problem(what, type(each).__name__, remedy=_LISTS))
+    return lists, scores
+
+
+def _in_order(value: object) -> bool:
+    """Whether it has places: neither text, a mapping nor a set."""
+    if isinstance(value, np.ndarray):
+        return value.ndim > 0
+    return hasattr(value, "__len__") and hasattr(value, "__getitem__") and not isinstance(value, str | bytes | Mapping)
+
+
+def _scores(given: Any, n: int, user: object, source: str) -> NDArray[np.float32]:  # noqa: ANN401
+    """(n,) of one user's list."""
+    try:
+        scores = np.asarray(given, np.float32)
+    except (TypeError, ValueError):
+        scores = np.full(n, np.nan, np.float32)
+    if scores.shape != (n,) or not np.isfinite(scores).all():
+        what = f"{source}: the scores of user {user!r} must be {n} finite numbers"
+        raise DataError(problem(what, str(given)[:60], remedy="Give one number for each item of the list"))
+    return scores
 
 
 class Scorer:
@@ -151,7 +183,11 @@ class Scorer:
 
     def _asked(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """(q,) rows -> (q, I') scores, a copy."""
-        given = np.array(self._call(self._users[rows]))
+        answer = self._call(self._users[rows])
+        try:
+            given = np.array(answer)
+        except ValueError:  # rows of unequal length
+            given = np.empty(0, object)
         if given.shape != (len(rows), self.n_items) or given.dtype.kind not in "iuf":
             what = f"{self._source} must answer {len(rows)} users with scores of all {self.n_items:,} items"
             remedy = "Return an array (users, items) in the order of `items`; leave `items` out to return lists"

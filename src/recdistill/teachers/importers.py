@@ -93,6 +93,9 @@ def teacher(
     if k < 1:
         raise UsageError(problem("A list has at least one item", k))
     if callable is not None:
+        if not hasattr(callable, "__call__"):  # noqa: B004 - the name is an argument's here
+            remedy = "teacher(callable=lambda user_ids: ...), which answers with lists, or with scores of `items`"
+            raise UsageError(problem("A callable is a function of external user ids", callable, remedy=remedy))
         return Called(callable, None if items is None else as_ids(items))
     if isinstance(implicit, Path | str):
         path = Path(implicit)

@@ -14,6 +14,8 @@ import numpy as np
 from recdistill.data.formats.roles import ALIASES, canonical
 from recdistill.errors import DataError, nearest, problem
 from recdistill.teachers.archives import read_arrays, read_folder, suffix_of
+from recdistill.teachers.columns import columns_of, finite, ids_of, ranks_of, scores_of
+from recdistill.teachers.frames import FRAMES, read_frame
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,7 +37,6 @@ _TABLE_NAMES = {
     "user_vectors": ("user_vectors", "user_factors", "user_embeddings", "user"),
     "item_vectors": ("item_vectors", "item_factors", "item_embeddings", "item"),
 }
-_FRAMES = {".parquet": "Parquet", ".csv": "CSV", ".tsv": "TSV"}
 _ID_NAMES = (*ALIASES["user"], *ALIASES["item"], "id")
 _VECTOR_NAMES = ("vector", "embedding", "factors", "values")
 
@@ -77,7 +78,7 @@ def read_pairs(path: Path) -> Pairs:
     Raises:
         DataError: no such file, a format, column, id, score or rank that cannot be used.
     """
-    if suffix_of(path) in _FRAMES:
+    if suffix_of(path) in FRAMES:
         return _pairs_of_frame(path)
     arrays = _named(path, read_arrays(path), {"users": _TABLE_NAMES["users"], "items": _TABLE_NAMES["items"]})
     return _pairs_of_arrays(path, arrays)
@@ -97,8 +98,8 @@ def read_tables(path: Path) -> Tables:
         )
     elif path.is_dir():
         found = {side: _side_file(path, side) for side in ("users", "items")}
-        (users, user), (items, item) = (_vectors_of_frame(found[s], _frame(found[s])) for s in ("users", "items"))
-    elif suffix_of(path) in _FRAMES:
+        (users, user), (items, item) = (_vectors_of_frame(found[s], read_frame(found[s])) for s in ("users", "items"))
+    elif suffix_of(path) in FRAMES:
         (users, user), (items, item) = _both_sides(path)
     else:
         arrays = _named(path, read_arrays(path), _TABLE_NAMES)
@@ -125,24 +126,11 @@ def read_tables(path: Path) -> Tables:
 # Parquet
 
 
-def _frame(path: Path) -> pl.DataFrame:
-    import polars as pl  # noqa: PLC0415 - imported where it is used
-
-    kind = suffix_of(path)
-    try:
-        if kind == ".parquet":
-            return pl.read_parquet(path)
-        return pl.read_csv(path, separator="," if kind == ".csv" else "\t", infer_schema_length=None)
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
-        what = f"{path} cannot be read as {_FRAMES[kind]}"
-        raise DataError(problem(what, (str(error).splitlines() or [type(error).__name__])[0])) from None
-
-
 def _pairs_of_frame(path: Path) -> Pairs:
     import polars as pl  # noqa: PLC0415
 
-    frame = _frame(path)
-    names = _columns(path, frame.columns, _PAIR_NAMES, needed=("user", "item"))
+    frame = read_frame(path)
+    names = columns_of(path, frame.columns, _PAIR_NAMES, needed=("user", "item"))
     frame = frame.select(**{role: pl.col(name) for role, name in names.items()})
     if isinstance(frame.schema["item"], pl.List):
         if "rank" in names:
@@ -158,10 +146,10 @@ def _pairs_of_frame(path: Path) -> Pairs:
             pl.col("item").is_not_null()
         )
     if len(frame) == 0:
-        raise DataError(problem(f"{path} has no rows"))
+        raise DataError(problem(f"{path} has no rows", remedy="Write one row for each user and item of a list"))
     (users, user), (items, item) = (_numbered(path, names[r], frame[r]) for r in ("user", "item"))
-    score = _scores(path, frame["score"].to_numpy()) if "score" in names else None
-    rank = _ranks(path, names["rank"], frame["rank"], user) if "rank" in names else None
+    score = scores_of(path, names["score"], frame["score"]) if "score" in names else None
+    rank = ranks_of(path, names["rank"], frame["rank"], user) if "rank" in names else None
     return Pairs(users, items, user, item, score, rank)
 
 
@@ -169,29 +157,11 @@ def _numbered(path: Path, name: str, column: pl.Series) -> tuple[NDArray[Any], N
     """A column of ids -> its distinct ids, and the place of each row's among them."""
     import polars as pl  # noqa: PLC0415
 
-    ids = _ids(path, name, column)
+    ids = ids_of(path, name, column)
     distinct = ids.unique(maintain_order=True)
     place = pl.DataFrame({"id": distinct, "place": np.arange(len(distinct))})
     found = ids.to_frame("id").join(place, on="id", how="left", maintain_order="left")["place"].to_numpy()
     return _external(distinct), found.astype(np.int64, copy=False)
-
-
-def _ids(path: Path, name: str, column: pl.Series) -> pl.Series:
-    import polars as pl  # noqa: PLC0415
-
-    if isinstance(column.dtype, pl.Categorical | pl.Enum):
-        column = column.cast(pl.String)
-    if not (column.dtype.is_integer() or column.dtype == pl.String):
-        raise DataError(
-            problem(
-                f"{path}: the ids in column {name!r} are of type {column.dtype}",
-                allowed="integers or text",
-                remedy="Write them as they stand in the interaction log; a float id is often an integer with gaps",
-            )
-        )
-    if column.null_count():
-        raise DataError(problem(f"{path}: {column.null_count():,} rows have no id in column {name!r}"))
-    return column
 
 
 def _external(column: pl.Series) -> NDArray[Any]:
@@ -234,7 +204,7 @@ def _vectors_of_frame(path: Path, frame: pl.DataFrame) -> tuple[NDArray[Any], ND
     vectors = np.asarray(vectors)
     if vectors.dtype.kind != "f":
         vectors = vectors.astype(np.float32)
-    return _external(_ids(path, ids[0], frame[ids[0]])), vectors
+    return _external(ids_of(path, ids[0], frame[ids[0]])), vectors
 
 
 def _side_file(folder: Path, side: str) -> Path:
@@ -252,7 +222,7 @@ def _side_file(folder: Path, side: str) -> Path:
 def _both_sides(path: Path) -> tuple[tuple[NDArray[Any], NDArray[Any]], tuple[NDArray[Any], NDArray[Any]]]:
     import polars as pl  # noqa: PLC0415
 
-    frame = _frame(path)
+    frame = read_frame(path)
     side = next((name for name in frame.columns if canonical(name) == "side"), None)
     if side is None:
         raise DataError(
@@ -279,7 +249,7 @@ def _both_sides(path: Path) -> tuple[tuple[NDArray[Any], NDArray[Any]], tuple[ND
 def _named(
     path: Path, arrays: Mapping[str, NDArray[Any]], wanted: Mapping[str, Sequence[str]]
 ) -> dict[str, NDArray[Any]]:
-    found = {key: value for key, value in arrays.items() if key in ("scores", "score")}
+    found = {key: arrays[key] for key in ("scores", "score") if key in arrays}  # the rest is not read
     for role, names in wanted.items():
         name = next((n for n in names if n in arrays), None)
         if name is None:
@@ -313,9 +283,9 @@ def _pairs_of_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> Pairs:
     there = items >= 0 if items.dtype.kind in "iu" else items.astype(object) != ""
     row, column = np.nonzero(there)
     if len(row) == 0:
-        raise DataError(problem(f"{path} has no rows"))
+        raise DataError(problem(f"{path} has no rows", remedy="Of each user's row, -1 or '' is no item: write some"))
     distinct, place = np.unique(items[there], return_inverse=True)
-    score = None if scores is None else _scores(path, scores[there])
+    score = None if scores is None else finite(path, scores[there])
     return Pairs(
         users,
         distinct,
@@ -324,75 +294,3 @@ def _pairs_of_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> Pairs:
         score,
         column.astype(np.int64) if score is None else None,
     )
-
-
-# what both share
-
-
-def _scores(path: Path, values: NDArray[Any]) -> NDArray[np.float32]:
-    if values.dtype.kind not in "iuf":
-        raise DataError(problem(f"{path}: scores must be numbers", str(values.dtype)))
-    wrong = np.flatnonzero(~np.isfinite(values))
-    if len(wrong):
-        raise DataError(
-            problem(
-                f"{path}: {len(wrong):,} of {len(values):,} scores are not finite; the first is in row {wrong[0]}",
-                float(values[wrong[0]]),
-                remedy="Leave such rows out: an item that is not listed is below all that are",
-            )
-        )
-    return values.astype(np.float32)
-
-
-def _ranks(path: Path, name: str, column: pl.Series, user: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Ranks from 0, after checking that each user's are 0, 1, 2, ... or 1, 2, 3, ..."""
-    if not column.dtype.is_integer() or column.null_count():
-        raise DataError(
-            problem(f"{path}: the ranks in column {name!r} must be integers without gaps", str(column.dtype))
-        )
-    rank = column.to_numpy().astype(np.int64)
-    first = int(rank.min())
-    if first not in (0, 1):
-        raise DataError(problem(f"{path}: ranks count from 0 or from 1", first))
-    order = np.lexsort((rank, user))
-    line, ranked = user[order], rank[order]
-    new = np.ones(len(line), np.bool_)
-    new[1:] = line[1:] != line[:-1]
-    expected = np.where(new, first, np.concatenate([[0], ranked[:-1] + 1]))
-    wrong = np.flatnonzero(ranked != expected)
-    if len(wrong):
-        at = int(wrong[0])
-        if new[at]:
-            what = f"begins at rank {ranked[at]}, others at {first}"
-        else:
-            what = (
-                f"{'repeats' if ranked[at] < expected[at] else 'skips'} a rank: {ranked[at]} follows {ranked[at - 1]}"
-            )
-        raise DataError(
-            problem(
-                f"{path}: the list in which row {order[at]} stands {what}",
-                remedy=f"Number each user's list {first}, {first + 1}, {first + 2}, ..., or drop the column {name!r} "
-                "and keep the scores",
-            )
-        )
-    return rank - first
-
-
-def _columns(
-    path: Path, names: Sequence[str], wanted: Mapping[str, Sequence[str]], needed: Sequence[str]
-) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for role, aliases in wanted.items():
-        by_alias = {canonical(alias): place for place, alias in reversed(list(enumerate(aliases)))}
-        fitting = sorted((by_alias[canonical(name)], name) for name in names if canonical(name) in by_alias)
-        if fitting:
-            found[role] = fitting[0][1]
-        elif role in needed:
-            left = [name for name in names if name not in found.values()]
-            near = next((n for alias in aliases if (n := nearest(alias, left))), None)
-            raise DataError(
-                problem(
-                    f"{path}: no column is recognised as the {role}", list(names), allowed=", ".join(aliases), near=near
-                )
-            )
-    return found

@@ -1,7 +1,8 @@
 """implicit's own figures and factors. `pip install implicit`, then `python make_implicit.py`.
 
 `evaluation.ranking_metrics_at_k` measures a model whose scores are those of the case: users' factors are their scores,
-items' factors the identity. The factors of small trained models and their lists are written to implicit_models.npz.
+items' factors the identity. The factors of small trained models and their lists are written to implicit_models.npz, and
+what ALS saves of itself to implicit_als_saved.npz.
 """
 
 from __future__ import annotations
@@ -53,6 +54,8 @@ def main() -> None:
         trained.fit(log, show_progress=False)
         ids, scores = trained.recommend(np.arange(40), log, N=8, filter_already_liked_items=True)
         kept |= {f"{name}.lists": ids.astype(np.int32), f"{name}.scores": scores.astype(np.float32)}
+        if name == "als":
+            trained.save(str(HERE / "implicit_als_saved.npz"))
         if name != "cosine":
             kept |= {f"{name}.user_factors": trained.user_factors, f"{name}.item_factors": trained.item_factors}
     np.savez_compressed(HERE / "implicit_models.npz", **kept)
