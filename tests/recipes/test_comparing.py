@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from inspect import signature
 from pathlib import Path
 
 import polars as pl
@@ -16,8 +17,10 @@ import pytest
 import recdistill.recipes.contest as contest_module
 import recdistill.recipes.lessons as lessons_module
 import recdistill.recipes.workers as workers_module
+from recdistill.cli.train import compare as command
 from recdistill.data.synthetic import planted
 from recdistill.errors import SettingsError, TrainingError, UnknownName, UsageError
+from recdistill.methods import METHODS
 from recdistill.methods.source import code_of
 from recdistill.recipes.comparing import compare_methods
 from recdistill.recipes.runfile import RunSettings
@@ -112,6 +115,14 @@ def test_methods_sizes_and_seeds_in_one_table_tuned_alike(run, tmp_path):
 def test_every_size_and_seed_is_tuned_for_itself_when_asked(run):
     found = compare_methods(run(), methods=["plain"], seeds=2, sizes=[3, 5], trials=1, tune_each=True)
     assert [(s["student"]["dim"], s["seed"]) for s in found.tuned] == [(3, 7), (5, 7), (3, 8), (5, 8)]
+
+
+def test_what_is_compared_by_default_is_what_the_page_says():
+    default = signature(command).parameters["methods"].default
+    page = Path(__file__).parents[2] / "docs" / "compare.md"
+    assert f"| `--methods` | `{default}` |" in page.read_text(encoding="utf-8")
+    assert default.split(",")[0] == "plain"
+    assert set(default.split(",")) <= set(METHODS)
 
 
 def test_latency_that_is_not_asked_for_is_not_measured_and_has_no_column(run, tmp_path, monkeypatch):
