@@ -12,6 +12,8 @@ from recdistill.data.synthetic import random_log
 from recdistill.errors import UsageError
 from recdistill.models import MODELS
 from recdistill.models.lightgcn import LightGCN, LightGCNSettings
+from recdistill.models.mf import MF
+from recdistill.models.vae import VAE
 from recdistill.query import Batch, Query
 from recdistill.settings import parse
 from recdistill.terms.embedding_l2 import EmbeddingL2
@@ -136,6 +138,17 @@ def test_layer_0_is_the_raw_table_and_others_are_refused():
     assert torch.equal(view.entities("item", ids, 0), net.item[ids])
     with pytest.raises(UsageError, match=r"no such layer.*got 1"):
         view.entities("item", ids, 1)
+
+
+@pytest.mark.parametrize("layer", [1, 5, -1])
+def test_models_of_one_table_refuse_layers_that_are_not_there(layer):
+    ids, query = torch.tensor([0, 1]), Query(torch.tensor([0]))
+    for net in (MF(6, 9, dim=4), VAE(graph(), dim=4)):
+        net.eval()
+        view = net.view(query)
+        assert torch.equal(view.entities("item", ids, 0), view.entities("item", ids))
+        with pytest.raises(UsageError, match=rf"The .* has no such layer of vectors; got {layer}. Allowed: 'served'"):
+            view.entities("item", ids, layer)
 
 
 def test_the_state_holds_the_raw_vectors_alone():

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from inspect import signature
 from pathlib import Path
 
 import polars as pl
@@ -16,8 +17,10 @@ import pytest
 import recdistill.recipes.contest as contest_module
 import recdistill.recipes.lessons as lessons_module
 import recdistill.recipes.workers as workers_module
+from recdistill.cli.train import compare as command
 from recdistill.data.synthetic import planted
 from recdistill.errors import SettingsError, TrainingError, UnknownName, UsageError
+from recdistill.methods import METHODS
 from recdistill.methods.source import code_of
 from recdistill.recipes.comparing import compare_methods
 from recdistill.recipes.runfile import RunSettings
@@ -99,6 +102,7 @@ def test_methods_sizes_and_seeds_in_one_table_tuned_alike(run, tmp_path):
     assert found.segments["cold users"].users + found.segments["warm users"].users == found.users
     assert found.costs["rrd 5"].parameters == (60 + 80) * 5
     assert found.costs["rrd 5"].latency.p50_ms > 0
+    assert found.notes.count("The teacher was not tuned: it is trained as the run file says.") == 1
     assert 0 < found.costs["rrd 3"].overlap < 1
     assert found.costs["rrd 3"].tuning > 0
     page = (tmp_path / "out" / "compare.html").read_text(encoding="utf-8")
@@ -111,6 +115,38 @@ def test_methods_sizes_and_seeds_in_one_table_tuned_alike(run, tmp_path):
 def test_every_size_and_seed_is_tuned_for_itself_when_asked(run):
     found = compare_methods(run(), methods=["plain"], seeds=2, sizes=[3, 5], trials=1, tune_each=True)
     assert [(s["student"]["dim"], s["seed"]) for s in found.tuned] == [(3, 7), (5, 7), (3, 8), (5, 8)]
+
+
+def test_what_is_compared_by_default_is_what_the_page_says():
+    default = signature(command).parameters["methods"].default
+    page = Path(__file__).parents[2] / "docs" / "compare.md"
+    assert f"| `--methods` | `{default}` |" in page.read_text(encoding="utf-8")
+    assert default.split(",")[0] == "plain"
+    assert set(default.split(",")) <= set(METHODS)
+
+
+def test_latency_that_is_not_asked_for_is_not_measured_and_has_no_column(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(contest_module, "measure", lambda *_, **__: pytest.fail("measured"))
+    found = compare_methods(run("out", "evaluate.latency=false"), methods=["plain", "rrd"], trials=0)
+    assert {cost.latency for cost in found.costs.values()} == {None}
+    assert "p50" not in (tmp_path / "out" / "compare.md").read_text(encoding="utf-8")
+
+
+def test_a_plain_student_above_an_untaught_teacher_is_warned_of(run, tmp_path):
+    found = compare_methods(run("out", "teacher.train.epochs=0", "train.epochs=6"), methods=["plain", "rrd"], trials=0)
+    (said,) = [note for note in found.notes if note.startswith("Warning: plain (0.")]
+    assert "in ndcg@10: what is kept of so weak a teacher says little. Tune it first" in said
+    assert said in (tmp_path / "out" / "compare.md").read_text(encoding="utf-8")
+
+
+def test_members_that_cannot_be_combined_are_refused_before_one_of_them_is_trained(run, tmp_path):
+    lists, heard = tmp_path / "lists.parquet", Heard()
+    pl.DataFrame({"user_id": ["u0"], "item_id": ["i0"], "rank": [1]}).write_parquet(lists)
+    table = run().model_dump(mode="json", exclude_none=True)
+    table["teacher"] = {"members": [{"model": "mf"}, {"lists": str(lists)}], "combine": {"by": "scores"}}
+    with pytest.raises(UsageError, match=r"asks ranks and scores of every member.*member 2 \(scores\)"):
+        compare_methods(parse(RunSettings, table), methods=["plain", "rrd"], listener=heard)
+    assert heard.trained == []
 
 
 def test_nothing_is_tuned_without_trials(run):
@@ -288,7 +324,8 @@ def test_a_name_that_could_be_another_file_is_refused(run, name):
 
 def test_what_an_ensemble_never_has_is_said_before_its_members_are_trained(run):
     table, heard = run().model_dump(mode="json", exclude_none=True), Heard()
-    table["teacher"] = {"members": [{"model": "mf", "dim": 8}, {"model": "lightgcn", "dim": 8}]}
+    members = [{"model": "mf", "dim": 8}, {"model": "lightgcn", "dim": 8}]
+    table["teacher"] = {"members": members, "combine": {"by": "scores"}}
     asked = {"methods": ["plain", "rd", "rce-kd"], "trials": 0}
     with pytest.raises(SettingsError, match="cannot give vectors, which the method 'fitnet' asks for"):
         compare_methods(parse(RunSettings, table), methods=["plain", "fitnet"], listener=heard)

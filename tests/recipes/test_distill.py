@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+import recdistill.recipes.distill as distill_module
 import recdistill.recipes.lessons as lessons_module
 from recdistill.data.sources import read
 from recdistill.data.split import split
@@ -195,6 +196,51 @@ def test_a_teacher_of_several_members_is_trained_once_and_measured(run, tmp_path
     again = Heard()
     assert distill(parse(RunSettings, table), listener=again).comparison.to_json() == outcome.comparison.to_json()
     assert "plain" not in again.trained
+
+
+@pytest.mark.parametrize(
+    ("assign", "said"),
+    [
+        (["method={name='adarec'}"], "cannot give states"),
+        (["method.near=500"], "RRD needs 1 <= near <= reach <= depth; got 'near=500, reach=20, depth=30'"),
+        (["method={name='sum', parts={rrd={}, bd={}}}"], "bd"),
+        (["student={model='lightgcn', dim=3}", "method={name='fitnet', layer=9}"], "no such layer of vectors; got 9"),
+        (["method={name='fitnet', layer=5}"], "The matrix factorisation has no such layer of vectors; got 5"),
+        (["method={name='fitnet', teacher_layer=1}"], "The matrix factorisation has no such layer of vectors; got 1"),
+    ],
+)
+def test_what_cannot_be_taught_is_refused_before_the_teacher_is_trained(run, assign, said):
+    heard = Heard()
+    with pytest.raises(UsageError) as caught:
+        distill(run(*assign), listener=heard)
+    assert said in str(caught.value)
+    assert heard.trained == []
+    assert not (run().output.dir / "work" / "settings.json").exists(), "the folder is taken by what was refused"
+
+
+def test_a_training_that_cannot_be_is_refused_before_the_teacher_is_trained(run):
+    heard = Heard()
+    table = run("method={name='adarec'}").model_dump(mode="json", exclude_none=True)
+    table["train"]["precision"], table["teacher"]["train"] = "bfloat16", {"precision": "float32"}
+    with pytest.raises(UsageError, match="A 'mf' is not trained in that precision"):
+        distill(parse(RunSettings, table), listener=heard)
+    assert heard.trained == []
+
+
+def test_members_that_cannot_be_combined_are_refused_before_one_of_them_is_trained(run, tmp_path):
+    lists, heard = tmp_path / "lists.parquet", Heard()
+    pl.DataFrame({"user_id": ["u0"], "item_id": ["i0"], "rank": [1]}).write_parquet(lists)
+    table = run().model_dump(mode="json", exclude_none=True)
+    table["teacher"] = {"members": [{"model": "mf"}, {"lists": str(lists)}], "combine": {"by": "scores"}}
+    with pytest.raises(UsageError, match=r"asks ranks and scores of every member.*member 2 \(scores\)"):
+        distill(parse(RunSettings, table), listener=heard)
+    assert heard.trained == []
+
+
+def test_a_finished_run_is_not_rehearsed(run, monkeypatch):
+    distill(run())
+    monkeypatch.setattr(distill_module, "stand_in", lambda _: pytest.fail("rehearsed"))
+    distill(run())
 
 
 def test_a_teacher_from_a_bundle_measures_as_the_live_one(run, tmp_path):

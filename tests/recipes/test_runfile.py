@@ -183,6 +183,19 @@ def test_what_is_wrong_about_a_member_is_said(tmp_path, change, says):
         resolve(read(file))
 
 
+@pytest.mark.parametrize("method", ["cd", "rce-kd"])
+def test_methods_of_logits_ask_members_to_be_combined_by_scores(tmp_path, method):
+    file = of_members(tmp_path)
+    with pytest.raises(SettingsError) as caught:
+        resolve(read(file, [f"method.name={method}"]))
+    assert f"'{method}' reads scores as logits" in str(caught.value)
+    assert 'Combine by = "scores" in [teacher.combine]' in str(caught.value)
+    served = str(caught.value).split("can serve: ")[1].rstrip(".").split(", ")
+    assert "rrd" in served
+    assert not {"cd", "rce-kd", "fitnet"} & set(served)
+    resolve(read(file, [f"method.name={method}", "teacher.combine.by=scores"]))
+
+
 def test_members_stand_in_place_of_a_model_and_are_needed_to_combine(tmp_path):
     file = tmp_path / "run.toml"
     file.write_text(TEMPLATE.replace("[student]", MEMBERS + "\n[student]", 1), encoding="utf-8")

@@ -10,7 +10,8 @@ import pytest
 from rich.console import Console
 
 from recdistill.evaluation.compare import Interval, holm, paired_test
-from recdistill.recipes.standings import Cost, Part, Standings, costs_relative, rows_of
+from recdistill.evaluation.latency import Latency
+from recdistill.recipes.standings import Cost, Part, Standings, above, costs_relative, rows_of
 from recdistill.recipes.standings_page import as_json, markdown
 from recdistill.recipes.standings_tables import tables
 
@@ -116,6 +117,24 @@ def test_json_markdown_and_tables_say_the_same(standings):
         for row in shown.rows:
             assert row[0].split("\n")[0] in page
     assert "Printed by `recdistill compare run.toml`." in page
+
+
+def test_plain_students_above_their_teacher_are_warned_of():
+    rows = rows_of(VALUES | {"plain 8": VALUES["teacher"] + 0.1}, BASE, "rrd")
+    assert above(rows, ["plain"], "ndcg@10") == []
+    assert above({}, [], "ndcg@10") == []
+    (said,) = above(rows, ["plain", "plain 8"], "ndcg@10")
+    assert said.startswith("Warning: plain 8 (0.6000), without a teacher, is above the teacher (0.5000) in ndcg@10")
+
+
+def test_without_measured_latency_there_is_no_column_of_it(standings):
+    (costs,) = [shown for shown in tables(standings) if shown.title == "Cost"]
+    assert "p50" not in costs.heading
+    assert "p50" not in costs.note
+    some = replace(standings.costs["rrd"], latency=Latency(0.5, 0.8, 1.0, 9.0, 10, 1, 9))
+    (costs,) = [s for s in tables(replace(standings, costs=standings.costs | {"rrd": some})) if s.title == "Cost"]
+    assert {row[0].split("\n")[0]: row[3] for row in costs.rows}["rrd"] == "0.50 ms"
+    assert "p50" in costs.note
 
 
 def test_without_a_teacher_there_is_nothing_to_keep_or_to_beat(standings):

@@ -23,7 +23,8 @@ from recdistill.recipes.listener import Silent
 from recdistill.recipes.runfile import RunSettings, resolve
 from recdistill.recipes.study import Study
 from recdistill.recipes.suggest import suggest
-from recdistill.recipes.trials import BASE, space, tuned
+from recdistill.recipes.train import TrainSettings
+from recdistill.recipes.trials import BASE, Trial, Tuned, edges_told, space, tuned
 from recdistill.settings import overlay, parse
 
 SPACE = {"train.lr": LogRange(1e-4, 1e-1), "method.share": LinearRange(0, 1), "method.of": Choice(("a", "b", "c"))}
@@ -261,6 +262,24 @@ def test_the_code_of_a_method_is_its_own_its_terms_and_its_losses(tmp_path, monk
     with monkeypatch.context() as patch:
         patch.setattr(source, "_read", edited("recdistill.losses.relaxed_ranking"))
         assert {"rrd", "de-rrd", "ir-rrd"} <= {name for name in METHODS if code_of(name) != before[name]}
+
+
+def test_winners_at_the_edge_of_what_is_searched_are_named():
+    def found(method="rrd", n=2, **values):
+        trials = [Trial(at, values, 0.5, 1, 1.0) for at in range(n)]
+        given = {"train.lr": LogRange(1e-4, 1e-2), "method.share": LinearRange(0, 1), "method.of": Choice(("a", "b"))}
+        return Tuned(method, "mf", {}, 7, "ndcg@10", tuple(trials), {}, TrainSettings(), given)
+
+    inside = {"train.lr": 1e-3, "method.share": 0.03, "method.of": "a"}
+    high, beyond = inside | {"train.lr": 9.5e-3}, inside | {"train.lr": 1e-6, "method.share": 0.99}
+    assert found(**inside).at_edge == found(n=1, **high).at_edge == edges_told([found(**inside)]) == []
+    assert found(**high).at_edge == ["lr 0.0095 (0.0001 to 0.01, log)"]
+    assert edges_told([found(**inside), found(**high), found("de", **beyond)]) == [
+        "Ended at the edge of what is searched, beyond which it may be better: rrd's lr 0.0095 (0.0001 to 0.01, log); "
+        "de's lr 1e-06 (0.0001 to 0.01, log) and share 0.99 (0 to 1)."
+    ]
+    lost = replace(found(**high), trials=(replace(found(**high).best, metric=None),) * 2)
+    assert lost.at_edge == []
 
 
 def test_everything_that_is_searched_is_named_by_the_key_of_a_run_file():

@@ -6,7 +6,9 @@ import io
 import json
 import re
 import tomllib
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -22,7 +24,7 @@ from recdistill.recipes.distill import distill
 from recdistill.recipes.listener import Silent
 from recdistill.recipes.runfile import RunSettings, read, resolve
 from recdistill.recipes.study import Study, load_log
-from recdistill.recipes.tune import METHODS_TRIED, tune
+from recdistill.recipes.tune import METHODS_TRIED, able, tune
 from recdistill.recipes.weighing import MANIFEST, Scales, ladder
 from recdistill.search.budget import Budget
 from recdistill.settings import overlay, parse
@@ -274,9 +276,71 @@ def test_methods_that_are_not_named_are_those_that_the_teacher_can_serve(run, lo
     settings = run(f"teacher={{lists='{tmp_path / 'lists.parquet'}'}}")
     tune(settings, ROOM, trials=5, sizes=[3])
     tried = {method for method, _ in trained.calls} - {"plain"}
-    assert tried == {"rrd", "ir-rrd", "dcd", "unkd"} < set(METHODS_TRIED)
-    with pytest.raises(UsageError, match="cannot give vectors"):
-        tune(settings, ROOM, methods=["rrd", "de"], sizes=[3])
+    assert tried == {"rrd", "ir-rrd", "dcd", "unkd", "hetcomp"} < set(METHODS_TRIED)
+    with pytest.raises(UsageError, match=r"(?s)cannot give vectors.*'cd'.*cannot give scores|scores.*'de'.*vectors"):
+        tune(settings, ROOM, methods=["rrd", "de", "cd"], sizes=[3])
+
+
+def test_methods_that_are_tried_are_the_best_that_were_measured():
+    path = Path(__file__).parents[2] / "docs" / "results" / "methods.json"
+    rows = json.loads(path.read_text(encoding="utf-8"))["tables"]["lastfm-10"]["rows"]
+    worth = {name: row["means"]["full"]["ndcg@10"] for name, row in rows.items() if "means" in row}
+    teacher, plain = worth.pop("teacher"), worth.pop("plain")
+    assert {name for name, value in worth.items() if value > 0.95 * teacher} <= set(METHODS_TRIED) <= set(worth)
+    assert min(worth[name] for name in METHODS_TRIED) > plain
+    page = (path.parents[1] / "tune.md").read_text(encoding="utf-8")
+    assert f"the run file's own and those of {', '.join(f'`{name}`' for name in METHODS_TRIED)} that the" in page
+
+
+@pytest.mark.parametrize(
+    ("assign", "asked", "says"),
+    [
+        ((), {"methods": ["rrd", "adarec"]}, "cannot give states"),
+        (("method={name='adarec'}",), {}, "cannot give states"),
+        ((), {"methods": ["adarec", "rrd"], "sizes": [3, 2]}, "cannot give states"),
+        (("method={name='fitnet', layer=5}",), {}, "has no such layer of vectors; got 5"),
+        (("method={name='de'}",), {"trials": 8}, "9 methods need at least as many trials"),
+    ],
+)
+def test_what_cannot_be_taught_is_said_before_the_teacher_is_trained(run, assign, asked, says):
+    begun, listener = [], Silent()
+    listener.begin = begun.append
+    with pytest.raises(UsageError, match=says):
+        tune(run(*assign), ROOM, **{"sizes": [3], **asked}, listener=listener)
+    assert not [stage for stage in begun if stage.startswith("Training")]
+
+
+def test_all_that_cannot_be_taught_is_said_at_once_each_with_its_remedy(run):
+    with pytest.raises(UsageError) as caught:
+        tune(run("method={name='fitnet', layer=5}"), ROOM, methods=["rrd", "fitnet", "adarec"], sizes=[3])
+    one, *others = str(caught.value).splitlines()
+    assert one.startswith("'fitnet': The matrix factorisation has no such layer of vectors; got 5. Allowed: 'served'")
+    assert others[0].startswith("'adarec': The teacher (")
+    assert "give a sequential model trained here" in others[0]
+
+
+def test_methods_that_are_left_out_are_named_with_the_reason(run):
+    said, listener = [], Silent()
+    listener.say = said.append
+    found = able(replace(study(run("student={model='neumf', dim=3}")), listener=listener), ())
+    assert found == METHODS_TRIED
+    assert not [text for text in said if text.startswith("Not tried")]
+    model = {"members": [{"model": "mf", "dim": 4}]}
+    table = run().model_dump(mode="json", exclude_none=True) | {"teacher": model}
+    found = able(replace(study(parse(RunSettings, table)), listener=listener), ())
+    assert found == ("rrd", "hetcomp", "dcd", "ir-rrd", "unkd")
+    assert said[-1].startswith("Not tried: rce-kd (The method 'rce-kd' reads scores as logits")
+    assert "fitnet (The teacher (ranks, scores) cannot give vectors)" in said[-1]
+
+
+def test_a_width_of_sizes_that_is_too_dear_names_the_widest_that_is_not(run, trained):
+    most = scales(run()).predicted(4)
+    with pytest.raises(UsageError) as caught:
+        tune(run(), Budget("bytes", most), sizes=[99, 50])
+    assert str(caught.value).startswith("No width of --sizes keeps the budget of ")
+    assert ": 50 dims take " in str(caught.value)
+    assert "Give smaller --sizes: 4 dims keep it" in str(caught.value)
+    assert trained.calls == []
 
 
 def test_widths_that_are_too_dear_are_said_and_not_trained(run, trained):

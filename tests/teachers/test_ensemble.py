@@ -11,6 +11,7 @@ from recdistill.data.synthetic import planted
 from recdistill.errors import UsageError
 from recdistill.knowledge.view import Kind, View
 from recdistill.query import Query
+from recdistill.recipes.teaching import served
 from recdistill.recipes.train import TrainSettings, known
 from recdistill.teachers.ensemble import Ensemble, worth_of_ranks
 from recdistill.teachers.trajectory import Trajectory, courses
@@ -153,6 +154,23 @@ def test_trained_models_and_files_are_one_teacher():
     assert student.teacher is several
     one, other = (known(rd.ensemble(*members, by=by), log).fingerprint for by in ("scores", "ranks"))
     assert one != other
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [("cd", {}), ("rce-kd", {}), ("sum", {"parts": {"rrd": {}, "cd": {}}})],
+)
+def test_methods_that_read_scores_as_logits_refuse_worths_of_ranks(method, settings):
+    log = planted(users=40, items=120, interactions=400, dim=4, seed=3)
+    training = TrainSettings(epochs=0, batch=64, device="cpu")
+    member = rd.fit("mf", log, dim=6, training=training)
+    said = f"'{method}' reads scores as logits, and an ensemble by ranks.*Combine by = \"scores\", or choose another"
+    with pytest.raises(UsageError, match=said):
+        rd.distill(rd.ensemble(member), "mf", log, method=method, settings=settings, dim=3, training=training)
+    by_scores = rd.ensemble(member, by="scores")
+    rd.distill(by_scores, "mf", log, method=method, settings=settings, dim=3, training=training)
+    assert {"cd", "rce-kd"} <= set(served(known(by_scores, log)))
+    assert not {"cd", "rce-kd"} & set(served(known(rd.ensemble(member), log)))
 
 
 def test_a_trajectory_alone_is_its_last_step_and_an_ensemble_has_the_courses_of_its_members():

@@ -298,6 +298,16 @@ def vectors_npz(path: Path) -> Path:
     return path
 
 
+def test_vectors_of_a_file_are_one_layer(tmp_path: Path):
+    view, ids = (
+        stored(vectors=vectors_npz(tmp_path / "v.npz"), **OURS).view(Query(torch.tensor([0]))),
+        torch.tensor([0, 1]),
+    )
+    assert torch.equal(view.entities("user", ids, 0), view.entities("user", ids))
+    with pytest.raises(UsageError, match=r"The teacher vectors .* has no such layer of vectors; got 2"):
+        view.entities("user", ids, 2)
+
+
 def vectors_safetensors(path: Path) -> Path:
     arrays = {"user_vectors": U_T, "item_vectors": I_T}
     for side, ids in (("users", "ban"), ("items", "zwqx")):

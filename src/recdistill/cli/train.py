@@ -129,7 +129,7 @@ def search(
 def compare(
     run: RunFile,
     *,
-    methods: Annotated[str, typer.Option(help="Methods by name, with commas between.")] = "plain,de,rrd,de-rrd",
+    methods: Annotated[str, typer.Option(help="Methods by name, with commas between.")] = "plain,rrd,de-rrd,dcd",
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from train.seed upwards.")] = 1,
     sizes: Annotated[
         str, typer.Option(metavar="DIMS", help="Dims of the students: 20,40. [default: the run file's student]")

@@ -11,7 +11,7 @@ import torch
 from typing_extensions import override
 
 from recdistill.knowledge.table import by_rows, gather_dot, take
-from recdistill.knowledge.view import View
+from recdistill.knowledge.view import View, check_one_layer
 from recdistill.losses.cross_entropy import log_partition
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class VectorView(View):
 
     @override
     def entities(self, side: Side, ids: Tensor, layer: Layer = "served") -> Tensor:
-        del layer  # one layer
+        check_one_layer(layer, self.source)
         return take(self._tables[side], ids)
 
     def vectors(self) -> Tensor:

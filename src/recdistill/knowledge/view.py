@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from recdistill.query import Query, Side
 
-__all__ = ["GIVES", "Kind", "Knows", "Layer", "View", "fingerprint_of"]
+__all__ = ["GIVES", "Kind", "Knows", "Layer", "View", "check_one_layer", "fingerprint_of"]
 
 Layer = Literal["served"] | int
 
@@ -110,6 +110,17 @@ class View:
         return MissingKnowledge(
             kind, self.source, f"Use a teacher that provides {kind}, or a method that does not ask for it"
         )
+
+
+def check_one_layer(layer: Layer, source: str) -> None:
+    """Refuse another layer of vectors where there is one table alone.
+
+    Raises:
+        UsageError: it is not "served", and not 0, which is the same.
+    """
+    if layer not in ("served", 0):
+        what = f"{source[0].upper()}{source[1:]} has no such layer of vectors"
+        raise UsageError(problem(what, layer, allowed=["'served'", "0 (the same)"]))
 
 
 @runtime_checkable

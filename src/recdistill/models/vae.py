@@ -21,7 +21,7 @@ from typing_extensions import override
 
 from recdistill import rng
 from recdistill.knowledge.vectors import VectorView
-from recdistill.knowledge.view import Kind, View
+from recdistill.knowledge.view import Kind, View, check_one_layer
 from recdistill.models.base import Recommender
 from recdistill.query import Query
 
@@ -163,8 +163,8 @@ class VAEView(View):
 
     @override
     def entities(self, side: Side, ids: Tensor, layer: Layer = "served") -> Tensor:
-        """Users by their mean, items by the decoder; every layer is the served one."""
-        del layer
+        """Users by their mean, items by the decoder."""
+        check_one_layer(layer, self.source)
         return self._net.served_users(ids) if side == "user" else self._net.served_items().index_select(0, ids)
 
 

@@ -77,6 +77,13 @@ class Bench(Lessons):
         teacher = self.about_teacher if self.run.teacher.given else None
         return self._result(lesson.name, lesson.about, lambda: lesson.trained, teacher)
 
+    def has(self, lesson: Lesson) -> bool:
+        """Whether a student is measured, and its bundle is there."""
+        teacher = self.about_teacher if self.run.teacher.given else None
+        label, about = self.label(lesson.name), lesson.about
+        path = self.run.output.dir / "bundles" / label
+        return self.cells.has(label, self._asked(about, teacher)) and _is_bundle_of(path, digest(about))
+
     @cached_property
     def _students(self) -> dict[str, Lesson]:
         """By name; a student that is finished is read from its checkpoint."""

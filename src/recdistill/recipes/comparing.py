@@ -8,19 +8,19 @@ import numpy as np
 
 from recdistill.errors import UnknownName, UsageError, problem
 from recdistill.methods import METHODS
-from recdistill.methods.base import served_by
 from recdistill.recipes.contest import Contest, Entrant, Terms, pupils, tasks
 from recdistill.recipes.folder import held
 from recdistill.recipes.labour import work_through
+from recdistill.recipes.lessons import Lesson
 from recdistill.recipes.listener import Silent
-from recdistill.recipes.rehearsal import rehearse, stand_in, why
+from recdistill.recipes.rehearsal import stand_in, unable, why
 from recdistill.recipes.runfile import resolve
-from recdistill.recipes.standings import TEACHER, Cost, Part, Standings, costs_relative, rows_of
+from recdistill.recipes.standings import TEACHER, Cost, Part, Standings, above, costs_relative, rows_of
 from recdistill.recipes.standings_page import written
 from recdistill.recipes.study import load_log
 from recdistill.recipes.teacherfile import check_kinds
-from recdistill.recipes.teaching import known
-from recdistill.recipes.trials import check_valid
+from recdistill.recipes.teaching import known, served
+from recdistill.recipes.trials import check_valid, edges_told
 from recdistill.recipes.workers import Crew
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from recdistill.recipes.labour import Task
     from recdistill.recipes.listener import Listener
     from recdistill.recipes.runfile import RunSettings
+    from recdistill.recipes.trials import Tuned
 
 __all__ = ["compare_methods", "contest_of"]
 
@@ -86,14 +87,14 @@ def compare_methods(
         tune_each=tune_each,
     )
     _check(run, terms)
-    contest = contest_of(run, terms, listener)  # a log that cannot be read leaves no folder that is taken
+    contest = contest_of(run, terms, listener)  # what is refused takes no folder
+    if trials:
+        check_valid(contest, remedy="; or tune nothing: --trials 0")
+    todo = tasks(contest)
+    if run.teacher.members or not all(task.done() for task in todo):  # members are trained to say what is done
+        _check_able(contest)
     with held(run, overwrite=overwrite):
-        if trials:
-            check_valid(contest, remedy="; or tune nothing: --trials 0")
-        todo = tasks(contest)
         left = [task for task in todo if not task.done()]
-        if left:
-            _check_able(contest)
         listener.say(f"{len(todo):,} pieces of work, {len(todo) - len(left):,} of them finished before")
         if jobs > 1 and left:
             Crew(run=run, terms=terms, jobs=min(jobs, len(left)), listener=listener).work()
@@ -103,8 +104,9 @@ def compare_methods(
             listener.say(f"{task.name}: finished, {left:,} of {len(todo):,} to go")
 
         work_through(todo, contest.cells, told=told)  # all of it, or what processes that died have left
-        listener.begin("Testing, and timing what is served")
-        found = _standings(contest, jobs)
+        timed = run.evaluate.latency
+        listener.begin("Testing, and timing what is served" if timed else "Testing")
+        found = _standings(contest, jobs, timed=timed)
     written(found, run, contest, text=text)
     return found
 
@@ -136,27 +138,30 @@ def _check(run: RunSettings, terms: Terms) -> None:
 def _check_able(contest: Contest) -> None:
     """Refuse, before anything is trained, every student that its method cannot teach, all of them at once."""
     teacher, train = stand_in(contest), contest.split.train
+    failed = unable(teacher, (_untuned(contest, entrant) for entrant in contest.entrants))
     wrong: dict[str, list[Entrant]] = {}  # why -> whom
     for entrant in contest.entrants:
-        pupil, how = entrant.pupil, contest.how(entrant.method).model_dump(mode="json")
-        try:
-            rehearse(
-                contest,
-                teacher,
-                method=entrant.method,
-                how=how,
-                model=pupil.model,
-                settings=pupil.settings,
-                training=contest.plan.train,
-            )
-        except UsageError as error:
-            wrong.setdefault(why(error), []).append(entrant)
+        if entrant.name in failed:
+            wrong.setdefault(why(failed[entrant.name]), []).append(entrant)
     if wrong:
         knows = known(teacher, train)
-        can = "" if knows is None else f"; this teacher can serve {', '.join(served_by(knows.provides)) or 'none'}"
+        can = "" if knows is None else f"; this teacher can serve {', '.join(served(knows)) or 'none'}"
         what = "; ".join(f"{', '.join(repr(each.name) for each in whom)}: {reason}" for reason, whom in wrong.items())
         remedy = f"Leave out {_left_out(contest, [each for whom in wrong.values() for each in whom])}{can}"
         raise UsageError(problem(f"Not everything can be taught: {what}", remedy=remedy))
+
+
+def _untuned(contest: Contest, entrant: Entrant) -> Lesson:
+    """How a student would be taught without tuning."""
+    return Lesson(
+        bench=contest,
+        name=entrant.name,
+        model=entrant.pupil.model,
+        settings=entrant.pupil.settings,
+        method=entrant.method,
+        how=contest.how(entrant.method).model_dump(mode="json"),
+        training=contest.plan.train,
+    )
 
 
 def _left_out(contest: Contest, wrong: Sequence[Entrant]) -> str:
@@ -172,8 +177,8 @@ def _left_out(contest: Contest, wrong: Sequence[Entrant]) -> str:
 # standings
 
 
-def _standings(contest: Contest, jobs: int) -> Standings:
-    """Read everything that is finished, test it, and time what is served."""
+def _standings(contest: Contest, jobs: int, *, timed: bool) -> Standings:
+    """Read everything that is finished, test it, and time what is served where that is asked for."""
     benches = [contest if seed == contest.seed else contest.at(seed) for seed in contest.terms.seeds]
     found: dict[str, list[Finished]] = {}
     entrants: dict[str, Entrant | None] = {entrant.name: entrant for entrant in contest.entrants}
@@ -206,7 +211,8 @@ def _standings(contest: Contest, jobs: int) -> Standings:
         )
         for metric in metrics
     }
-    costs = {name: _cost(contest, entrants[name], of) for name, of in whole.items()}
+    searches = _searches(benches)
+    costs = {name: _cost(contest, entrants[name], of, timed=timed) for name, of in whole.items()}
     notes = dict.fromkeys(note for of in whole.values() for one in of for note in _result(one).test.notes)
     evaluate = contest.run.evaluate
     return Standings(
@@ -218,10 +224,17 @@ def _standings(contest: Contest, jobs: int) -> Standings:
         best=best.name,
         main=main,
         protocol=evaluate.protocol if evaluate.like is None else f"{evaluate.protocol}, like {evaluate.like}",
-        tuned=tuple(_searches(benches)),
+        tuned=tuple(each.as_json() for each in searches),
         failed=failed,
         judged="validation" if len(contest.split.valid.queries) else "test",
-        notes=(*_tuning(contest), *_unjudged(contest), *([_busy(jobs)] if jobs > 1 else []), *notes),
+        notes=(
+            *_tuning(contest),
+            *above(rows[main], [each.name for each in students if each.method == "plain"], main),
+            *edges_told(searches),
+            *_unjudged(contest),
+            *([_busy(jobs, timed=timed)] if jobs > 1 else []),
+            *notes,
+        ),
     )
 
 
@@ -251,7 +264,7 @@ def _part(segment: Segment, values: dict[str, NDArray[np.float64]], baselines: d
     return Part(segment.about, users, rows_of(values, baselines, best, tests=False))
 
 
-def _cost(contest: Contest, entrant: Entrant | None, of: list[Finished]) -> Cost:
+def _cost(contest: Contest, entrant: Entrant | None, of: list[Finished], *, timed: bool) -> Cost:
     cards = [_result(one).card for one in of]
     seconds = [card.training.seconds for card in cards if card.training.seconds is not None]
     epochs = [card.training.epochs for card in cards if card.training.epochs is not None]
@@ -261,7 +274,7 @@ def _cost(contest: Contest, entrant: Entrant | None, of: list[Finished]) -> Cost
         student=cards[0].model,
         parameters=cards[0].parameters,
         bytes=cards[0].bytes,
-        latency=contest.latency(entrant),
+        latency=contest.latency(entrant) if timed else None,
         seconds=float(np.mean(seconds)) if seconds else None,
         epochs=float(np.mean(epochs)) if epochs else None,
         overlap=float(np.mean(overlaps)) if overlaps else None,
@@ -269,15 +282,15 @@ def _cost(contest: Contest, entrant: Entrant | None, of: list[Finished]) -> Cost
     )
 
 
-def _searches(benches: Sequence[Contest]) -> list[dict[str, object]]:
-    """Every search once, in the order of the table."""
-    found: dict[tuple[str, int], dict[str, object]] = {}
+def _searches(benches: Sequence[Contest]) -> list[Tuned]:
+    """What every search came to, once, in the order of the table."""
+    found: dict[tuple[str, int], Tuned] = {}
     for bench in benches:
         for entrant in bench.entrants if bench.terms.trials else ():
             search = bench.search(entrant)
             tuned = bench.tuned(entrant)
             if tuned is not None:
-                found.setdefault((search.name, tuned.seed), tuned.as_json())
+                found.setdefault((search.name, tuned.seed), tuned)
     return list(found.values())
 
 
@@ -295,10 +308,12 @@ def _tuning(contest: Contest) -> list[str]:
     where += f", and the winner is used for every other {other}" if other else ""
     where = "anew for every size and seed" if terms.tune_each else where
     where += ", each student for itself" if contest.run.students else ""
-    plural = "s" if terms.trials > 1 else ""
+    plural, teacher = "s" if terms.trials > 1 else "", contest.run.teacher
+    trained = teacher.model is not None or any(member.model is not None for member in teacher.members)
     return [
         f"Every method had {terms.trials} trial{plural}, judged by {metric} on validation data, {where}. Learning rate "
-        "and weight decay were tuned for all, plain among them; the first trial is the settings as they were."
+        "and weight decay were tuned for all, plain among them; the first trial is the settings as they were.",
+        *(["The teacher was not tuned: it is trained as the run file says."] if trained else []),
     ]
 
 
@@ -308,8 +323,9 @@ def _unjudged(contest: Contest) -> list[str]:
     return ["There are no validation data: the best student is chosen on test data, which flatters it."]
 
 
-def _busy(jobs: int) -> str:
-    return f"{jobs} processes trained at once, so seconds are longer than alone; latency was measured after them."
+def _busy(jobs: int, *, timed: bool) -> str:
+    after = "; latency was measured after them" if timed else ""
+    return f"{jobs} processes trained at once, so seconds are longer than alone{after}."
 
 
 def _result(one: Finished) -> Result:

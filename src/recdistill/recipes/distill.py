@@ -11,12 +11,13 @@ from recdistill.recipes.cells import write_text
 from recdistill.recipes.compare import Comparison, noted, paired
 from recdistill.recipes.folder import held
 from recdistill.recipes.listener import Silent
+from recdistill.recipes.rehearsal import refused, stand_in, unable
 from recdistill.recipes.runfile import resolve
 from recdistill.recipes.study import Study, load_log
 from recdistill.report.page import Entry, Page
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from recdistill.evaluation.card import Card
@@ -50,7 +51,8 @@ def distill(run: RunSettings, *, text: str = "", overwrite: bool = False, listen
         listener: told of what goes on.
 
     Raises:
-        UsageError: the folder holds a run with other settings.
+        UsageError: the method cannot teach such a student, or not by such a teacher; or the folder holds a run with
+            other settings.
         RecdistillError: what the user can mend, from any stage; nothing half-written is left behind.
     """
     listener = listener if listener is not None else Silent()
@@ -59,10 +61,11 @@ def distill(run: RunSettings, *, text: str = "", overwrite: bool = False, listen
         listener.say("[[students]] are for `recdistill compare`: this trains [student] alone")
     listener.begin(f"Reading {run.data.path}")
     log = load_log(run.data, listener)
+    study = Study(run, plan, log, listener, run.train.seed)
+    wanted = dict.fromkeys(["plain", method] if run.student.baseline else [method])
+    _check_able(study, wanted)  # what is refused takes no folder
     with held(run, overwrite=overwrite):
-        study = Study(run, plan, log, listener, run.train.seed)
-        wanted = dict.fromkeys(["plain", method] if run.student.baseline else [method])
-        return students(study, dict.fromkeys(wanted), best=method, text=text, command="recdistill distill")
+        return students(study, wanted, best=method, text=text, command="recdistill distill")
 
 
 def students(
@@ -89,7 +92,7 @@ def students(
     if teacher is not None:
         results["teacher"] = teacher
     for method, settings in methods.items():
-        results[method] = study.student(method, settings)
+        results[method] = study.learned(study.lesson_by(method, settings))
     main = study.run.evaluate.metrics[-1]
     if best is None:
         distilled = [name for name in methods if name != "plain"] or list(methods)
@@ -113,6 +116,15 @@ def students(
     page = _page(study, results, best, comparison, text=text, command=command, title=title)
     write_text(out / "report.html", page.render())
     return Outcome(comparison, out / "report.html", out / "bundles" / best)
+
+
+def _check_able(study: Study, methods: Iterable[str]) -> None:
+    """Refuse, before anything is trained, what cannot be taught, all of it at once; what is finished is not asked."""
+    lessons = [study.lesson_by(method) for method in methods]
+    if not study.run.teacher.members:  # whose students have no names before the members are trained
+        lessons = [lesson for lesson in lessons if not study.has(lesson)]
+    if lessons and (wrong := unable(stand_in(study), lessons)):
+        raise refused(wrong)
 
 
 def _page(

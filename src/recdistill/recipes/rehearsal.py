@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from recdistill.errors import MissingKnowledge, UsageError
 from recdistill.recipes.members import joined_members
 from recdistill.recipes.train import distill, fit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
-    from recdistill.recipes.lessons import Lessons
+    from recdistill.recipes.lessons import Lesson, Lessons
     from recdistill.recipes.teaching import Teacher
     from recdistill.recipes.train import TrainSettings
     from recdistill.recipes.trained import Trained
     from recdistill.settings import Settings
 
-__all__ = ["rehearse", "stand_in", "why"]
+__all__ = ["refused", "rehearse", "stand_in", "unable", "why"]
 
 _NO_EPOCHS = {"epochs": 0, "device": "cpu"}
 
@@ -43,40 +43,52 @@ def stand_in(bench: Lessons) -> Teacher | None:
     return bench.foreign if teacher.given else None
 
 
-def rehearse(
-    bench: Lessons,
-    teacher: Teacher | None,
-    *,
-    method: str,
-    how: Mapping[str, Any],
-    model: str,
-    settings: Mapping[str, Any],
-    training: TrainSettings,
-) -> None:
+def rehearse(teacher: Teacher | None, lesson: Lesson) -> None:
     """Build all that a training needs, and train nothing.
 
     Args:
-        bench: whose log.
         teacher: whom the method asks.
-        method: a registered name.
-        how: its settings.
-        model: the student: a registered name.
-        settings: the model's.
-        training: how it is trained, but for the epochs.
+        lesson: the student and how it is taught.
 
     Raises:
         UsageError: the method cannot teach such a student, or not by such a teacher.
     """
     distill(
-        None if method == "plain" else teacher,
-        model,
-        bench.split.train,
-        method=method,
-        settings=how,
-        model_settings=settings,
-        training=training.model_copy(update=_NO_EPOCHS),
+        None if lesson.method == "plain" else teacher,
+        lesson.model,
+        lesson.bench.split.train,
+        method=lesson.method,
+        settings=lesson.how,
+        model_settings=lesson.settings,
+        training=lesson.training.model_copy(update=_NO_EPOCHS),
         echo=None,
     )
+
+
+def unable(teacher: Teacher | None, lessons: Iterable[Lesson]) -> dict[str, UsageError]:
+    """What rehearsals failed of, by the names of their lessons; empty where all can be taught.
+
+    Args:
+        teacher: whom the methods ask.
+        lessons: the students and how they are taught.
+    """
+    wrong: dict[str, UsageError] = {}
+    for lesson in lessons:
+        try:
+            rehearse(teacher, lesson)
+        except UsageError as error:
+            wrong[lesson.name] = error
+    return wrong
+
+
+def refused(wrong: Mapping[str, UsageError]) -> UsageError:
+    """Everything that rehearsals failed of as one error, each with its remedy; the error itself where there is one."""
+    said: dict[str, list[str]] = {}
+    for name, error in wrong.items():
+        said.setdefault(str(error), []).append(name)
+    if len(said) == 1:
+        return next(iter(wrong.values()))
+    return UsageError("\n".join(f"{', '.join(map(repr, names))}: {text}" for text, names in said.items()))
 
 
 def why(error: UsageError) -> str:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from recdistill.evaluation.latency import Latency
 
-__all__ = ["TEACHER", "Cost", "Part", "Row", "Standings", "Versus", "costs_relative", "rows_of"]
+__all__ = ["TEACHER", "Cost", "Part", "Row", "Standings", "Versus", "above", "costs_relative", "rows_of"]
 
 TEACHER = "teacher"
 Values = dict[str, "NDArray[np.float64]"]
@@ -157,6 +157,25 @@ def rows_of(values: Values, baselines: Mapping[str, str], best: str, *, tests: b
             row = replace(row, kept=kept, teacher=_counted(each, teacher))
         found[name] = row
     return found
+
+
+def above(rows: Mapping[str, Row], plain: Sequence[str], metric: str) -> list[str]:
+    """A warning of every plain student that is better than its teacher; empty where the teacher has something to teach.
+
+    Args:
+        rows: of one metric; the teacher among them, or not.
+        plain: the students without a teacher.
+        metric: its name.
+    """
+    teacher = rows.get(TEACHER)
+    better = [name for name in plain if teacher is not None and rows[name].mean.mean > teacher.mean.mean]
+    if teacher is None or not better:
+        return []
+    named, verb = " and ".join(f"{name} ({rows[name].mean.mean:.4f})" for name in better), "are" if better[1:] else "is"
+    return [
+        f"Warning: {named}, without a teacher, {verb} above the teacher ({teacher.mean.mean:.4f}) in {metric}: what is "
+        "kept of so weak a teacher says little. Tune it first: its lr, weight_decay and epochs in [teacher.train]."
+    ]
 
 
 def costs_relative(costs: Mapping[str, Cost], baselines: Mapping[str, str]) -> dict[str, Cost]:

@@ -56,7 +56,7 @@ def terminal(found: Standings, *, width: int = _WIDE) -> Iterator[RenderableType
     for name, why in found.failed.items():
         yield Text(f"{name} is not in the tables: {why}", style="bold")
     for note in found.notes:
-        yield Text(note, style="dim")
+        yield Text(note, style="bold" if note.startswith("Warning") else "dim")
 
 
 def _cell(text: str) -> Text:

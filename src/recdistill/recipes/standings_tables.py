@@ -74,13 +74,15 @@ def _quality(metric: str, found: Standings, title: str, digits: int) -> Shown:
 
 
 def _costs(found: Standings) -> Shown:
-    heading = ["system", "params", "bytes", "p50", "training", f"\u00d7 {_base(found)}", "tuning", "overlap@10"]
+    timed = any(cost.latency is not None for cost in found.costs.values())
+    heading = ["system", "params", "bytes", *(["p50"] if timed else []), "training", f"\u00d7 {_base(found)}"]
+    heading += ["tuning", "overlap@10"]
     lines = [
         [
             f"{name}\n{cost.student.removesuffix(' dims')}",
             short(cost.parameters or None),
             megabytes(cost.bytes),
-            milliseconds(None if cost.latency is None else cost.latency.p50_ms),
+            *([milliseconds(None if cost.latency is None else cost.latency.p50_ms)] if timed else []),
             _NONE if cost.seconds is None else f"{_seconds(cost.seconds)}\n{amount(cost.epochs)} epochs",
             _times(cost),
             _NONE if cost.tuning is None else _seconds(cost.tuning),
@@ -88,10 +90,10 @@ def _costs(found: Standings) -> Shown:
         ]
         for name, cost in found.costs.items()
     ]
+    p50 = "p50: one user's top-10 from the bundle, in one thread; " if timed else ""
     note = (
         "training: with validation, the mean over seeds, and below what it is over the baseline's, of all and of an "
-        "epoch; tuning: all trials; p50: one user's top-10 from the bundle, in one thread; overlap: of the teacher's "
-        "first ten."
+        f"epoch; tuning: all trials; {p50}overlap: of the teacher's first ten."
     )
     return _shown("Cost", heading, lines, note)
 

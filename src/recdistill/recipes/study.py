@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from recdistill.data.interactions import Interactions
-    from recdistill.recipes.bench import Result
     from recdistill.recipes.listener import Listener
     from recdistill.recipes.runfile import Data, Plan, RunSettings
     from recdistill.settings import Settings
@@ -30,7 +29,7 @@ class Study(Bench):
     run: RunSettings
     plan: Plan
 
-    def student(self, method: str, settings: Mapping[str, Any] | None = None) -> Result:
+    def lesson_by(self, method: str, settings: Mapping[str, Any] | None = None) -> Lesson:
         """The student of the run file by one method; "plain" is the same student without a teacher.
 
         Args:
@@ -39,7 +38,7 @@ class Study(Bench):
         """
         of_run = self.how(method) if settings is None else None
         chosen = of_run or parse(METHODS[method].settings, dict(settings or {}), at="method")
-        lesson = Lesson(
+        return Lesson(
             bench=self,
             name=method,
             model=self.run.student.model,
@@ -48,7 +47,6 @@ class Study(Bench):
             how=chosen.model_dump(mode="json"),
             training=self.plan.train,
         )
-        return self.learned(lesson)
 
     def how(self, method: str) -> Settings:
         """What a method is set to: by the run file where it is the run's, else its defaults."""

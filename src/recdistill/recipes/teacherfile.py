@@ -20,6 +20,8 @@ __all__ = ["ELSEWHERE", "Combine", "Member", "Source", "Teacher", "check_kinds",
 
 ELSEWHERE = "lists, scores, vectors, bundle, recbole, implicit, trajectory"
 """The keys that name what another system wrote."""
+OF_RANKS = "The method {method!r} reads scores as logits, and an ensemble by ranks has worths of ranks, all but alike"
+BY_SCORES = 'Combine by = "scores"'
 _DIGITS = re.compile(r"([0-9]+)")
 
 
@@ -200,6 +202,12 @@ def check_kinds(teacher: Teacher, method: str, asks: frozenset[Kind]) -> None:
     if teacher.model is not None or not teacher.given:
         return
     can = {Kind.RANKS, Kind.SCORES}  # lists may have a column of scores
+    if teacher.members and teacher.combine.by == "ranks":
+        can.remove(Kind.SCORES)
+        if asks - can == frozenset({Kind.SCORES}):
+            others = ", ".join(served_by(frozenset(can)))
+            remedy = f"{BY_SCORES} in [teacher.combine], or choose a method that ranks can serve: {others}"
+            raise SettingsError(problem(OF_RANKS.format(method=method), remedy=remedy))
     if not teacher.members and teacher.vectored:
         can.add(Kind.VECTORS)
     if lacking := sorted(asks - can):

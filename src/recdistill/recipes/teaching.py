@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from recdistill.data.matching import same_tables
 from recdistill.errors import MissingKnowledge, UsageError, problem
-from recdistill.knowledge.view import Knows
+from recdistill.knowledge.view import Kind, Knows
 from recdistill.methods.base import served_by
+from recdistill.recipes.teacherfile import BY_SCORES, OF_RANKS
 from recdistill.recipes.trained import Trained
 from recdistill.teachers.ensemble import Ensemble, Members
 from recdistill.teachers.live import Live
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from recdistill.data.interactions import Interactions
 
-__all__ = ["Teacher", "check_capable", "known"]
+__all__ = ["Teacher", "check_capable", "check_logits", "known", "served"]
 
 Teacher = Trained | Elsewhere | Members | Steps | Knows
 """What can be a teacher: a trained model, files, several of either, or anything that gives views."""
@@ -59,6 +60,25 @@ def _taught(member: Any, train: Interactions, of: str) -> Knows:  # noqa: ANN401
     return knows
 
 
+def served(teacher: Knows) -> list[str]:
+    """The methods that a teacher can serve with their default settings, by name."""
+    return served_by(teacher.provides - {Kind.SCORES} if _of_ranks(teacher) else teacher.provides)
+
+
+def _of_ranks(teacher: Knows | None) -> bool:
+    return isinstance(teacher, Ensemble) and teacher.by == "ranks"
+
+
+def check_logits(teacher: Knows | None, method: str, asks: frozenset[Kind]) -> None:
+    """Refuse a method that reads scores as logits where they are worths of ranks, which are all but alike.
+
+    Raises:
+        UsageError: the teacher is an ensemble by ranks, and the method asks for scores.
+    """
+    if _of_ranks(teacher) and Kind.SCORES in asks:
+        raise UsageError(problem(OF_RANKS.format(method=method), remedy=f"{BY_SCORES}, or choose another method"))
+
+
 def check_capable(missing: Sequence[MissingKnowledge], teacher: Knows | None) -> None:
     """Say all that a method asks and does not get at once, before the first batch, and which methods would get it.
 
@@ -68,7 +88,7 @@ def check_capable(missing: Sequence[MissingKnowledge], teacher: Knows | None) ->
     """
     if not missing:
         return
-    can = served_by(teacher.provides) if teacher is not None else []
+    can = served(teacher) if teacher is not None else []
     hint = (
         f"Methods that this teacher can serve: {', '.join(can)}." if can else "No method can learn from this teacher."
     )

@@ -33,7 +33,7 @@ dim = 20
 # baseline = true               # also train it without a teacher, to see what distillation is worth
 
 [method]
-name = "de-rrd"                 # docs/methods.md has all; the method's settings stand here too, such as
+name = "de-rrd"                 # "rrd" costs far less and asks for lists alone: docs/which-method.md. Settings, such as
 # rrd = { near = 40, far = 40 }
 
 [train]

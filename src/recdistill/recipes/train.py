@@ -32,7 +32,7 @@ from recdistill.knowledge.view import Knows, fingerprint_of
 from recdistill.methods import METHODS, Setting
 from recdistill.models import MODELS
 from recdistill.recipes.leaks import leaks
-from recdistill.recipes.teaching import Teacher, check_capable, known
+from recdistill.recipes.teaching import Teacher, check_capable, check_logits, known
 from recdistill.recipes.trained import Trained
 from recdistill.runtime import Precision, Runtime
 from recdistill.settings import Settings, parse
@@ -208,6 +208,7 @@ def distill(
         "seed": seed,
     }
     knows = known(teacher, train)
+    check_logits(knows, method, how.asks(of_method))
     if echo is not None and isinstance(knows, Stored | Joined):
         echo(str(knows.coverage))
     runtime = Runtime.of(training.device)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from recdistill.errors import TrainingError, UsageError, problem
 from recdistill.evaluation.evaluate import evaluate
 from recdistill.methods import METHODS
-from recdistill.methods.ranges import LogRange, flat, overlaid
+from recdistill.methods.ranges import Choice, LogRange, flat, overlaid
 from recdistill.methods.source import code_of
 from recdistill.recipes.lessons import Lesson
 from recdistill.recipes.suggest import suggest
@@ -29,16 +29,18 @@ from recdistill.recipes.train import TrainSettings
 from recdistill.settings import parse
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from recdistill.methods.ranges import Range, Value
+    from recdistill.methods.ranges import LinearRange, Range, Value
     from recdistill.recipes.lessons import Lessons
     from recdistill.settings import Settings
 
-__all__ = ["BASE", "Search", "Trial", "Tuned", "check_valid", "space", "tuned"]
+__all__ = ["BASE", "Search", "Trial", "Tuned", "check_valid", "edges_told", "space", "tuned"]
 
 BASE: Mapping[str, Range] = {"lr": LogRange(5e-4, 2e-2), "weight_decay": LogRange(1e-5, 1e-2)}
 """Settings of the student's training that are tuned for every method."""
+_EDGE = 0.02
+"""The share of a range, at either end, that is its edge: a sampler comes near an end and hardly ever meets it."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,18 @@ class Tuned:
     def seconds(self) -> float:
         """What tuning cost: the training time of all trials."""
         return sum(trial.seconds for trial in self.trials)
+
+    @property
+    def at_edge(self) -> list[str]:
+        """The values of the best trial that lie at an end of what was searched, each with its range."""
+        if len(self.trials) < 2 or self.best.metric is None:
+            return []
+        values = self.best.values
+        return [
+            f"{key.partition('.')[2]} {values[key]:.3g} ({each})"
+            for key, each in self.space.items()
+            if not isinstance(each, Choice) and not _EDGE < _place(each, values[key]) < 1 - _EDGE
+        ]
 
     def as_json(self) -> dict[str, Any]:
         """All of it as plain values."""
@@ -260,6 +274,20 @@ def check_valid(bench: Lessons, *, remedy: str = "") -> None:
     if not len(bench.split.valid.queries):
         remedy = f"Hold some out: data.valid above 0, or a split that does{remedy}"
         raise UsageError(problem("Tuning is judged on validation data, and there are none", remedy=remedy))
+
+
+def edges_told(found: Iterable[Tuned]) -> list[str]:
+    """One sentence of all winners that lie at an end of what was searched; empty where none does."""
+    at = [f"{each.method}'s {' and '.join(each.at_edge)}" for each in found if each.at_edge]
+    if not at:
+        return []
+    return [f"Ended at the edge of what is searched, beyond which it may be better: {'; '.join(dict.fromkeys(at))}."]
+
+
+def _place(of: LogRange | LinearRange, value: Value) -> float:
+    """Where a value lies in its range: 0 at the low end, 1 at the high end."""
+    scale = math.log if isinstance(of, LogRange) else float
+    return (scale(of.nearest(value)) - scale(of.low)) / (scale(of.high) - scale(of.low))
 
 
 def _best(trials: Sequence[Trial]) -> Trial:

@@ -18,7 +18,7 @@ is a cell: a killed run goes on, and more trials or another budget use what is t
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,13 +28,13 @@ from recdistill.recipes.folder import held
 from recdistill.recipes.halving import better_half, rungs
 from recdistill.recipes.labour import Task, work_through
 from recdistill.recipes.listener import Silent
-from recdistill.recipes.rehearsal import rehearse
+from recdistill.recipes.rehearsal import refused, stand_in, unable
 from recdistill.recipes.runfile import resolve
 from recdistill.recipes.shipping import shipped
 from recdistill.recipes.study import Study, load_log
 from recdistill.recipes.train import distill
-from recdistill.recipes.trials import Search, check_valid
-from recdistill.recipes.weighing import Cost, Scales, ladder, named, too_small, weighed
+from recdistill.recipes.trials import Search, check_valid, edges_told
+from recdistill.recipes.weighing import Cost, Scales, asked, ladder, named, weighed
 from recdistill.recipes.workers import Crew
 from recdistill.search.budget import Budget
 from recdistill.settings import parse
@@ -50,8 +50,9 @@ if TYPE_CHECKING:
 
 __all__ = ["METHODS_TRIED", "TRIALS", "Asking", "Found", "Tried", "front_of", "study_of", "tried", "tune"]
 
-METHODS_TRIED = ("de", "rrd", "de-rrd", "ir-rrd", "dcd", "unkd", "rce-kd", "freqd", "htd")
-"""Methods that are tried where none are named, with the run file's own; of them those that the teacher can serve."""
+METHODS_TRIED = ("rrd", "hetcomp", "dcd", "rce-kd", "cd", "ir-rrd", "unkd", "fitnet")
+"""Methods that are tried where none are named, with the run file's own; of them those that the teacher can serve. They
+are the best of docs/results/methods.md (Last.fm, 200 -> 20)."""
 TRIALS = 24
 """Trials of methods at the widest width, where nobody says how many."""
 _FINALISTS = 2
@@ -188,11 +189,14 @@ def tune(
         listener.say("[[students]] are for `recdistill compare`: this tunes [student] alone")
     listener.begin(f"Reading {run.data.path}")
     study = study_of(run, listener)
+    check_valid(study)
+    chosen = able(study, asking.methods)  # what is refused takes no folder
+    asking = replace(asking, methods=chosen, trials=trials or max(TRIALS, len(chosen)))
+    rungs(len(chosen), asking.trials)
     with held(run, overwrite=overwrite):
-        check_valid(study)
         costs_of(study, budget, sizes)  # before anything is trained, and before helpers keep the processor busy
         if jobs > 1:
-            able(study, asking.methods)  # the teacher is trained by now
+            _taught(study)
             Crew(run=run, terms=asking, jobs=jobs, listener=listener).work()
         return shipped(study, tried(study, asking), text=text)
 
@@ -216,13 +220,13 @@ def tried(study: Study, asking: Asking, *, told: Callable[[Task], object] = lamb
 
     Args:
         study: the data, the teacher and the folder.
-        asking: what is asked for.
+        asking: what is asked for, its methods those of `able`.
         told: called with every search that was done here.
     """
     budget, plan = Budget(asking.of, asking.most), study.plan
     costs, notes = costs_of(study, budget, asking.sizes)
-    chosen = able(study, asking.methods)
-    rounds = rungs(len(chosen), asking.trials or max(TRIALS, len(chosen)))
+    chosen, rounds = asking.methods, rungs(len(asking.methods), asking.trials)
+    _taught(study)
     finalists = min(_FINALISTS, rounds[-1].methods)
     most = sum(rung.methods * (rung.each - before.each) for before, rung in pairwise(rounds))
     most += rounds[0].methods * rounds[0].each + rounds[-1].each + (finalists + 1) * (len(costs) - 1)
@@ -261,7 +265,8 @@ def tried(study: Study, asking: Asking, *, told: Callable[[Task], object] = lamb
     everything = [Tried(top, each) for each in found.values()]
     everything += [Tried(cost, each) for (cost, _), each in zip(swept, smaller, strict=True)]
     best = _best(study, budget, everything)
-    return Found(budget, plan.train.metrics[0], tuple(everything), best, tuple(met), tuple(notes))
+    notes = (*notes, *edges_told(each.tuned for each in everything))
+    return Found(budget, plan.train.metrics[0], tuple(everything), best, tuple(met), notes)
 
 
 def _best(study: Study, budget: Budget, tried: Sequence[Tried]) -> Tried:
@@ -313,39 +318,35 @@ def costs_of(study: Study, budget: Budget, sizes: Sequence[int]) -> tuple[list[C
     every = [scales.cost(dim) for dim in sorted(set(sizes), reverse=True)]
     fit = [cost for cost in every if cost.of(budget) <= budget.most]
     if not fit:
-        raise too_small(scales, budget, every[-1])
+        widest, least = ladder(scales, budget, widest=wide)[0], every[-1]
+        what = f"No width of --sizes keeps the budget of {asked(budget)}: {least.dim} dims take {named(least, budget)}"
+        remedy = f"Give smaller --sizes: {widest.dim} dims keep it ({named(widest, budget)}); or a larger budget"
+        raise UsageError(problem(what, remedy=remedy))
     left = [f"{cost.dim} dims ({named(cost, budget)})" for cost in every if cost not in fit]
     return fit, [f"Too dear, and not trained: {', '.join(left)}."] if left else []
 
 
-def able(study: Study, named_methods: Sequence[str]) -> list[str]:
-    """The methods that are tried, each known to get from teacher and student what it asks; the teacher is trained.
+def able(study: Study, named_methods: Sequence[str]) -> tuple[str, ...]:
+    """The methods that are tried, each known to get from teacher and student what it asks; nothing is trained.
 
     Raises:
-        UsageError: a method that was named does not get it, or there is none.
+        UsageError: methods that were named, here or in the run file, do not get it, or there is none.
     """
-    with study.cells.claim("teacher-of-tuning", "teacher", wait=True):  # one process trains it, the others read it
-        knows = study.knows
-    wanted = dict.fromkeys(named_methods or (study.run.method.name, *METHODS_TRIED))
-    wanted.pop("plain", None)
-    found: list[str] = []
-    for method in wanted:
-        try:
-            how, settings = (of.model_dump(mode="json") for of in (study.how(method), study.plan.student))
-            rehearse(
-                study,
-                knows,
-                method=method,
-                how=how,
-                model=study.run.student.model,
-                settings=settings,
-                training=study.plan.train,
-            )
-        except UsageError:
-            if named_methods:
-                raise
-            continue
-        found.append(method)
+    wanted = dict.fromkeys(["plain", *(named_methods or (study.run.method.name, *METHODS_TRIED))])
+    wrong = unable(stand_in(study), [study.lesson_by(method) for method in wanted])
+    if asked_for := {name: wrong[name] for name in ("plain", study.run.method.name, *named_methods) if name in wrong}:
+        raise refused(asked_for)
+    if wrong:
+        study.listener.say(
+            "Not tried: " + "; ".join(f"{name} ({str(error).partition('. ')[0]})" for name, error in wrong.items())
+        )
+    found = tuple(name for name in wanted if name != "plain" and name not in wrong)
     if not found:
         raise UsageError(problem("There is no method to tune", allowed=[name for name in METHODS if name != "plain"]))
     return found
+
+
+def _taught(study: Study) -> None:
+    """Train the teacher: one process does, the others read it."""
+    with study.cells.claim("teacher-of-tuning", "teacher", wait=True):
+        _ = study.knows

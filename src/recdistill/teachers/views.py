@@ -11,7 +11,7 @@ import torch
 from typing_extensions import override
 
 from recdistill.knowledge.vectors import VectorView
-from recdistill.knowledge.view import View
+from recdistill.knowledge.view import View, check_one_layer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -142,7 +142,7 @@ class TableView(_StoredView):
 
     @override
     def entities(self, side: Side, ids: Tensor, layer: Layer = "served") -> Tensor:
-        del layer  # one layer
+        check_one_layer(layer, self.source)
         return self._tables.on(ids.device)[side].index_select(0, ids)
 
 
