@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 __all__ = ["METHODS_TRIED", "TRIALS", "Asking", "Found", "Tried", "front_of", "study_of", "tried", "tune"]
 
-METHODS_TRIED = ("rrd", "hetcomp", "dcd", "rce-kd", "cd", "ir-rrd", "unkd", "fitnet")
+METHODS_TRIED = ("rrd", "hetcomp", "dcd", "cd", "ir-rrd", "unkd", "fitnet", "ftd")
 """Methods that are tried where none are named, with the run file's own; of them those that the teacher can serve. They
 are the best of docs/results/methods.md (Last.fm, 200 -> 20)."""
 TRIALS = 24
