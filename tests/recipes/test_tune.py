@@ -329,7 +329,7 @@ def test_methods_that_are_left_out_are_named_with_the_reason(run):
     table = run().model_dump(mode="json", exclude_none=True) | {"teacher": model}
     found = able(replace(study(parse(RunSettings, table)), listener=listener), ())
     assert found == ("rrd", "hetcomp", "dcd", "ir-rrd", "unkd")
-    assert said[-1].startswith("Not tried: rce-kd (The method 'rce-kd' reads scores as logits")
+    assert said[-1].startswith("Not tried: cd (The method 'cd' reads scores as logits")
     assert "fitnet (The teacher (ranks, scores) cannot give vectors)" in said[-1]
 
 
