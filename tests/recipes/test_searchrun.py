@@ -257,6 +257,7 @@ def test_each_cell_its_own_architecture_is_drawn_cell_by_cell(run):
             "2 heads of the operator 'attention' do not divide the width; got 7",
         ),
         ("search.controls=['all-nothing']", UnknownName, "Unknown operator of the space 'causal' 'nothing'"),
+        ("search.paths=99", SettingsError, "'search.paths'.*the space 'causal' has 10 operators; got 99"),
         ("search.budget='2 m'", SettingsError, r"Unknown unit 'm' of the budget '2 m'"),
         (
             "search.frame.length=11",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -103,9 +104,12 @@ def search(
     """Search a student's architecture while distilling: cells drawn, card, Pareto front, bundle, report. It resumes."""
     from recdistill.cli.screen import Screen, console
     from recdistill.recipes.searchfile import read, weights
+    from recdistill.search.budget import Budget
 
+    if budget is not None:
+        Budget.parse(budget)  # what is wrong with it is said of the option, not of the TOML it becomes
     options = {
-        "search.budget": None if budget is None else f'"{budget}"',
+        "search.budget": None if budget is None else json.dumps(budget),
         "search.pareto": None if pareto is None else str(weights(pareto)),
         "search.random": random,
     }

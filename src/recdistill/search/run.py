@@ -312,7 +312,7 @@ def _passes(
         return lambda clock: net.sample(clock, paths=paths if clock.epoch >= c.warm_up else 1)
 
     teacher = teacher if c.distillation.weight > 0 else None
-    paths, begins = min(c.paths, len(net.architecture.space)), {"alpha": c.warm_up}
+    paths, begins = c.paths, {"alpha": c.warm_up}
     if c.level == "single":
         both = ("weights", "alpha")
         return [Pass("search", every, objective, teacher, updates=both, begins=begins, begin=sampling(paths))]
