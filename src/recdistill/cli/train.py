@@ -102,7 +102,7 @@ def search(
     overwrite: Overwrite = False,
 ) -> None:
     """Search a student's architecture while distilling: cells drawn, card, Pareto front, bundle, report. It resumes."""
-    from recdistill.cli.screen import Screen, console
+    from recdistill.cli.screen import Screen, console, show_error
     from recdistill.recipes.searchfile import read, weights
     from recdistill.search.budget import Budget
 
@@ -125,9 +125,13 @@ def search(
         torch.set_num_threads(threads)
     found = search_run(settings, text=written(run, assigned), overwrite=overwrite, listener=Screen())
     console().print(found)
+    if not found.told.kept:
+        show_error(found.told.budget)
     typer.echo(f"Cell:    {found.drawing}   (cell.json builds it again)")
     typer.echo(f"Report:  {found.page}")
     typer.echo(f"Student: {found.bundle}   (recdistill recommend {found.bundle} --users ...)")
+    if not found.told.kept:
+        raise typer.Exit(1)
 
 
 def compare(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from recdistill.errors import SettingsError, UsageError, nearest, problem
+from recdistill.report.words import megabytes, milliseconds
 from recdistill.search.sampling import Choice
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from recdistill.search.cost import Costs
     from recdistill.search.sampling import Architecture
 
-__all__ = ["Budget", "within"]
+__all__ = ["Budget", "figure", "within"]
 
 Of = Literal["latency", "bytes", "params", "macs"]
 
@@ -35,10 +36,8 @@ _UNITS: dict[str, tuple[Of, float]] = {
 _FORM = re.compile(
     r"\s*(?:(?P<of>[a-z]+)\s*=)?\s*(?P<number>[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*(?P<unit>[A-Za-z]*)\s*"
 )
-_BARE: dict[Of, dict[str, str]] = {
-    of: {short: short + whole for short in ("", "k", "M", "G") if short + whole in _UNITS}
-    for of, whole in (("bytes", "B"), ("params", "params"), ("macs", "macs"))
-}
+_WHOLE: dict[Of, str] = {"bytes": "B", "params": "params", "macs": "macs"}
+_BARE = {of: {short: short + whole for short in ("", "k", "M", "G")} for of, whole in _WHOLE.items()}
 """What a unit may be shortened to where the kind is said: "macs=20M"."""
 _BISECTIONS = 80
 
@@ -53,7 +52,7 @@ class Budget:
 
     @classmethod
     def parse(cls, text: str) -> Budget:
-        """Read "2 ms", "5MB", "300 kparams", "20 Mmacs"; "latency=2ms" says again what the unit says, "macs=20M" for it.
+        """Read "2 ms", "5MB", "20 Mmacs"; "latency=2ms" says again what the unit says, "macs=20M" says it instead.
 
         Raises:
             SettingsError: it is no number with a unit, is not above 0, or says two things.
@@ -120,9 +119,10 @@ def within(architecture: Architecture, costs: Costs, most: float) -> Choice:
         if best is None or score > best[0]:
             best = (score, paths, depth)
     if best is None:
-        what = f"No architecture keeps the budget of {most:g} {costs.unit}: the cheapest costs {cheapest:g}"
+        what = f"No architecture keeps the budget of {figure(most, costs.unit)}: the cheapest costs "
+        what += figure(cheapest, costs.unit)
         if costs.fixed > most:
-            what += f", of which {costs.fixed:g} are tables and scores of items"
+            what += f", of which {figure(costs.fixed, costs.unit)} are not of cells: tables and scores of items"
         raise UsageError(problem(what, remedy="Raise the budget, or lower the width `dim` or the number of `cells`"))
     _, paths, depth = best
     rows = tuple(tuple((int(path),) for path in row) for row in paths.tolist())
@@ -165,15 +165,24 @@ def _likeliest(log_p: Tensor, price: Tensor, left: float) -> Tensor:
         paths.view(-1)[top // gain.shape[-1]] = top % gain.shape[-1]
 
 
+def figure(cost: float, unit: str) -> str:
+    """A cost as people read it: "24.7 kB", "0.43 ms", "816 parameters", "20,000,000 multiply-adds"."""
+    if unit in ("bytes", "ms"):
+        return megabytes(cost) if unit == "bytes" else milliseconds(cost)
+    return f"{cost:.3g} {unit}" if cost < 1e4 else f"{cost:,.0f} {unit}"
+
+
 def _kind(said: str | None, text: str, unit: str) -> Of | None:
     """What a budget says it is of.
 
     Raises:
         SettingsError: there is no such budget.
     """
-    kinds = {each: each for each, _ in _UNITS.values()}
-    if said is None or said in kinds:
-        return None if said is None else kinds[said]
+    kinds: dict[str, Of] = {each: each for each, _ in _UNITS.values()}
+    if said is None:
+        return None
+    if said in kinds:
+        return kinds[said]
     known = _unit(unit)
     what = f"The budget {text!r} says {said!r}"
     what += "" if known is None else f", and {unit!r} is a unit of {_UNITS[known][0]!r}"

@@ -59,7 +59,7 @@ class SearchSettings(Settings):
     negatives: int = Field(default=0, ge=0, validate_default=True)
     """Sampled items for each label, for a base loss that needs them."""
     price: Priced = "macs"
-    """What an operator costs: "macs", "params" or "bytes" of the real shape, "latency" measured on this device,
+    """What an operator costs: "macs", "params" or "bytes" of the real shape, "latency" measured on this machine's CPU,
     "published" by the official formula, or "frozen", the official table as it was shipped."""
     price_weight: float = Field(default=0.1, ge=0)
     """beta: multiplies the cost, a share of the dearest cells' in [0, 1] (in official prices their plain sum)."""
@@ -107,9 +107,9 @@ class SearchSettings(Settings):
     @field_validator("paths")
     @classmethod
     def _of_the_space(cls, paths: int, info: ValidationInfo) -> int:
-        space = info.data.get("space")
-        if space in SPACES and paths > len(SPACES[space]):  # an unknown space is named where it is looked up
-            msg = f"the space {space!r} has {len(SPACES[space])} operators; got {paths}"
+        name = str(info.data.get("space"))
+        if name in SPACES and paths > len(SPACES[name]):  # an unknown space is named where it is looked up
+            msg = f"the space {name!r} has {len(SPACES[name])} operators; got {paths}"
             raise ValueError(msg)
         return paths
 
