@@ -106,6 +106,10 @@ def test_no_command_shows_the_help():
         (["distill", "runn.toml"], "error: There is no run file 'runn.toml'"),
         (["tune", "run.toml", "--budget", "5"], "error: A budget needs a unit; got '5'"),
         (
+            ["search", "run.toml", "--budget", '5"MB'],
+            "error: A budget cannot be read; got '5\"MB'. Allowed: a number and",
+        ),
+        (
             ["tune", "run.toml", "--budget", "5MB", "--sizes", "8,x"],
             "error: --sizes takes dims, with commas between; got",
         ),

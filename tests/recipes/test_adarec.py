@@ -10,6 +10,7 @@ import pytest
 
 from recdistill.errors import UnknownName
 from recdistill.recipes import adarec, scenes
+from recdistill.recipes.adarec_page import _dearness
 from recdistill.recipes.onnx_times import onnx_times
 from recdistill.recipes.papers import REPRODUCTIONS
 from recdistill.recipes.scenes import RANDOM, Scene, rows
@@ -130,3 +131,9 @@ def test_names_that_are_not_there_are_refused(where):
 def test_it_is_a_paper_of_the_command():
     assert REPRODUCTIONS["adarec"].tables == "ml-100k"
     assert RANDOM == 10
+
+
+def test_what_a_search_costs_has_its_refinement_where_it_was_timed():
+    trained = {"seconds": 10.0}
+    assert _dearness({"seconds": 20.0}, trained) == ", 2 times its training"
+    assert _dearness({"seconds": 20.0, "refine_seconds": 5.0}, trained) == ", 2.5 times its training"

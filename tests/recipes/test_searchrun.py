@@ -128,6 +128,11 @@ def test_a_search_ends_with_cells_drawn_cards_beside_controls_a_front_a_bundle_a
     with (out / "front.csv").open(encoding="utf-8", newline="") as file:
         front = {row["system"]: row for row in csv.DictReader(file)}
     assert list(front) == EVERYTHING
+    assert front["searched"]["price_weight"] == "0.1"
+    assert front["all-none"]["price_weight"] == ""
+    valid = found.comparison.cards["all-none"].metrics[0]
+    assert valid.split == "valid"
+    assert float(front["all-none"]["valid ndcg@10"]) == pytest.approx(valid.values["ndcg@10"].mean, abs=1e-6)
     assert float(front["searched"]["p50_ms"]) == pytest.approx(cards["searched"].latency.p50_ms, rel=1e-3)
     content = json.loads((out / "results.json").read_text(encoding="utf-8"))
     assert content["searched"] == "searched"
@@ -143,6 +148,7 @@ def test_a_search_ends_with_cells_drawn_cards_beside_controls_a_front_a_bundle_a
         "Shares of the loss",
         "# the file",
         "all systems in turns",
+        "recdistill search run.toml --pareto",
         "64 designs were tried after the last epoch with the supernet\u2019s weights, by ndcg@100 on validation data",
     ):
         assert word in page
@@ -183,7 +189,7 @@ def test_a_budget_is_kept_and_the_front_below_it_competes_on_validation(run):
     found = search_run(run("search.budget='params=900 params'", "search.pareto=[10.0]"))
     rows, best = found.told.rows, found.told.searched
     assert rows[best].cost <= 900
-    assert "Held to budget 900 params" in found.told.budget
+    assert "Held to a budget of 900 parameters: by the price list it costs" in found.told.budget
     kept = [step.name for step in found.told.steps if step.cost <= 900]
     means = {name: found.comparison.cards[name].metrics[0].values["ndcg@10"].mean for name in dict.fromkeys(kept)}
     assert found.comparison.cards[best].metrics[0].split == "valid"
@@ -193,7 +199,8 @@ def test_a_budget_is_kept_and_the_front_below_it_competes_on_validation(run):
 
 def test_a_budget_that_nothing_keeps_is_refused_before_anything_is_trained(run):
     heard = Heard()
-    with pytest.raises(UsageError, match=r"No architecture keeps the budget of 40 bytes: the cheapest costs \d+"):
+    said = r"No architecture keeps the budget of 40 B: the cheapest costs \d+\.\d kB, of which"
+    with pytest.raises(UsageError, match=said):
         search_run(run("search.budget='bytes=40B'"), listener=heard)
     assert heard.trained == []
 
@@ -222,11 +229,14 @@ def test_without_controls_and_baseline_three_systems_stand_in_the_table(run):
     assert found.told.random is None
 
 
-def test_the_official_way_inherits_weights_and_asks_no_teacher_again(run):
+def test_the_official_way_inherits_weights_and_asks_no_teacher_again(run, monkeypatch):
     small = ("search.random=0", "search.controls=['all-skip']", "retrain={preset='compat', epochs=1, batch=16}")
     found = search_run(run(*small))
     assert list(found.comparison.cards) == ["teacher", "hand-made", "all-skip", "searched"]
     assert found.comparison.cards["searched"].method is None
+    monkeypatch.setattr(module, "run_search", None)  # what is finished is neither searched nor refined again
+    again = search_run(run(*small))
+    assert again.design == found.design
 
 
 def test_each_cell_its_own_architecture_is_drawn_cell_by_cell(run):
@@ -257,6 +267,7 @@ def test_each_cell_its_own_architecture_is_drawn_cell_by_cell(run):
             "2 heads of the operator 'attention' do not divide the width; got 7",
         ),
         ("search.controls=['all-nothing']", UnknownName, "Unknown operator of the space 'causal' 'nothing'"),
+        ("search.paths=99", SettingsError, "'search.paths'.*the space 'causal' has 10 operators; got 99"),
         ("search.budget='2 m'", SettingsError, r"Unknown unit 'm' of the budget '2 m'"),
         (
             "search.frame.length=11",

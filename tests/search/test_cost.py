@@ -136,6 +136,8 @@ def test_the_dearest_is_what_can_be_saved():
         ("1.5 s", "latency", 1500.0), ("5 MB", "bytes", 5e6), ("bytes = 5 MiB", "bytes", 5 * 2**20),
         ("512 kB", "bytes", 512e3), ("5 mb", "bytes", 5e6), ("3e5 params", "params", 3e5),
         ("300 kparams", "params", 3e5), ("20 Mmacs", "macs", 2e7),
+        ("macs=20M", "macs", 2e7), ("params = 300k", "params", 3e5), ("bytes=5M", "bytes", 5e6),
+        ("params=1G", "params", 1e9), ("bytes=40", "bytes", 40.0),
     ],
 )  # fmt: skip
 def test_budgets_are_read(text, of, most):
@@ -152,6 +154,12 @@ def test_budgets_are_read(text, of, most):
         ("2 mss", "Unknown unit 'mss' of the budget '2 mss'. Did you mean 'ms'?"),
         ("bytes=2ms", "The budget 'bytes=2ms' says 'bytes', and 'ms' is a unit of 'latency'"),
         ("latencey=2ms", "Did you mean 'latency'?"),
+        ("latency=2", "A budget needs a unit; got 'latency=2'. Allowed: ns, us, ms, s."),
+        ("macs=20Mac", "Did you mean 'macs'? Allowed: macs, kmacs, Mmacs, Gmacs."),
+        ("5M", "Unknown unit 'M' of the budget '5M'. Allowed: "),
+        ("5M", "Say what it is of: bytes=5M or params=5M or macs=5M."),
+        ("parms=5M", "The budget 'parms=5M' says 'parms'. Did you mean 'params'?"),
+        ('5"MB', "A budget cannot be read; got '5\"MB'."),
         ("0 MB", "A budget must be above 0 and finite; got '0 MB'"),
         ("1e400 MB", "A budget must be above 0 and finite; got '1e400 MB'"),
         ("-1 MB", "A budget cannot be read"),
@@ -212,8 +220,8 @@ def test_a_budget_below_the_cheapest_is_refused_with_what_it_is_made_of():
     with pytest.raises(UsageError) as caught:
         within(one, costs, 1000)
     for words in (
-        "No architecture keeps the budget of 1000 bytes: the cheapest costs 33008",
-        "of which 32704 are tables",
+        "No architecture keeps the budget of 1.0 kB: the cheapest costs 33.0 kB",
+        "of which 32.7 kB are not of cells: tables",
         "lower the width",
     ):
         assert words in str(caught.value)

@@ -315,8 +315,43 @@ def test_a_budget_is_kept_by_what_is_derived(parts, teacher, deep):
     built = sum(p.numel() for p in found.student().parameters())
     assert 4 * built == found.cost
     assert "budget" in found.report.history[0].losses
-    with pytest.raises(UsageError, match="No architecture keeps the budget of 100 bytes"):
+    with pytest.raises(UsageError, match="No architecture keeps the budget of 100 B"):
         search(teacher, parts.train, valid=parts.valid, settings={**SMALL, "budget": "100 B"})
+
+
+def test_under_a_tighter_budget_the_best_of_what_was_tried_is_next_then_what_is_derived(parts, teacher):
+    found = search(teacher, parts.train, valid=parts.valid, settings={**SMALL, "budget": "params=1k"})
+    space = SPACES["causal"]
+    assert found.under(1000).operators == found.design.operators
+    most = found.cost - 1
+    below = [each for each in found.tried if each.cost <= most]
+    assert found.under(most).operators == below[0].design.operators
+    assert found.under(most).fingerprints == found.design.fingerprints
+    least = found.costs.fixed + 2 * found.costs.cell
+    assert found.under(least - 1) is None
+    alone = {**SMALL, "budget": "params=1k", "refine": {"designs": 0}}
+    found = search(teacher, parts.train, valid=parts.valid, settings=alone)
+    assert found.costs.of(found.under(least), space) == least
+
+
+def test_prices_and_refinement_are_part_of_its_seconds(parts, teacher, monkeypatch):
+    ticks = itertools.count()
+    monkeypatch.setattr(module, "perf_counter", lambda: next(ticks))
+    found = search(teacher, parts.train, valid=parts.valid, settings=SMALL)
+    assert (found.price_seconds, found.refine_seconds) == (1, 1)
+    assert found.seconds == found.report.seconds + 2
+
+
+def test_latency_is_priced_on_the_cpu_wherever_the_search_is_trained(tmp_path):
+    devices = []
+
+    def timer(works, device):
+        devices.append(device)
+        return [1.0] * len(works)
+
+    c = settings_of("default", {**SMALL, "price": "latency", "device": "cuda"})
+    costs, most = module.prices(c, SPACES["causal"], 25, latencies=tmp_path, timer=timer)
+    assert (costs.unit, most, devices) == ("ms", None, [torch.device("cpu")])
 
 
 def test_a_latency_budget_asks_the_table(parts, teacher, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -101,11 +102,14 @@ def search(
     overwrite: Overwrite = False,
 ) -> None:
     """Search a student's architecture while distilling: cells drawn, card, Pareto front, bundle, report. It resumes."""
-    from recdistill.cli.screen import Screen, console
+    from recdistill.cli.screen import Screen, console, show_error
     from recdistill.recipes.searchfile import read, weights
+    from recdistill.search.budget import Budget
 
+    if budget is not None:
+        Budget.parse(budget)  # what is wrong with it is said of the option, not of the TOML it becomes
     options = {
-        "search.budget": None if budget is None else f'"{budget}"',
+        "search.budget": None if budget is None else json.dumps(budget),
         "search.pareto": None if pareto is None else str(weights(pareto)),
         "search.random": random,
     }
@@ -121,9 +125,13 @@ def search(
         torch.set_num_threads(threads)
     found = search_run(settings, text=written(run, assigned), overwrite=overwrite, listener=Screen())
     console().print(found)
+    if not found.told.kept:
+        show_error(found.told.budget)
     typer.echo(f"Cell:    {found.drawing}   (cell.json builds it again)")
     typer.echo(f"Report:  {found.page}")
     typer.echo(f"Student: {found.bundle}   (recdistill recommend {found.bundle} --users ...)")
+    if not found.told.kept:
+        raise typer.Exit(1)
 
 
 def compare(

@@ -127,7 +127,8 @@ def _summary(done: dict[int, dict[str, Any]], teacher: dict[int, dict[str, Any]]
 def _searched(found: dict[str, Any]) -> dict[str, Any]:
     design = Design.model_validate(found["designs"]["searched"])
     last = found["history"][-1]["metrics"] if found["history"] else {}
-    about = {key: found[key] for key in ("cost", "unit", "epochs", "seconds", "derived", "inherited")}
+    keys = ("cost", "unit", "epochs", "seconds", "refine_seconds", "derived", "inherited")
+    about = {key: found[key] for key in keys if key in found}  # earlier searches did not time their refinement
     return about | {"operators": [list(row) for row in dict.fromkeys(design.operators)], "entropy": last.get("entropy")}
 
 

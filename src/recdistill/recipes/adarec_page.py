@@ -137,7 +137,8 @@ def _dearness(search: dict[str, Any], trained: dict[str, Any] | None) -> str:
     """What the search cost beside the training of what it found."""
     if trained is None or not trained["seconds"]:  # too short for the clock
         return ""
-    return f", {search['seconds'] / trained['seconds']:.2g} times its training"
+    whole = search["seconds"] + search.get("refine_seconds", 0.0)
+    return f", {whole / trained['seconds']:.2g} times its training"
 
 
 def _pooled(each: dict[str, Any]) -> dict[str, float]:

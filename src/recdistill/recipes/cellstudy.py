@@ -25,15 +25,16 @@ from recdistill.recipes.answers import Answers, answers
 from recdistill.recipes.bench import Bench, curve
 from recdistill.recipes.cells import digest
 from recdistill.recipes.lessons import Lesson
+from recdistill.recipes.pricing import Priced, Pricing, held_to
 from recdistill.recipes.search import inherited, training_of
 from recdistill.recipes.train import known
 from recdistill.report.page import Curve
-from recdistill.runtime import Runtime
 from recdistill.search.budget import Budget, within
 from recdistill.search.controls import apart, random_of_price
 from recdistill.search.derive import Design, named
+from recdistill.search.latency import device_of
 from recdistill.search.model import Cells, of_design
-from recdistill.search.run import Found, prices
+from recdistill.search.run import Found
 from recdistill.search.run import search as run_search
 from recdistill.search.sampling import Architecture
 from recdistill.search.space import SPACES
@@ -41,6 +42,7 @@ from recdistill.terms.layer_match import LayerMatch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from recdistill.recipes.bench import Result
     from recdistill.recipes.searchfile import SearchPlan, SearchRun
@@ -67,7 +69,7 @@ class Refined:
     derived: float
     """Of what alpha says."""
     kept: float
-    """Of the best, which is the design."""
+    """Of the design: the best, or the best that keeps the budget."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,9 @@ class Searched:
     curve: Curve
     """Loss terms, and on validation data the derived student's metrics, "entropy" and "cost"."""
     seconds: float
+    """Of the whole search: its price list, training and validation, what was tried after."""
     refined: Refined | None
-    """What was tried beside what alpha says; None where nothing was."""
+    """What was tried beside what alpha says; None where nothing was, or the design is none of it."""
     mapping: Sequence[Sequence[float]]
     """S x T shares of what each cell learned of the teacher's layers, in [0, 1]; empty without hidden layers."""
 
@@ -120,9 +123,10 @@ class CellStudy(Bench):
             remedy = "Hold some out: split = 'leave-last-out', or valid above 0"
             raise UsageError(problem("A search needs validation data, and there are none", remedy=remedy))
         for c in self.asked:
-            costs, most = self._prices(c)
-            if most is not None:
-                within(Architecture(self.space, cells=c.cells, temperature=constant(1.0), depth=c.depth), costs, most)
+            one = self._prices(c)
+            if one.most is not None:
+                some = Architecture(self.space, cells=c.cells, temperature=constant(1.0), depth=c.depth)
+                within(some, one.costs, one.most)
 
     @cached_property
     def asked(self) -> list[SearchSettings]:
@@ -136,28 +140,30 @@ class CellStudy(Bench):
         return [first, *(each for each in others if each != first)]
 
     def search(self, c: SearchSettings) -> Searched:
-        """A search, done once."""
-        name, (costs, most) = self._name(c), self._prices(c)
-        about = self._about_search(c)
+        """A search, done once; with a budget of bytes or latency its design was measured to keep it, if any does."""
+        name, priced, about = self._name(c), self._prices(c), self._about_search(c)
         with self.cells.claim(name, about, wait=True):
             done: dict[str, Any] | None = self.cells.get(name, about)
             if done is None:
                 found = self.found(c)
+                design = self.pricing.keeping(c, found)
                 done = {
-                    "design": json.loads(found.design.to_json()),
-                    "cost": found.cost,
+                    "design": json.loads(design.to_json()),
+                    "cost": found.costs.of(design, SPACES[c.space]),
                     "chances": found.supernet.architecture.probabilities().tolist(),
                     "curve": json.dumps(asdict(curve(found.report))),  # as text, which keeps the order of terms
-                    "seconds": found.report.seconds,
-                    "refined": _refined(found),
+                    "seconds": priced.seconds + found.seconds,
+                    "refined": _refined(found, design),
                     "mapping": self._mapping(found),
                 }
+                if self.plan.retrain.weights == "inherited":
+                    done["weights"] = inherited(found, self.cells.root).name
                 self.cells.put(name, about, done)
         return Searched(
             c,
             Design.from_json(json.dumps(done["design"])),
-            costs,
-            most,
+            priced.costs,
+            priced.most,
             done["cost"],
             done["chances"],
             Curve(**json.loads(done["curve"])),
@@ -167,7 +173,7 @@ class CellStudy(Bench):
         )
 
     def found(self, c: SearchSettings) -> Found:
-        """The supernet of a search too: read from its checkpoint where it is finished."""
+        """The supernet of a search too: read from its checkpoint where it is finished, and refined again."""
         about = self._about_search(c)
         key = digest(about)
         if key not in self._found:
@@ -175,7 +181,8 @@ class CellStudy(Bench):
             common = self.common(name, about, c.protocol, stage=f"Searching cells, {held_to(c)}")
             teacher = known(self.trained_teacher, self.split.train) if c.distillation.weight > 0 else None
             common.pop("echo")  # a search has nothing to say that its `train` does not
-            self._found[key] = run_search(teacher, self.split.train, c, **common)
+            priced = self._prices(c)
+            self._found[key] = run_search(teacher, self.split.train, c, priced=(priced.costs, priced.most), **common)
         return self._found[key]
 
     def searched(self, name: str, of: Searched, *, distilled: bool | None = None) -> Result:
@@ -192,7 +199,7 @@ class CellStudy(Bench):
         """A design, trained as the run file says beside what the search `c` found; see `searched`."""
         start = None
         if self.plan.retrain.weights == "inherited":
-            start = inherited(self.found(c), self.cells.root)
+            start = self._weights(c)
         settings = of_design(design, c.frame, start=start).model_dump(mode="json")
         return self._small(name, "cells", settings, c, distilled=distilled)
 
@@ -218,8 +225,8 @@ class CellStudy(Bench):
         return beside | {f"random-{at}": each for at, each in enumerate(drawn.values(), 1)}
 
     def timing(self, names: Sequence[str]) -> dict[str, Answers]:
-        """Milliseconds from a history to a list, all systems in turns; measured once for the same systems."""
-        about = {name: self._labels[name] for name in names} | {"threads": 1}
+        """Milliseconds from a history to a list, all systems in turns; measured once on a machine."""
+        about = {name: self._labels[name] for name in names} | {"here": device_of(torch.device("cpu"))}
         with self.cells.claim("timing", about, wait=True):
             done = self.cells.get("timing", about)
             if done is None:
@@ -295,18 +302,29 @@ class CellStudy(Bench):
             plan = term.mapping(student.view(query), teacher.view(query), query)  # (S, T)
         return (plan / plan.sum(1, keepdim=True)).tolist()
 
-    def _prices(self, c: SearchSettings) -> tuple[Costs, float | None]:
+    def _weights(self, c: SearchSettings) -> Path:
+        """The supernet's weights, as a file; an earlier release kept none with the search."""
+        done = self.cells.get(self._name(c), self._about_search(c)) or {}
+        path = self.cells.root / done.get("weights", "")
+        return path if path.is_file() else inherited(self.found(c), self.cells.root)
+
+    @cached_property
+    def pricing(self) -> Pricing:
+        """What students cost."""
+        return Pricing(self, self.plan)
+
+    def _prices(self, c: SearchSettings) -> Priced:
         key = c.model_dump_json()
         if key not in self._priced:
-            self._priced[key] = prices(c, SPACES[c.space], self.split.train.n_items, device=Runtime.of(c.device).device)
+            self._priced[key] = self.pricing.prices(c)
         return self._priced[key]
 
     @cached_property
-    def _priced(self) -> dict[str, tuple[Costs, float | None]]:
+    def _priced(self) -> dict[str, Priced]:
         return {}
 
     def _about_search(self, c: SearchSettings) -> dict[str, Any]:
-        candidates, (costs, _) = self.candidates(c.protocol), self._prices(c)
+        candidates, costs = self.candidates(c.protocol), self._prices(c).costs
         return {
             "data": self.data_digest,
             "search": c.model_dump(mode="json"),
@@ -322,15 +340,9 @@ class CellStudy(Bench):
         return f"search-{asked}"
 
 
-def _refined(found: Found) -> dict[str, Any] | None:
-    if not found.tried:
-        return None
+def _refined(found: Found, design: Design) -> dict[str, Any] | None:
     scores = {each.design.operators: each.score for each in found.tried}
+    if design.operators not in scores:
+        return None
     by = found.settings.refine.metric or found.settings.metrics[0]
-    derived = scores[found.derived.operators]
-    return asdict(Refined(len(found.tried), by, derived, found.tried[0].score))
-
-
-def held_to(c: SearchSettings) -> str:
-    """What a search is held to: "budget 2 ms", or "price weight 0.1"."""
-    return f"price weight {c.price_weight:g}" if c.budget is None else f"budget {Budget.parse(c.budget)}"
+    return asdict(Refined(len(found.tried), by, scores[found.derived.operators], scores[design.operators]))

@@ -261,6 +261,7 @@ class Study:
             "history": [{"losses": each.losses, "metrics": each.metrics} for each in found.report.history],
             "epochs": len(found.report.history),
             "seconds": round(found.report.seconds, 1),
+            "refine_seconds": round(found.refine_seconds, 1),
         }
 
     def _design(self, row: str) -> Design | None:

@@ -27,13 +27,14 @@ from recdistill.recipes.distill import machine
 from recdistill.recipes.drawing import drawn, legend
 from recdistill.recipes.folder import held
 from recdistill.recipes.listener import Silent
+from recdistill.recipes.pricing import verdict
 from recdistill.recipes.searchfile import resolve
 from recdistill.recipes.study import load_log
 from recdistill.recipes.tables import searched
 from recdistill.report.cell import as_text, standalone
 from recdistill.report.page import Entry
 from recdistill.report.search import Beliefs, Row, SearchPage, Spread, Step
-from recdistill.report.words import milliseconds
+from recdistill.search.budget import Budget
 from recdistill.search.run import shares
 from recdistill.search.space import SPACES
 
@@ -43,10 +44,11 @@ if TYPE_CHECKING:
 
     from rich.console import Console, ConsoleOptions, RenderResult
 
-    from recdistill.evaluation.latency import Latency
+    from recdistill.evaluation.card import Card
     from recdistill.recipes.bench import Result
     from recdistill.recipes.cellstudy import Searched
     from recdistill.recipes.listener import Listener
+    from recdistill.recipes.pricing import Verdict
     from recdistill.recipes.searchfile import SearchRun
     from recdistill.report.search import Group
     from recdistill.search.derive import Design
@@ -155,8 +157,8 @@ def _trained(study: CellStudy) -> _Found:
         searches.setdefault(name, []).append(one)
     students = {name: study.searched(name, each[0]) for name, each in searches.items()}
     main = study.run.evaluate.metrics[-1]
-    within = _within(searches)
-    best = max(within, key=lambda name: students[name].valid.means[main]) if len(within) > 1 else _SEARCHED
+    within = _within(study, searches)
+    best = max(within, key=lambda name: students[name].valid.means[main], default=_SEARCHED)
     first = searches[best][0]
     results[_HAND_MADE] = study.hand_made(_HAND_MADE)
     groups[_HAND_MADE] = "hand-made"
@@ -174,12 +176,17 @@ def _trained(study: CellStudy) -> _Found:
     return _Found(results, groups, designs, searches, best)
 
 
-def _within(searches: Mapping[str, list[Searched]]) -> list[str]:
+def _within(study: CellStudy, searches: Mapping[str, list[Searched]]) -> list[str]:
     """The rows that may be shipped: with a budget all that keep it, else the one the run file asks for."""
-    first = searches[_SEARCHED][0]
-    if first.most is None:
+    most = searches[_SEARCHED][0].most
+    if most is None:
         return [_SEARCHED]
-    return [name for name, each in searches.items() if each[0].cost <= first.most]
+    return [name for name, each in searches.items() if _chosen(study, each[0]) <= most]
+
+
+def _chosen(study: CellStudy, of: Searched) -> float:
+    """What its design took when it was chosen, measured where it can be; the price list counts the rest."""
+    return study.pricing.takes(of.settings, of.design) if of.costs.unit in ("bytes", "ms") else of.cost
 
 
 def _measured(study: CellStudy, found: _Found, *, latency: bool) -> dict[str, Row]:
@@ -209,6 +216,7 @@ def _page(study: CellStudy, found: _Found, comparison: Comparison, rows: dict[st
     cards = comparison.cards
     student = study.student(found.best)
     space = SPACES[best.design.space]
+    budget = _verdict(study, found, cards[found.best])
     return SearchPage(
         title=run.data.path.parent.name if run.data.path.stem == "interactions" else run.data.path.stem,
         subtitle=f"{cards['teacher'].model} \u2192 cells, {best.design.width} dims",
@@ -234,7 +242,8 @@ def _page(study: CellStudy, found: _Found, comparison: Comparison, rows: dict[st
         cells=drawn(best.design, best.chances, student.chain),
         legend=legend(best.design),
         chain=_chain(best, study.split.train.n_items),
-        budget=_budget(found.searches[_SEARCHED][0], rows[found.best], cards[found.best].latency),
+        budget="" if budget is None else budget.said,
+        kept=budget is None or budget.kept,
         searched=found.best,
         random=_spread(comparison, found.groups, main),
         steps=[
@@ -246,6 +255,7 @@ def _page(study: CellStudy, found: _Found, comparison: Comparison, rows: dict[st
                 max(each.curve.metrics[c.metrics[0]], default=math.nan),
                 each.seconds,
                 _told(each),
+                None if each.settings.budget is not None else each.settings.price_weight,
             )
             for name, several in found.searches.items()
             for each in several
@@ -293,19 +303,14 @@ def _told(of: Searched) -> str:
     return f"{each.tried} designs were tried after the last epoch {how}: {scores}."
 
 
-def _budget(first: Searched, row: Row, latency: Latency | None) -> str:
-    if first.most is None or row.cost is None:
-        return ""
-    unit = first.costs.unit
-    said = f"Held to {first.asked}: by the price list it costs {_figure(row.cost, unit)}"
-    if unit == "ms" and latency is not None:
-        said += f"; measured here, from a history to a list, {milliseconds(latency.p50_ms)}"
-        said += ", which keeps it" if latency.p50_ms <= first.most else ", which is more"
-    return said + "."
-
-
-def _figure(value: float, unit: str) -> str:
-    return f"{value:.3g} {unit}" if value < 1e4 else f"{value:,.0f} {unit}"
+def _verdict(study: CellStudy, found: _Found, card: Card) -> Verdict | None:
+    """Whether what is shipped keeps the budget; None without one."""
+    if (asked := found.searches[_SEARCHED][0].settings.budget) is None:
+        return None
+    best, budget = found.searches[found.best][0], Budget.parse(asked)
+    chosen = _chosen(study, best)
+    took = {"bytes": card.bytes, "latency": chosen if card.latency is None else card.latency.p50_ms}.get(budget.of)
+    return verdict(budget, best.costs, best.cost, took=took, chosen=chosen)
 
 
 def _spread(comparison: Comparison, groups: Mapping[str, Group], metric: str) -> Spread | None:
@@ -357,27 +362,26 @@ def _write(study: CellStudy, found: _Found, comparison: Comparison, page: Search
 def _csv(page: SearchPage, metrics: Sequence[str]) -> str:
     told = io.StringIO()
     out = csv.writer(told, lineterminator="\n")
-    out.writerow(
-        ["system", "group", *metrics, "cost", "body", "parameters", "bytes", "p50_ms", "p99_ms", "encoder_ms", "per_s"]
-    )
+    valid = [f"valid {metric}" for metric in metrics]
+    costs = ["cost", "body", "parameters", "bytes", "p50_ms", "p99_ms", "encoder_ms", "per_s"]
+    out.writerow(["system", "group", "price_weight", *metrics, *valid, *costs])
     for entry in page.entries:
         row, timed = page.row(entry), entry.card.latency
+        weights = [step.weight for step in page.steps if step.name == entry.name and step.weight is not None]
+        judged = entry.card.metrics[0].values
+        times = () if timed is None else (timed.p50_ms, timed.p99_ms, row.encoder_ms, timed.users_per_second)
         out.writerow(
             [
                 entry.name,
                 row.group,
+                " ".join(f"{weight:g}" for weight in weights),
                 *(f"{entry.metrics[metric].mean:.6f}" for metric in metrics),
+                *(f"{judged[metric].mean:.6f}" for metric in metrics),
                 "" if row.cost is None else f"{row.cost:.6g}",
                 row.body,
                 entry.card.parameters,
                 entry.card.bytes,
-                *(
-                    [""] * 4
-                    if timed is None
-                    else [
-                        f"{value:.4g}" for value in (timed.p50_ms, timed.p99_ms, row.encoder_ms, timed.users_per_second)
-                    ]
-                ),
+                *([f"{value:.4g}" for value in times] or [""] * 4),
             ]
         )
     return told.getvalue()

@@ -242,6 +242,8 @@ def asked(budget: Budget) -> str:
     """The budget, for people."""
     if budget.of == "params":
         return f"{budget.most:,.0f} parameters"
+    if budget.of == "macs":
+        return f"{budget.most:,.0f} multiply-adds"
     return megabytes(budget.most) if budget.of == "bytes" else milliseconds(budget.most)
 
 

@@ -66,6 +66,8 @@ class Step:
     seconds: float
     refined: str = ""
     """What became of the derived cells after the last epoch."""
+    weight: float | None = None
+    """Of the price; None where a budget held it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,8 @@ class SearchPage(Page):
     """What stands around the cells, in a sentence."""
     budget: str = ""
     """What it was held to, and whether that holds, in a sentence."""
+    kept: bool = True
+    """Whether that holds."""
     searched: str = "searched"
     """The name of the student the page is about."""
     random: Spread | None = None

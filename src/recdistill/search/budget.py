@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from recdistill.errors import SettingsError, UsageError, nearest, problem
+from recdistill.report.words import megabytes, milliseconds
 from recdistill.search.sampling import Choice
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from recdistill.search.cost import Costs
     from recdistill.search.sampling import Architecture
 
-__all__ = ["Budget", "within"]
+__all__ = ["Budget", "figure", "within"]
 
 Of = Literal["latency", "bytes", "params", "macs"]
 
@@ -29,12 +30,15 @@ _UNITS: dict[str, tuple[Of, float]] = {
     "ns": ("latency", 1e-6), "us": ("latency", 1e-3), "ms": ("latency", 1.0), "s": ("latency", 1e3),
     "B": ("bytes", 1.0), "kB": ("bytes", 1e3), "MB": ("bytes", 1e6), "GB": ("bytes", 1e9),
     "KiB": ("bytes", 2.0**10), "MiB": ("bytes", 2.0**20), "GiB": ("bytes", 2.0**30),
-    "params": ("params", 1.0), "kparams": ("params", 1e3), "Mparams": ("params", 1e6),
+    "params": ("params", 1.0), "kparams": ("params", 1e3), "Mparams": ("params", 1e6), "Gparams": ("params", 1e9),
     "macs": ("macs", 1.0), "kmacs": ("macs", 1e3), "Mmacs": ("macs", 1e6), "Gmacs": ("macs", 1e9),
 }  # fmt: skip
 _FORM = re.compile(
     r"\s*(?:(?P<of>[a-z]+)\s*=)?\s*(?P<number>[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*(?P<unit>[A-Za-z]*)\s*"
 )
+_WHOLE: dict[Of, str] = {"bytes": "B", "params": "params", "macs": "macs"}
+_BARE = {of: {short: short + whole for short in ("", "k", "M", "G")} for of, whole in _WHOLE.items()}
+"""What a unit may be shortened to where the kind is said: "macs=20M"."""
 _BISECTIONS = 80
 
 
@@ -48,7 +52,7 @@ class Budget:
 
     @classmethod
     def parse(cls, text: str) -> Budget:
-        """Read "2 ms", "5MB", "300 kparams", "20 Mmacs"; "latency=2ms" says again what the unit says.
+        """Read "2 ms", "5MB", "20 Mmacs"; "latency=2ms" says again what the unit says, "macs=20M" says it instead.
 
         Raises:
             SettingsError: it is no number with a unit, is not above 0, or says two things.
@@ -57,25 +61,25 @@ class Budget:
         found = _FORM.fullmatch(text)
         if found is None:
             raise SettingsError(problem("A budget cannot be read", text, allowed=allowed))
-        unit = found["unit"]
+        of = _kind(found["of"], text, found["unit"])
+        units = [unit for unit, (kind, _) in _UNITS.items() if of in (None, kind)]
+        unit = found["unit"] if of is None else _BARE.get(of, {}).get(found["unit"], found["unit"])
         if not unit:
-            raise SettingsError(problem("A budget needs a unit", text, allowed=list(_UNITS)))
+            raise SettingsError(problem("A budget needs a unit", text, allowed=units))
         known = _unit(unit)
         if known is None:
-            message = problem(
-                f"Unknown unit {unit!r} of the budget {text!r}", near=nearest(unit, _UNITS), allowed=list(_UNITS)
-            )
-            raise SettingsError(message)
-        of, scale = _UNITS[known]
-        if found["of"] and found["of"] != of:
-            kinds = sorted({each for each, _ in _UNITS.values()})
-            near = None if found["of"] in kinds else nearest(found["of"], kinds)
-            what = f"The budget {text!r} says {found['of']!r}, and {unit!r} is a unit of {of!r}"
-            raise SettingsError(problem(what, near=near, allowed=kinds))
+            what, near, remedy = f"Unknown unit {unit!r} of the budget {text!r}", nearest(unit, units), None
+            if of is None and any(unit in short for short in _BARE.values()):
+                near, remedy = None, f"Say what it is of: {' or '.join(f'{kind}={text.strip()}' for kind in _BARE)}"
+            raise SettingsError(problem(what, near=near, allowed=units, remedy=remedy))
+        kind, scale = _UNITS[known]
+        if of not in (None, kind):
+            what = f"The budget {text!r} says {of!r}, and {unit!r} is a unit of {kind!r}"
+            raise SettingsError(problem(what, allowed=units))
         most = float(found["number"]) * scale
         if not (most > 0 and math.isfinite(most)):
             raise SettingsError(problem("A budget must be above 0 and finite", text))
-        return cls(of, most)
+        return cls(kind, most)
 
     def __str__(self) -> str:
         """As `parse` reads it."""
@@ -115,9 +119,10 @@ def within(architecture: Architecture, costs: Costs, most: float) -> Choice:
         if best is None or score > best[0]:
             best = (score, paths, depth)
     if best is None:
-        what = f"No architecture keeps the budget of {most:g} {costs.unit}: the cheapest costs {cheapest:g}"
+        what = f"No architecture keeps the budget of {figure(most, costs.unit)}: the cheapest costs "
+        what += figure(cheapest, costs.unit)
         if costs.fixed > most:
-            what += f", of which {costs.fixed:g} are tables and scores of items"
+            what += f", of which {figure(costs.fixed, costs.unit)} are not of cells: tables and scores of items"
         raise UsageError(problem(what, remedy="Raise the budget, or lower the width `dim` or the number of `cells`"))
     _, paths, depth = best
     rows = tuple(tuple((int(path),) for path in row) for row in paths.tolist())
@@ -158,6 +163,30 @@ def _likeliest(log_p: Tensor, price: Tensor, left: float) -> Tensor:
             return paths
         paths = paths.clone()
         paths.view(-1)[top // gain.shape[-1]] = top % gain.shape[-1]
+
+
+def figure(cost: float, unit: str) -> str:
+    """A cost as people read it: "24.7 kB", "0.43 ms", "816 parameters", "20,000,000 multiply-adds"."""
+    if unit in ("bytes", "ms"):
+        return megabytes(cost) if unit == "bytes" else milliseconds(cost)
+    return f"{cost:.3g} {unit}" if cost < 1e4 else f"{cost:,.0f} {unit}"
+
+
+def _kind(said: str | None, text: str, unit: str) -> Of | None:
+    """What a budget says it is of.
+
+    Raises:
+        SettingsError: there is no such budget.
+    """
+    kinds: dict[str, Of] = {each: each for each, _ in _UNITS.values()}
+    if said is None:
+        return None
+    if said in kinds:
+        return kinds[said]
+    known = _unit(unit)
+    what = f"The budget {text!r} says {said!r}"
+    what += "" if known is None else f", and {unit!r} is a unit of {_UNITS[known][0]!r}"
+    raise SettingsError(problem(what, near=nearest(said, kinds), allowed=sorted(kinds)))
 
 
 def _unit(text: str) -> str | None:

@@ -13,6 +13,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from itertools import islice
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -84,9 +85,29 @@ class Found:
     """The arg-max of alpha, from which `design` was refined."""
     tried: tuple[Tried, ...]
     """What the refinement scored, best first; empty where there was none."""
+    price_seconds: float
+    """What the price list took; next to nothing unless it was measured here."""
+    refine_seconds: float
+    """What the refinement took; `report.seconds` are those of training and validation."""
     objective: Objective = field(repr=False)
     """With its terms as they were after the last epoch."""
     _score: Callable[[Design], dict[str, float]] = field(repr=False)
+
+    @property
+    def seconds(self) -> float:
+        """What the whole search took."""
+        return self.price_seconds + self.report.seconds + self.refine_seconds
+
+    def under(self, most: float) -> Design | None:
+        """The best design that costs at most `most`: of what was tried, else the likeliest; None if none does."""
+        found = next((each.design for each in self.tried if each.cost <= most), None)
+        if found is None:
+            of = self.supernet.architecture
+            try:
+                found = derive(of, width=self.design.width, seed=self.seed, choice=within(of, self.costs, most))
+            except UsageError:
+                return None
+        return found.model_copy(update={"fingerprints": self.design.fingerprints})
 
     def student(self, design: Design | None = None) -> Cells:
         """The derived student, or another design, with the supernet's weights and norms as they are there."""
@@ -107,6 +128,7 @@ def search(
     seed: int = 7,
     checkpoint: Path | None = None,
     watch: Sequence[Watch] = (),
+    priced: tuple[Costs, float | None] | None = None,
     latencies: Path | None = None,
     timer: Timer | None = None,
 ) -> Found:
@@ -123,6 +145,7 @@ def search(
             alpha, both optimisers, the masses of layers and the multiplier of a budget are in it; the temperature is a
             function of the epoch, which is too.
         watch: told of every epoch.
+        priced: the price list, and the budget in its unit or None; as `prices` has them when None.
         latencies: the folder of latency tables, see `latency.measured`.
         timer: what times, see `latency.measured`.
 
@@ -137,7 +160,9 @@ def search(
     if teacher is None and c.distillation.weight > 0:
         remedy = "Give a teacher, or set the weight of `distillation` to 0"
         raise UsageError(problem("A search that distils needs a teacher", remedy=remedy))
-    costs, most = prices(c, space, train.n_items, device=runtime.device, latencies=latencies, timer=timer)
+    began = perf_counter()
+    costs, most = prices(c, space, train.n_items, latencies=latencies, timer=timer) if priced is None else priced
+    price_seconds = perf_counter() - began
     t = c.temperature
     tau = annealed(t.start, t.factor, t.period, t.floor, lag=c.warm_up)
     architecture = Architecture(
@@ -208,7 +233,7 @@ def search(
     fingerprints = {"data": _data(train, valid, candidates).hexdigest(), "prices": costs.digest}
     derived = design()
     derived = derived.model_copy(update={"fingerprints": {key: value for key, value in fingerprints.items() if value}})
-    by = c.refine.metric or c.metrics[0]
+    by, began = c.refine.metric or c.metrics[0], perf_counter()
     tried = refine(
         derived,
         lambda one: score(one, (by,))[by],
@@ -220,7 +245,21 @@ def search(
         seed=rng.key(seed, "refine"),
     )
     best = tried[0].design.model_copy(update={"fingerprints": derived.fingerprints}) if tried else derived
-    return Found(best, net, report, c, seed, costs, costs.of(best, space), derived, tried, objective, score)
+    return Found(
+        design=best,
+        supernet=net,
+        report=report,
+        settings=c,
+        seed=seed,
+        costs=costs,
+        cost=costs.of(best, space),
+        derived=derived,
+        tried=tried,
+        price_seconds=price_seconds,
+        refine_seconds=perf_counter() - began,
+        objective=objective,
+        _score=score,
+    )
 
 
 def prices(
@@ -228,11 +267,13 @@ def prices(
     space: Space,
     n_items: int,
     *,
-    device: torch.device,
     latencies: Path | None = None,
     timer: Timer | None = None,
 ) -> tuple[Costs, float | None]:
-    """The price list of a search, and its budget in the list's unit or None."""
+    """The price list of a search, and its budget in the list's unit or None.
+
+    Latency is of the CPU in one thread, wherever the search is trained: there students answer (`recipes.answers`).
+    """
     f = c.frame
     shape = Shape(
         width=f.dim,
@@ -253,7 +294,7 @@ def prices(
             costs = published(space, FROZEN)
         case "latency":
             options: dict[str, Any] = {} if timer is None else {"timer": timer}
-            costs = measured(space, shape, device=device, keep=latencies, **options)
+            costs = measured(space, shape, keep=latencies, **options)
         case "macs" | "params" | "bytes":
             costs = counted(space, shape, what)
     return costs, None if budget is None else budget.most
@@ -312,7 +353,7 @@ def _passes(
         return lambda clock: net.sample(clock, paths=paths if clock.epoch >= c.warm_up else 1)
 
     teacher = teacher if c.distillation.weight > 0 else None
-    paths, begins = min(c.paths, len(net.architecture.space)), {"alpha": c.warm_up}
+    paths, begins = c.paths, {"alpha": c.warm_up}
     if c.level == "single":
         both = ("weights", "alpha")
         return [Pass("search", every, objective, teacher, updates=both, begins=begins, begin=sampling(paths))]

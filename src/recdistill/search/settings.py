@@ -13,6 +13,7 @@ from recdistill.search.cost import Priced
 from recdistill.search.model import Frame
 from recdistill.search.price import Chances
 from recdistill.search.refine import Refine
+from recdistill.search.space import SPACES
 from recdistill.settings import Settings
 from recdistill.terms.base import check_negatives
 
@@ -50,7 +51,7 @@ class SearchSettings(Settings):
     share: float = Field(default=0.3, gt=0, lt=1)
     """Of the users, those that alpha learns from on two levels."""
     paths: int = Field(default=2, ge=1)
-    """Operators asked on an edge where alpha learns; the official code asks all ten."""
+    """Operators asked on an edge where alpha learns, at most all of the space; the official code asks all ten."""
     distillation: AdaRec = AdaRec()
     """The distillation's settings; weight 0 searches without it."""
     loss: str = "cross-entropy"
@@ -58,7 +59,7 @@ class SearchSettings(Settings):
     negatives: int = Field(default=0, ge=0, validate_default=True)
     """Sampled items for each label, for a base loss that needs them."""
     price: Priced = "macs"
-    """What an operator costs: "macs", "params" or "bytes" of the real shape, "latency" measured on this device,
+    """What an operator costs: "macs", "params" or "bytes" of the real shape, "latency" measured on this machine's CPU,
     "published" by the official formula, or "frozen", the official table as it was shipped."""
     price_weight: float = Field(default=0.1, ge=0)
     """beta: multiplies the cost, a share of the dearest cells' in [0, 1] (in official prices their plain sum)."""
@@ -102,6 +103,15 @@ class SearchSettings(Settings):
     @classmethod
     def _enough(cls, negatives: int, info: ValidationInfo) -> int:
         return check_negatives(info.data.get("loss"), negatives)
+
+    @field_validator("paths")
+    @classmethod
+    def _of_the_space(cls, paths: int, info: ValidationInfo) -> int:
+        name = str(info.data.get("space"))
+        if name in SPACES and paths > len(SPACES[name]):  # an unknown space is named where it is looked up
+            msg = f"the space {name!r} has {len(SPACES[name])} operators; got {paths}"
+            raise ValueError(msg)
+        return paths
 
 
 class RetrainSettings(Settings):
