@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["SearchPlan", "SearchRun", "read", "resolve", "weights"]
 
 _SHARED = ("device", "metrics", "protocol")
+_WRITER = "recdistill init --search"
 
 
 class Search(Settings):
@@ -106,9 +107,18 @@ def read(path: Path, assign: Sequence[str] = ()) -> SearchRun:
     """A run file, with `--set` assignments over it.
 
     Raises:
-        SettingsError: the file is missing or not TOML, or a key or value is wrong.
+        SettingsError: the file is missing or not TOML, is that of a distillation, or a key or value is wrong.
     """
-    return parse(SearchRun, overlay(load(path), assign))
+    written = load(path, writer=_WRITER)
+    table = overlay(written, assign)
+    if alien := [f"[{name}]" for name in ("method", "students") if name in table]:
+        given = " and ".join(alien)
+        if "search" in written:
+            raise SettingsError(problem(f"A search has no {given}", remedy="Take it out: how to distil is in [search]"))
+        what = f"{path} is the run file of a distillation: it has {given}"
+        remedy = f"Run `recdistill distill {path}`, or write one of a search with `{_WRITER}`"
+        raise SettingsError(problem(what, remedy=remedy))
+    return parse(SearchRun, table)
 
 
 def resolve(run: SearchRun) -> SearchPlan:
