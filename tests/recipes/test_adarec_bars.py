@@ -21,7 +21,7 @@ def scene():
                 "retention": [98.0, 95.0, 101.0],
             },
         },
-        "searches": {"1": {"seconds": 5.0}, "2": {"seconds": 20.0}},
+        "searches": {"1": {"seconds": 5.0}, "2": {"seconds": 15.0, "refine_seconds": 5.0}},
         "against random": {
             "1": {"difference": 0.006, "spread": 0.003},
             "2": {"difference": 0.004, "spread": 0.005},

@@ -125,7 +125,8 @@ def search(
         torch.set_num_threads(threads)
     found = search_run(settings, text=written(run, assigned), overwrite=overwrite, listener=Screen())
     console().print(found)
-    typer.echo(f"Cell:    {found.drawing}   (cell.json builds it again)")
+    design = found.drawing.with_name("cell.json")
+    typer.echo(f'Cell:    {found.drawing}   ([student] model = "cells", design = "{design}" builds it again)')
     typer.echo(f"Report:  {found.page}")
     typer.echo(f"Student: {found.bundle}   (recdistill recommend {found.bundle} --users ...)")
 

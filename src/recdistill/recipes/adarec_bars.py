@@ -32,10 +32,10 @@ def times_longer(ms: Mapping[str, Any], one: str, other: str) -> float | None:
 
 
 def times_its_training(search: Mapping[str, Any], trained: Mapping[str, Any] | None) -> float | None:
-    """What a search cost beside the training of what it found."""
+    """What a search cost, its refinement too where that was timed, beside the training of what it found."""
     if trained is None or not trained["seconds"]:  # too short for the clock
         return None
-    return search["seconds"] / trained["seconds"]
+    return (search["seconds"] + search.get("refine_seconds", 0.0)) / trained["seconds"]
 
 
 def _kept(scene: Mapping[str, Any]) -> str:
