@@ -68,8 +68,12 @@ class Settings(BaseModel, metaclass=_Explained):
 S = TypeVar("S", bound=Settings)
 
 
-def load(path: Path) -> dict[str, Any]:
+def load(path: Path, *, writer: str = "recdistill init") -> dict[str, Any]:
     """The tables of a TOML file.
+
+    Args:
+        path: the file.
+        writer: the command that writes one, for who has none.
 
     Raises:
         SettingsError: there is no such file, or it is not TOML (with the line and column).
@@ -81,7 +85,7 @@ def load(path: Path) -> dict[str, Any]:
         message = problem(
             f"There is no run file {str(path)!r} (looked at {path.resolve()})",
             near=nearest(path.name, siblings),
-            remedy="Write one with `recdistill init`",
+            remedy=f"Write one with `{writer}`",
         )
         raise SettingsError(message) from None
     except UnicodeDecodeError as error:

@@ -146,7 +146,13 @@ def test_no_command_shows_the_help():
             "Unknown optimiser 'adm'. Did you mean 'adam'?",
         ),
         (["distill", "run.toml", "--set", "train.device=gpu"], "Unknown device; got 'gpu'"),
-        (["search", "run.toml"], "error: Unknown setting 'method'"),
+        (
+            ["search", "run.toml"],
+            "error: run.toml is the run file of a distillation: it has [method]. "
+            "Run `recdistill distill run.toml`, or write one of a search with `recdistill init --search`.",
+        ),
+        (["search", "nowhere.toml"], "Write one with `recdistill init --search`."),
+        (["search", "run.toml", "--set", "search.cells=2"], "error: run.toml is the run file of a distillation"),
         (["search", "run.toml", "--pareto", "0,x"], "error: A price weight is a number of at least 0; got 'x'."),
         (["init", "/dev/null/run.toml"], "error: '/dev/null' cannot be used: "),
         (["distill", "run.toml"], "ratings.csv"),
@@ -195,6 +201,19 @@ def test_init_writes_the_run_file(tmp_path):
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run.toml").read_text(encoding="utf-8") == TEMPLATE
     assert "recdistill distill run.toml" in done.stdout
+
+
+def test_init_writes_the_run_file_of_a_search_which_search_takes(tmp_path):
+    done = call("init", "--search", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "run.toml").read_text(encoding="utf-8")
+    assert text == (Path(__file__).parents[2] / "examples" / "adarec.toml").read_text(encoding="utf-8")
+    assert "recdistill search run.toml" in done.stdout
+    taken = call("search", "run.toml", cwd=tmp_path)
+    assert taken.returncode == 2
+    assert "There is no file 'ratings.csv'" in taken.stderr  # every key was right
+    mixed = call("search", "run.toml", "--set", "method.name=de", cwd=tmp_path)
+    assert "error: A search has no [method]. Take it out: how to distil is in [search]." in mixed.stderr
 
 
 def test_cite_prints_bibtex():

@@ -58,7 +58,7 @@ def bare(name, items=ITEMS, of=None, seed=0, **settings):
     entry = MODELS[name]
     parsed = parse(entry.settings, settings)
     if name == "cells":
-        return Cells(of or histories(), items, parsed.design().build(seed=seed), parsed, seed=seed)
+        return Cells(of or histories(), items, parsed.designed().build(seed=seed), parsed, seed=seed)
     module = __import__(f"recdistill.models.{name}", fromlist=["_"])
     return getattr(module, KINDS[name])(of or histories(), items, parsed, seed=seed)
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from functools import partial
 
+import numpy as np
 import polars as pl
 import pytest
 
 from recdistill.errors import UnknownName
-from recdistill.recipes import adarec, scenes
+from recdistill.recipes import adarec, adarec_page, scenes
 from recdistill.recipes.adarec_page import _dearness
+from recdistill.recipes.derrd import pack
 from recdistill.recipes.onnx_times import onnx_times
 from recdistill.recipes.papers import REPRODUCTIONS
 from recdistill.recipes.scenes import RANDOM, Scene, rows
@@ -69,24 +71,26 @@ def test_every_row_is_computed_once_and_printed(where, tmp_path):
     here = [row for row in rows("walks") if row not in {"search", "latency", "cell of strolls"}]
     assert [name for name, row in table.items() if row["seeds"]] == here
     assert table["teacher"]["retention"][0] == pytest.approx(100)
-    assert table["searched"]["body"] < table["teacher"]["body"]
-    assert table["all-none"]["body"] <= table["nextitnet"]["body"]
+    assert table["searched"]["body"][1] < table["teacher"]["body"][0]
+    assert table["all-none"]["body"][1] <= table["nextitnet"]["body"][0]
     assert found["scenes"]["walks"]["against random"]["1"]["cells"] == 2
     page = (tmp_path / "results" / "adarec.md").read_text()
     assert "| cell of strolls | missing |" in page
     assert "Not run yet (`--tables strolls`): missing." in page
     assert "| random cells of its price, mean of 2 | 1 |" in page
-    assert {"teacher", "searched", "small sasrec", "random 1"} <= set(found["scenes"]["walks"]["ms"])
-    assert set(found["scenes"]["walks"]["ms"]["searched"]["256"]) == {"body", "head", "end to end"}
+    assert {"teacher", "searched", "small sasrec", "random 1"} <= set(found["scenes"]["walks"]["ms"]["1"])
+    assert set(found["scenes"]["walks"]["ms"]["1"]["searched"]["256"]) == {"body", "head", "end to end"}
     others = found["scenes"]["walks"]["against others"]
     assert set(others) == {"teacher", "searched alone", *FIXED, "small sasrec"}
     for metric in ("NDCG@10", "NDCG@20"):
         assert all(each[metric]["corrected"] >= each[metric]["p"] for each in others.values())
-    ms = found["scenes"]["walks"]["ms"]
+    ms = found["scenes"]["walks"]["ms"]["1"]
     ratio = ms["searched"]["1"]["body"] / ms["small sasrec"]["1"]["body"]
     (line,) = (line for line in page.splitlines() if line.startswith("| small sasrec | 1 | ") and "(" in line[21:30])
     assert line.endswith(f"| {ratio:.2f} |")
     assert "- Seed 1 found: " in page
+    assert page.count("| must show | measured | does it |") == 1
+    assert "| body at least 5 times as fast as the teacher's | " in page
     assert json.loads((tmp_path / "results" / "adarec.json").read_text()) == json.loads(json.dumps(found))
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "results").rglob("*.json")}
     cells = {path for path in before if path.parent.name == "cells"}
@@ -137,3 +141,25 @@ def test_what_a_search_costs_has_its_refinement_where_it_was_timed():
     trained = {"seconds": 10.0}
     assert _dearness({"seconds": 20.0}, trained) == ", 2 times its training"
     assert _dearness({"seconds": 20.0, "refine_seconds": 5.0}, trained) == ", 2.5 times its training"
+
+
+def test_the_supernets_order_is_judged_of_all_designs_and_of_the_random_ones_alone():
+    inherited = {"all-none": 0.1, "searched": 0.5, "random 0": 0.4, "random 1": 0.3}
+    after = {"all-none": 0.1, "searched": 0.5, "random 0": 0.2, "random 1": 0.3}
+    both = {name: {"valid": {"NDCG@10": value}, "test": {"NDCG@10": -value}} for name, value in after.items()}
+    tau = adarec._rank_correlations(inherited, both)
+    assert tau["all"] == {"designs": 4, "valid": pytest.approx(4 / 6), "test": pytest.approx(-4 / 6)}  # one pair of six
+    assert tau["random"] == {"designs": 2, "valid": pytest.approx(-1), "test": pytest.approx(1)}
+
+
+def test_where_cells_differ_by_seed_sizes_are_a_range_and_times_those_of_the_slowest_seed():
+    rest = {"valid": {}, "test": {}, "epochs": 1, "seconds": 1.0, "ranks": pack(np.array([1, 3]))}
+    bodies = {1: 20, 2: 50, 3: 30}
+    done = {seed: rest | {"parameters": 900 + body, "body": body} for seed, body in bodies.items()}
+    row = adarec._summary(done, {})
+    assert (row["parameters"], row["body"]) == ([920, 950], [20, 50])
+    assert adarec_page._range(row["body"]) == "20 - 50"
+    assert adarec_page._range([20, 20]) == "20"
+    ms = {seed: {"searched": {"1": {"body": body}}} for seed, body in (("1", 0.2), ("2", 0.5))}
+    assert adarec_page._slowest(ms, "searched") == {"1": {"body": 0.5}}
+    assert adarec_page._slowest(ms, "teacher") == {}

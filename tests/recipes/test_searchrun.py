@@ -94,7 +94,8 @@ class Heard:
         return [stage.removeprefix("Training ") for stage in self.stages if stage.startswith(("Training", "Searching"))]
 
 
-EVERYTHING = ["teacher", "hand-made", "all-none", "all-skip", "random-1", "random-2", "searched-plain", "searched"]
+ALWAYS = ["all-none", "all-skip", "nextitnet"]
+EVERYTHING = ["teacher", "hand-made", *ALWAYS, "random-1", "random-2", "searched-plain", "searched"]
 
 
 def test_a_search_ends_with_cells_drawn_cards_beside_controls_a_front_a_bundle_and_a_page(run):
@@ -223,16 +224,19 @@ def test_random_cells_cost_what_the_searched_ones_do(run):
     assert found.told.random.n == 3
 
 
-def test_without_controls_and_baseline_three_systems_stand_in_the_table(run):
+def test_controls_add_to_those_that_stand_in_every_table(run):
     found = search_run(run("search.random=0", "search.controls=[]", "retrain.baseline=false"))
-    assert list(found.comparison.cards) == ["teacher", "hand-made", "searched"]
+    assert list(found.comparison.cards) == ["teacher", "hand-made", *ALWAYS, "searched"]
     assert found.told.random is None
+    assert run("search.controls=['all-cau_max_pool', 'all-skip']").search.controls == (*ALWAYS, "all-cau_max_pool")
+    assert run("search.space=attentive").search.controls == (*ALWAYS, "sasrec")
+    assert run("search.preset=compat").search.controls == tuple(ALWAYS)
 
 
 def test_the_official_way_inherits_weights_and_asks_no_teacher_again(run, monkeypatch):
-    small = ("search.random=0", "search.controls=['all-skip']", "retrain={preset='compat', epochs=1, batch=16}")
+    small = ("search.random=0", "retrain={preset='compat', epochs=1, batch=16}")
     found = search_run(run(*small))
-    assert list(found.comparison.cards) == ["teacher", "hand-made", "all-skip", "searched"]
+    assert list(found.comparison.cards) == ["teacher", "hand-made", *ALWAYS, "searched"]
     assert found.comparison.cards["searched"].method is None
     monkeypatch.setattr(module, "run_search", None)  # what is finished is neither searched nor refined again
     again = search_run(run(*small))
@@ -240,7 +244,7 @@ def test_the_official_way_inherits_weights_and_asks_no_teacher_again(run, monkey
 
 
 def test_each_cell_its_own_architecture_is_drawn_cell_by_cell(run):
-    found = search_run(run("search.shared=false", "search.random=0", "search.controls=[]", "retrain.baseline=false"))
+    found = search_run(run("search.shared=false", "search.random=0", "retrain.baseline=false"))
     assert [cell.title for cell in found.told.cells] == ["cell 1 of 2", "cell 2 of 2"]
 
 
@@ -274,6 +278,16 @@ def test_each_cell_its_own_architecture_is_drawn_cell_by_cell(run):
             SettingsError,
             r"'search.frame.length' is longer than what the teacher reads \(8 items",
         ),
+        (
+            "teacher={model='bert4rec', length=8}",
+            SettingsError,
+            r"'teacher.cloze' leaves the teacher no epoch of its second stage, of 2 in all; got 100\. Allowed: 0 to 1",
+        ),
+        (
+            "teacher={model='bert4rec', length=8, cloze=1}",
+            SettingsError,
+            r"'student.cloze' gives the hand-made student a first stage.*got 100\. Allowed: 0\. Set \[student\] cloze",
+        ),
         ("search.pareto=[-1.0]", SettingsError, "'search.pareto' must hold weights of at least 0; got -1"),
         ("teacher={model='mf'}", UsageError, "The teacher of a search reads histories, and 'mf' does not"),
         ("teacher={lists='a.parquet'}", SettingsError, "a search asks for the layers of its teacher"),
@@ -283,6 +297,13 @@ def test_each_cell_its_own_architecture_is_drawn_cell_by_cell(run):
 def test_what_is_wrong_with_a_run_file_is_said_before_the_log_is_read(run, assign, error, said):
     with pytest.raises(error, match=said):
         resolve(run(assign))
+
+
+def test_stages_of_bert4rec_are_free_where_nobody_asks_the_teacher(run):
+    model = "teacher={model='bert4rec', length=8}"
+    assert resolve(run(model, "search.distillation.weight=0.0", "retrain.distilled=false")).student == "bert4rec"
+    two = "teacher={model='bert4rec', length=8, cloze=1}"
+    assert resolve(run(two, "student.cloze=0")).student_settings.cloze == 0
 
 
 def test_the_search_takes_device_metrics_and_protocol_of_train_unless_it_says_otherwise(run):
@@ -301,7 +322,7 @@ def test_price_weights_are_numbers_with_commas_between():
     assert str(Budget.parse("latency=2ms")) == "2 ms"
 
 
-LESS = ("search.random=0", "search.controls=['all-none']", "retrain.baseline=false")
+LESS = ("search.random=0", "retrain.baseline=false")
 KILLED = """
 import json, os, signal, sys
 from pathlib import Path

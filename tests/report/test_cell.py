@@ -111,6 +111,18 @@ def test_the_file_stands_alone_and_names_are_escaped(cell):
     assert "prefers-color-scheme: dark" in text
 
 
+def test_the_file_says_every_colour_itself_for_viewers_that_know_neither_variables_nor_themes(cell):
+    text = standalone([cell], label="cells")
+    assert "var(" not in text
+    style = parsed(text).find("{http://www.w3.org/2000/svg}style").text
+    light, dark = style.split("@media (prefers-color-scheme: dark)")
+    for rules in (light, dark):  # the same rules, so that those of the dark theme hold over the light ones
+        for painted in (".ground", ".pill", ".node circle", ".s2 .edge", ".s2 .operator", ".head", ".flow", ".none"):
+            assert re.search(rf"{re.escape(painted)}\b[^}}]*(fill|stroke): #[0-9a-f]{{6}};", rules), painted
+    assert "#0b6bcb" in light
+    assert "#0b6bcb" not in dark
+
+
 def test_the_cell_in_letters(cell):
     assert as_text(cell).splitlines() == [
         "2 equal cells, one after the other",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
 
@@ -20,6 +22,7 @@ from recdistill.search.derive import derive, named
 from recdistill.search.model import Cells, CellsSettings, Frame, Supernet, build, of_design
 from recdistill.search.sampling import Architecture
 from recdistill.search.space import SPACES
+from recdistill.settings import parse
 
 
 def count(module):
@@ -152,18 +155,18 @@ def test_a_supernet_answers_as_its_best_when_it_does_not_learn(log):
 
 
 def test_settings_name_a_cell_or_hold_a_design(log):
-    assert set(CellsSettings(dim=4, cell="all-none").design().operators[0]) == {"none"}
+    assert set(CellsSettings(dim=4, cell="all-none").designed().operators[0]) == {"none"}
     design = named("random-3", SPACES["causal"], width=4, depth=2)
     settings = of_design(design, Frame(dim=4, length=7, tied=False))
     again = CellsSettings.model_validate_json(settings.model_dump_json())
-    assert again.design().operators == design.operators
+    assert again.designed().operators == design.operators
     assert (again.length, again.tied, again.cells) == (7, False, 2)
     student = build(again, 6, 30, 1, log)
     assert student.n_body == count(design.build())
     with pytest.raises(UnknownName, match="Unknown cell 'nextitnot'"):
-        CellsSettings(cell="nextitnot").design()
+        CellsSettings(cell="nextitnot").designed()
     with pytest.raises(SettingsError, match="A cell needs an operator for every edge"):
-        CellsSettings(operators=(("none",),)).design()
+        CellsSettings(operators=(("none",),)).designed()
 
 
 def test_a_student_may_begin_with_the_weights_of_its_search(log, tmp_path):
@@ -200,3 +203,40 @@ def test_cells_can_be_cited_before_anything_is_trained():
         check=True,
     )
     assert "2107.07173" in said.stdout
+
+
+def test_a_design_in_a_file_is_read_once_and_settings_depend_on_it_no_more(tmp_path):
+    design = named("random-3", SPACES["attentive"], width=6, depth=2).model_copy(update={"exit": True})
+    path = tmp_path / "cell.json"
+    path.write_text(design.to_json(), encoding="utf-8")
+    settings = parse(CellsSettings, {"design": str(path), "length": 7})
+    path.unlink()
+    assert settings == CellsSettings(**of_design(design, Frame(dim=6, length=7)).model_dump())
+    assert settings.designed().operators == design.operators
+    text = settings.model_dump_json()
+    assert "design" not in text
+    assert parse(CellsSettings, json.loads(text)) == settings
+    assert settings.model_dump(exclude_unset=True).keys() >= {"space", "cells", "operators", "exit", "dim"}
+
+
+def test_a_design_may_be_built_at_another_width(tmp_path):
+    path = tmp_path / "cell.json"
+    path.write_text(named("nextitnet", SPACES["causal"], width=6).to_json(), encoding="utf-8")
+    assert CellsSettings(design=path, dim=10).designed().width == 10
+
+
+@pytest.mark.parametrize(
+    ("text", "more", "said"),
+    [
+        (None, {}, r"The design '.*cell.json' cannot be read \(.*No such file.*Give the cell.json of a search"),
+        ("{", {}, r"'.*cell.json' is not a design: A design must be JSON .*Give the cell.json of a search"),
+        ('{"operators": 3}', {}, r"'.*cell.json' is not a design: .*'space' is missing"),
+        ("{}", {"cells": 2}, r"says all of its cells, and cells too is given\. Take out 'design', or cells\."),
+    ],
+)
+def test_a_design_that_cannot_be_read_is_named(tmp_path, text, more, said):
+    path = tmp_path / "cell.json"
+    if text is not None:
+        path.write_text(text, encoding="utf-8")
+    with pytest.raises(SettingsError, match=re.compile(said, re.DOTALL)):
+        parse(CellsSettings, {"design": str(path), **more})

@@ -32,6 +32,9 @@ Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace the results of a run with other settings in the same folder.")
 ]
 RunFile = Annotated[Path, typer.Argument(help="A run file, as `recdistill init` writes it.", show_default=False)]
+SearchFile = Annotated[
+    Path, typer.Argument(help="A run file, as `recdistill init --search` writes it.", show_default=False)
+]
 
 
 def demo(
@@ -57,17 +60,18 @@ def demo(
 def init(
     path: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("run.toml"),
     *,
+    search: Annotated[bool, typer.Option("--search", help="The run file of `recdistill search`.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
     """Write a run file with every setting explained."""
     from recdistill.errors import UsageError, problem
     from recdistill.recipes.cells import write_text
-    from recdistill.recipes.template import TEMPLATE
+    from recdistill.recipes.template import TEMPLATE, searching
 
     if path.exists() and not force:
         raise UsageError(problem(f"There is a file at {str(path)!r} already", remedy="Use --force, or another name"))
-    write_text(path, TEMPLATE)
-    typer.echo(f"Wrote {path}. Set data.path, then: recdistill distill {path}")
+    write_text(path, searching() if search else TEMPLATE)
+    typer.echo(f"Wrote {path}. Set data.path, then: recdistill {'search' if search else 'distill'} {path}")
 
 
 def distill(
@@ -85,7 +89,7 @@ def distill(
 
 
 def search(
-    run: RunFile,
+    run: SearchFile,
     *,
     budget: Annotated[
         str | None, typer.Option(metavar="KIND=AMOUNT", help="The most a student may cost: latency=2ms, bytes=5MB.")
@@ -127,7 +131,8 @@ def search(
     console().print(found)
     if not found.told.kept:
         show_error(found.told.budget)
-    typer.echo(f"Cell:    {found.drawing}   (cell.json builds it again)")
+    design = found.drawing.with_name("cell.json")
+    typer.echo(f'Cell:    {found.drawing}   ([student] model = "cells", design = "{design}" builds it again)')
     typer.echo(f"Report:  {found.page}")
     typer.echo(f"Student: {found.bundle}   (recdistill recommend {found.bundle} --users ...)")
     if not found.told.kept:

@@ -91,7 +91,7 @@ def _collect(places: Places, seeds: Sequence[int] = range(1, 101)) -> dict[str, 
             "searches": {str(seed): _searched(found) for seed, found in searches.items()},
             "against random": _against_random(done, searches),
             "against others": _against_others(done),
-            "ms": next((found["ms"] for found in times.values()), {}),  # of the first seed: one run, one machine
+            "ms": {str(seed): found["ms"] for seed, found in times.items()},
             "timed on": next((found["environment"]["cpu"] for found in times.values()), None),
         }
     return {
@@ -110,8 +110,10 @@ def _summary(done: dict[int, dict[str, Any]], teacher: dict[int, dict[str, Any]]
     out: dict[str, Any] = {"seeds": {str(s): {key: each[key] for key in kept} for s, each in done.items()}}
     if not done:
         return out
-    first = next(iter(done.values()))
-    out |= {"parameters": first["parameters"], "body": first["body"], "mean": {}, "interval": {}}
+    for what in ("parameters", "body"):  # the cells of a row differ by seed
+        sizes = [each[what] for each in done.values()]
+        out[what] = [min(sizes), max(sizes)]
+    out |= {"mean": {}, "interval": {}}
     for metric in _METRICS:
         found = values(done, metric)
         interval = bootstrap_interval(found)
@@ -153,7 +155,7 @@ def _against_others(done: dict[str, dict[int, dict[str, Any]]]) -> dict[str, Any
 
 
 def _against_random(done: dict[str, Any], searches: dict[int, dict[str, Any]]) -> dict[str, Any]:
-    """Searched less the mean of the random cells, the spread of these, and the supernet's rank correlation, by seed."""
+    """Searched less the mean of the random cells, the spread of these, and how the supernet ranks designs, by seed."""
     out: dict[str, Any] = {}
     for seed, search_of in searches.items():
         random = [done[f"random {at}"].get(seed) for at in range(RANDOM)]
@@ -162,7 +164,7 @@ def _against_random(done: dict[str, Any], searches: dict[int, dict[str, Any]]) -
         if searched is None or len(here) < 2:  # there is no spread
             continue
         theirs = np.array([each["test"]["NDCG@10"] for each in here])
-        judged = [name for name in search_of["inherited"] if seed in done[name]]
+        trained = {name: done[name][seed] for name in search_of["inherited"] if seed in done[name]}
         by_user = np.mean([values({seed: each}, "NDCG@10")[0] for each in here], axis=0)  # (m,)
         test = paired_test(values({seed: searched}, "NDCG@10")[0], by_user)
         out[str(seed)] = {
@@ -170,9 +172,22 @@ def _against_random(done: dict[str, Any], searches: dict[int, dict[str, Any]]) -
             "difference": float(searched["test"]["NDCG@10"] - theirs.mean()),
             "spread": float(theirs.std(ddof=1)),
             "p": test.p_permutation,
-            "kendall": kendall(
-                [search_of["inherited"][name] for name in judged],
-                [done[name][seed]["valid"]["NDCG@10"] for name in judged],
-            ),
+            "kendall": _rank_correlations(search_of["inherited"], trained),
         }
     return out
+
+
+def _rank_correlations(inherited: dict[str, float], trained: dict[str, Any]) -> dict[str, Any]:
+    """Kendall's tau of NDCG@10 with the supernet's weights and after training: of all designs, of random ones alone.
+
+    Cells without operators come last in any order, so the designs that nobody chose say more.
+    """
+    random = [name for name in trained if name.startswith("random ")]
+    return {
+        of: {"designs": len(names)}
+        | {
+            part: kendall([inherited[name] for name in names], [trained[name][part]["NDCG@10"] for name in names])
+            for part in ("valid", "test")
+        }
+        for of, names in (("all", list(trained)), ("random", random))
+    }

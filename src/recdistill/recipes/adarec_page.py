@@ -5,6 +5,8 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
+from recdistill.recipes.adarec_bars import shown, times_its_training, times_longer
+
 __all__ = ["markdown"]
 
 _METRICS = ("HR@10", "NDCG@10", "NDCG@20")
@@ -18,10 +20,10 @@ def markdown(found: dict[str, Any]) -> str:
         "",
         f"{found['protocol'][:1].upper()}{found['protocol'][1:]}; the teacher is NextItNet 256. Every student is "
         "distilled by the same terms, those called alone excepted. Intervals: 95 % bootstrap over users and seeds. "
-        "Kept: share of the teacher's NDCG@10. Body: parameters without embeddings and output. Milliseconds: "
-        "onnxruntime, one thread, histories of 50, for 1 history and for 256: body, head (scores of all items), and "
-        "the whole answer. This page and "
-        f"`adarec.json` are printed by `{found['command']}`.",
+        "Kept: share of the teacher's NDCG@10. Body: parameters without embeddings and output, from the "
+        "smallest to the largest where the cells of seeds differ. Milliseconds: onnxruntime, one thread, histories of "
+        "50, for 1 history and for 256: body, head (scores of all items), and the whole answer, of the slowest seed. "
+        f"This page and `adarec.json` are printed by `{found['command']}`.",
         "",
     ]
     for name, scene in found["scenes"].items():
@@ -29,7 +31,10 @@ def markdown(found: dict[str, Any]) -> str:
         if not any(row["seeds"] for row in scene["rows"].values()):
             lines += [f"Not run yet (`--tables {name}`): missing.", ""]
             continue
-        lines += [*_table(scene), "", *_worth(scene), ""]
+        lines += [*_table(scene), ""]
+        if bars := shown(scene):
+            lines += [*bars, ""]
+        lines += [*_worth(scene), ""]
     return "\n".join([*lines, *_swaps(found["scenes"])])
 
 
@@ -52,9 +57,9 @@ def _table(scene: dict[str, Any]) -> list[str]:
             f"**{mean['NDCG@10']:.4f}** ({low:.4f}-{high:.4f})",
             f"{mean['NDCG@20']:.4f}",
             kept,
-            f"{row['parameters']:,}",
-            f"{row['body']:,}",
-            *_ms(scene["ms"], name.removesuffix(" alone")),
+            _range(row["parameters"]),
+            _range(row["body"]),
+            *_ms(_slowest(scene["ms"], name.removesuffix(" alone"))),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return [*lines, _random(random, scene["ms"])]
@@ -69,9 +74,8 @@ def _random(rows: dict[str, Any], times: dict[str, Any]) -> str:
     mean = {metric: statistics.fmean(of) for metric, of in each.items()}
     spread = statistics.stdev(each["NDCG@10"]) if len(each["NDCG@10"]) > 1 else 0.0
     kept = statistics.fmean(row["retention"][0] for row in found.values() if "retention" in row)
-    sizes = [statistics.fmean(row[what] for row in found.values()) for what in ("parameters", "body")]
-    timed = [times[name] for name in found if name in times]
-    ms = {"random": _mean_of(timed)} if timed else {}
+    sizes = [statistics.fmean(statistics.fmean(row[what]) for row in found.values()) for what in ("parameters", "body")]
+    timed = [slowest for name in found if (slowest := _slowest(times, name))]
     cells = [
         f"random cells of its price, mean of {len(found)}",
         str(max(len(row["seeds"]) for row in found.values())),
@@ -80,9 +84,18 @@ def _random(rows: dict[str, Any], times: dict[str, Any]) -> str:
         f"{mean['NDCG@20']:.4f}",
         f"{kept:.1f} %",
         *(f"{size:,.0f}" for size in sizes),
-        *_ms(ms, "random"),
+        *_ms(_mean_of(timed) if timed else {}),
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def _range(sizes: list[int]) -> str:
+    return " - ".join(f"{size:,}" for size in dict.fromkeys(sizes))
+
+
+def _slowest(times: dict[str, Any], name: str) -> dict[str, Any]:
+    """Of the seed whose body takes longest for one history; nothing where none was timed."""
+    return max((each[name] for each in times.values() if name in each), key=lambda ms: ms["1"]["body"], default={})
 
 
 def _mean_of(timed: list[dict[str, Any]]) -> dict[str, Any]:
@@ -92,10 +105,8 @@ def _mean_of(timed: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _ms(times: dict[str, Any], name: str) -> list[str]:
-    if name not in times:
-        return ["", "", ""]
-    return [", ".join(f"{each[part]:.3g}" for each in times[name].values()) for part in ("body", "head", "end to end")]
+def _ms(times: dict[str, Any]) -> list[str]:
+    return [", ".join(f"{each[part]:.3g}" for each in times.values()) for part in ("body", "head", "end to end")]
 
 
 def _worth(scene: dict[str, Any]) -> list[str]:
@@ -110,8 +121,7 @@ def _worth(scene: dict[str, Any]) -> list[str]:
     for seed, each in scene["against random"].items():
         lines.append(
             f"- Seed {seed}: searched less the mean of {each['cells']} random cells {each['difference']:+.4f} NDCG@10 "
-            f"(p {each['p']:.3f}), their spread {each['spread']:.4f}; Kendall's tau of the supernet "
-            f"{each['kendall']:.2f}."
+            f"(p {each['p']:.3f}), their spread {each['spread']:.4f}. {_ranked(each['kendall'])}"
         )
     if each := _pooled(scene["against random"]):
         lines.append(
@@ -133,12 +143,20 @@ def _inherited(search: dict[str, Any]) -> str:
     return f"Validation NDCG@10 with the supernet's weights: {', '.join(others)}{spread}."
 
 
+def _ranked(tau: dict[str, Any]) -> str:
+    """How the supernet's order of designs agrees with that after their training."""
+    all_of, random = tau["all"], tau["random"]
+    return (
+        "Kendall's tau of the supernet with what they are after training: "
+        f"{all_of['valid']:.2f} on validation data and {all_of['test']:.2f} on test data over {all_of['designs']} "
+        f"designs, {random['valid']:.2f} and {random['test']:.2f} over the {random['designs']} random ones."
+    )
+
+
 def _dearness(search: dict[str, Any], trained: dict[str, Any] | None) -> str:
     """What the search cost beside the training of what it found."""
-    if trained is None or not trained["seconds"]:  # too short for the clock
-        return ""
-    whole = search["seconds"] + search.get("refine_seconds", 0.0)
-    return f", {whole / trained['seconds']:.2g} times its training"
+    times = times_its_training(search, trained)
+    return "" if times is None else f", {times:.2g} times its training"
 
 
 def _pooled(each: dict[str, Any]) -> dict[str, float]:
@@ -164,7 +182,7 @@ def _swaps(scenes: dict[str, Any]) -> list[str]:
 
 
 def _differences(title: str, rows: dict[str, Any], times: dict[str, Any]) -> list[str]:
-    """A row each, and how many times as long the searched body takes for one history, where both were timed."""
+    """A row each, and how many times as long the searched body takes for one history at most, where both were timed."""
     lines = [
         f"| {title} | seeds | NDCG@10 (95 %) | p (Holm) | NDCG@20 (95 %) | p (Holm) | body ms, searched / other |",
         "|" + "---|" * 7,
@@ -174,7 +192,7 @@ def _differences(title: str, rows: dict[str, Any], times: dict[str, Any]) -> lis
         for metric in ("NDCG@10", "NDCG@20"):
             mean, low, high = each[metric]["difference"]
             cells += [f"{mean:+.4f} ({low:+.4f} to {high:+.4f})", f"{each[metric]['corrected']:.3g}"]
-        both = "searched" in times and row in times
-        cells.append(f"{times['searched']['1']['body'] / times[row]['1']['body']:.2f}" if both else "")
+        longer = times_longer(times, "searched", row)
+        cells.append("" if longer is None else f"{longer:.2f}")
         lines.append(f"| {' | '.join(cells)} |")
     return lines

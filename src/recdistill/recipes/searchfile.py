@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["SearchPlan", "SearchRun", "read", "resolve", "weights"]
 
 _SHARED = ("device", "metrics", "protocol")
+_WRITER = "recdistill init --search"
 
 
 class Search(Settings):
@@ -38,9 +39,18 @@ class Search(Settings):
     """Price weights: a search for each, and what each finds is trained. With a budget they weigh what it is of."""
     random: int = Field(default=3, ge=0)
     """How many random cells of the price of the searched ones are trained beside them."""
-    controls: tuple[str, ...] = ("all-none", "all-skip")
-    """Cells by name that are trained beside them: "all-none", "all-skip", "all-<operator>", "random-<seed>",
-    "nextitnet", "sasrec"."""
+    more: tuple[str, ...] = Field(default=(), alias="controls")
+    """Cells by name that are trained beside them, over those that always are: "all-<operator>", "random-<seed>"."""
+
+    @property
+    def controls(self) -> tuple[str, ...]:
+        """Names of all cells beside them: nothing, the input alone, the hand-made ones of the space, and `more`."""
+        from recdistill.recipes.search import settings_of  # noqa: PLC0415
+        from recdistill.search.controls import always  # noqa: PLC0415
+        from recdistill.search.space import SPACES  # noqa: PLC0415
+
+        space = SPACES[settings_of(self.preset, self.model_extra).space]
+        return tuple(dict.fromkeys((*always(space), *self.more)))
 
 
 class Retrain(Settings):
@@ -106,9 +116,18 @@ def read(path: Path, assign: Sequence[str] = ()) -> SearchRun:
     """A run file, with `--set` assignments over it.
 
     Raises:
-        SettingsError: the file is missing or not TOML, or a key or value is wrong.
+        SettingsError: the file is missing or not TOML, is that of a distillation, or a key or value is wrong.
     """
-    return parse(SearchRun, overlay(load(path), assign))
+    written = load(path, writer=_WRITER)
+    table = overlay(written, assign)
+    if alien := [f"[{name}]" for name in ("method", "students") if name in table]:
+        given = " and ".join(alien)
+        if "search" in written:
+            raise SettingsError(problem(f"A search has no {given}", remedy="Take it out: how to distil is in [search]"))
+        what = f"{path} is the run file of a distillation: it has {given}"
+        remedy = f"Run `recdistill distill {path}`, or write one of a search with `{_WRITER}`"
+        raise SettingsError(problem(what, remedy=remedy))
+    return parse(SearchRun, table)
 
 
 def resolve(run: SearchRun) -> SearchPlan:
@@ -130,7 +149,9 @@ def resolve(run: SearchRun) -> SearchPlan:
     train, own = run.train.model_extra or {}, run.search.model_extra or {}
     parse(TrainSettings, train, at="train", also=tuple(Train.model_fields))
     inherited = {key: train[key] for key in _SHARED if key in train and key not in own}
-    search = settings_of(run.search.preset, {**inherited, **own}, also=tuple(Search.model_fields))
+    search = settings_of(
+        run.search.preset, {**inherited, **own}, also=[each.alias or name for name, each in Search.model_fields.items()]
+    )
     plan = SearchPlan(
         teacher=_settings(run.teacher.model, run.teacher, at="teacher"),
         teacher_train=parse(TrainSettings, {**train, **run.teacher.train}, at="teacher.train"),
@@ -141,6 +162,7 @@ def resolve(run: SearchRun) -> SearchPlan:
     )
     _check_training(plan)
     _check_length(plan)
+    _check_stages(plan)
     space = SPACES[search.space]
     if search.frame.leak == "refuse":
         space.check(search.frame.scored)
@@ -162,6 +184,22 @@ def _check_length(plan: SearchPlan) -> None:
         remedy = "Give the teacher that length too: [teacher] length, or shorten [search.frame] length"
         what = f"The setting 'search.frame.length' is longer than what the teacher reads ({reads} items)"
         raise SettingsError(problem(what, asked, allowed=f"1 to {reads}", remedy=remedy))
+
+
+def _check_stages(plan: SearchPlan) -> None:
+    """Position by position BERT4Rec teaches and learns in its second stage alone: to be found before it is trained."""
+    cloze, epochs = getattr(plan.teacher, "cloze", 0), plan.teacher_train.epochs
+    asked = plan.retrain.distilled or plan.search.distillation.weight > 0
+    if asked and 0 < epochs <= cloze:
+        what = f"The setting 'teacher.cloze' leaves the teacher no epoch of its second stage, of {epochs} in all"
+        remedy = (
+            "Its first stage teaches no positions: train it for more epochs, or set [teacher] cloze lower; 0 skips it"
+        )
+        raise SettingsError(problem(what, cloze, allowed=f"0 to {epochs - 1}", remedy=remedy))
+    if plan.retrain.distilled and (cloze := getattr(plan.student_settings, "cloze", 0)):
+        what = "The setting 'student.cloze' gives the hand-made student a first stage, in which no teacher can be asked"
+        remedy = 'Set [student] cloze = 0, or take another model: [student] model = "sasrec"'
+        raise SettingsError(problem(what, cloze, allowed="0", remedy=remedy))
 
 
 def weights(text: str) -> list[float]:

@@ -1,8 +1,16 @@
-"""The run file that `recdistill init` writes: every setting, explained."""
+"""The run files that `recdistill init` writes: every setting, explained."""
 
 from __future__ import annotations
 
-__all__ = ["TEMPLATE"]
+from pathlib import Path
+
+__all__ = ["TEMPLATE", "searching"]
+
+
+def searching() -> str:
+    """The run file of a search; `examples/adarec.toml` is a link to it."""
+    return Path(__file__).with_name("search.toml").read_text(encoding="utf-8")
+
 
 TEMPLATE = """\
 # A run of recdistill: `recdistill distill run.toml`. What is commented out is the default, or an example of its kind.

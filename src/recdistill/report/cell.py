@@ -7,6 +7,7 @@ line; a node that nothing reaches is faint too. Coordinates are pixels of the vi
 from __future__ import annotations
 
 from dataclasses import dataclass
+from string import Template
 from typing import TYPE_CHECKING, Literal
 
 from markupsafe import Markup
@@ -83,7 +84,8 @@ def standalone(cells: Sequence[Drawn], *, label: str) -> str:
     """The same as a file of its own: it loads nothing, and follows the viewer's light or dark theme."""
     drawn = str(draw(cells, label=label))
     head, _, body = drawn.partition(">")
-    return f"{head.replace('<svg', _OPENING, 1)}><title>{Markup.escape(label)}</title><style>{_CSS}</style>{body}\n"
+    opening = head.replace("<svg", _OPENING, 1)
+    return f"{opening}><title>{Markup.escape(label)}</title><style>{_CSS}</style>{_GROUND}{body}\n"
 
 
 def as_text(cell: Drawn) -> str:
@@ -251,20 +253,34 @@ def _arrow(x: float, y: float, *, down: bool | None) -> Markup:
 
 
 _OPENING = '<svg xmlns="http://www.w3.org/2000/svg"'
-_CSS = """
-svg { --card: #ffffff; --ink: #1d1f24; --soft: #5d626d; --line: #cfccc4; --s1: #8b8f98; --s2: #0b6bcb; --s4: #14804a;
-  --s5: #8a3ffc; background: var(--card); font-family: system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
-@media (prefers-color-scheme: dark) { svg { --card: #191c23; --ink: #e9e9ec; --soft: #9fa5b1; --line: #454b58;
-  --s1: #8d93a0; --s2: #6cb6ff; --s4: #58d08c; --s5: #c29bff; } }
-.s1 { --c: var(--s1); } .s2 { --c: var(--s2); } .s4 { --c: var(--s4); } .s5 { --c: var(--s5); }
-.title { fill: var(--soft); font-size: 13px; }
-.edge { stroke: var(--c); stroke-width: 1.8; fill: none; } .none { stroke: var(--line); stroke-dasharray: 2 5; }
-.head { fill: var(--c, var(--soft)); } .pill { fill: var(--card); stroke: var(--c); stroke-width: 1.4; }
-.operator { fill: var(--c); font: 600 12px ui-monospace, SFMono-Regular, Menlo, Consolas, monospace;
+_GROUND = '<rect class="ground" width="100%" height="100%"/>'
+_LIGHT = {"card": "#ffffff", "ink": "#1d1f24", "soft": "#5d626d", "line": "#cfccc4"}
+_DARK = {"card": "#191c23", "ink": "#e9e9ec", "soft": "#9fa5b1", "line": "#454b58"}
+_SERIES = {1: ("#8b8f98", "#8d93a0"), 2: ("#0b6bcb", "#6cb6ff"), 4: ("#14804a", "#58d08c"), 5: ("#8a3ffc", "#c29bff")}
+"""Of `_STYLE`: light, dark."""
+_SHAPES = """
+text { font-family: system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
+.title { font-size: 13px; } .chance { font-size: 10.5px; text-anchor: middle; } .share { font-size: 11.5px; }
+.edge, .flow { fill: none; stroke-width: 1.8; } .flow { stroke-width: 1.3; } .none { stroke-dasharray: 2 5; }
+.pill { stroke-width: 1.4; } .node circle, .node rect { stroke-width: 1.6; }
+.node text { font-size: 13px; font-weight: 600; text-anchor: middle; }
+.operator { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; font-size: 12px; font-weight: 600;
   text-anchor: middle; }
-.chance { fill: var(--soft); font-size: 10.5px; text-anchor: middle; }
-.node circle, .node rect { fill: var(--card); stroke: var(--ink); stroke-width: 1.6; }
-.node text { fill: var(--ink); font-size: 13px; font-weight: 600; text-anchor: middle; }
-.flow { stroke: var(--soft); stroke-width: 1.3; fill: none; } .share { fill: var(--soft); font-size: 11.5px; }
 .faint { opacity: 0.4; } .faint .none { opacity: 1; }
 """
+_PAINT = Template("""
+.ground, .pill, .node circle, .node rect { fill: $card; } .node circle, .node rect { stroke: $ink; }
+.node text { fill: $ink; } .title, .chance, .share, .head { fill: $soft; } .flow { stroke: $soft; }
+""")
+_SERIES_PAINT = Template("""\
+.s$s .edge, .s$s .pill { stroke: $c; } .s$s .head, .s$s .operator { fill: $c; }
+""")
+
+
+def _paint(colours: dict[str, str], theme: int) -> str:
+    """Rules in literal colours: few programs but browsers know variables."""
+    series = (_SERIES_PAINT.substitute(s=s, c=each[theme]) for s, each in _SERIES.items())
+    return f"{_PAINT.substitute(colours)}{''.join(series)}.wire .none {{ stroke: {colours['line']}; }}\n"
+
+
+_CSS = f"{_SHAPES}{_paint(_LIGHT, 0)}@media (prefers-color-scheme: dark) {{{_paint(_DARK, 1)}}}\n"

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from safetensors.torch import load_file
 from torch import nn
 from typing_extensions import override
 
 from recdistill import rng
-from recdistill.errors import CheckpointError, problem
+from recdistill.errors import CheckpointError, RecdistillError, SettingsError, problem
 from recdistill.methods.adarec import ADAREC
 from recdistill.models.base import model
 from recdistill.models.sequence_view import SequenceView
@@ -94,13 +94,48 @@ class CellsSettings(Frame):
     """Whether the last cell ends in a norm of its own, as where depth was searched."""
     start: Path | None = None
     """A safetensors file of a supernet's weights to begin with; fresh ones when left out."""
+    design: Path | None = Field(default=None, exclude=True)
+    """A `cell.json` that a search wrote, in place of `space`, `cells`, `operators` and `exit`. It is read at once into
+    these, and `dim` where that is left out; then nothing depends on the file."""
 
-    def design(self) -> Design:
+    @model_validator(mode="after")
+    def _of_file(self) -> CellsSettings:
+        if self.design is None:
+            return self
+        given = self.model_fields_set
+        if twice := sorted(given & {"space", "cell", "cells", "operators", "exit"}):
+            what = f"The design {str(self.design)!r} says all of its cells, and {' and '.join(twice)} too is given"
+            raise SettingsError(problem(what, remedy=f"Take out 'design', or {' and '.join(twice)}"))
+        design = _read(self.design)
+        found = _of(design) | ({} if "dim" in given else {"dim": design.width}) | {"design": None}
+        for name, value in found.items():  # the settings are frozen from here on
+            object.__setattr__(self, name, value)
+        given.update(found)
+        return self
+
+    def designed(self) -> Design:
         """The design that these settings are."""
         space = SPACES[self.space]
         if not self.operators:
             return named(self.cell, space, width=self.dim, depth=self.cells)
         return Design.of(space, self.operators, width=self.dim, depth=self.cells, exit=self.exit)
+
+
+def _read(path: Path) -> Design:
+    """A design from a file, with an error that names it."""
+    try:
+        return Design.from_json(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        what = f"The design {str(path)!r} cannot be read ({error})"
+    except RecdistillError as error:
+        what = f"{str(path)!r} is not a design: {error}"
+    raise SettingsError(problem(what, remedy="Give the cell.json of a search, or one of its cells/*.json")) from None
+
+
+def _of(design: Design) -> dict[str, Any]:
+    """The settings that say a design's cells."""
+    names = design.operators if len(design.cells) > 1 else design.operators[:1]
+    return {"space": design.space, "cells": design.depth, "operators": names, "exit": design.exit}
 
 
 class Cells(Sequential):
@@ -273,9 +308,7 @@ class SupernetView(SequenceView):
 def of_design(design: Design, frame: Frame, *, start: Path | None = None) -> CellsSettings:
     """The settings of a student of `design` inside `frame`."""
     around: dict[str, Any] = frame.model_dump(include=set(Frame.model_fields)) | {"dim": design.width}
-    names = design.operators if len(design.cells) > 1 else design.operators[:1]
-    cells: dict[str, Any] = {"space": design.space, "cells": design.depth, "operators": names, "exit": design.exit}
-    return CellsSettings(**around, **cells, start=start)
+    return CellsSettings(**around, **_of(design), start=start)
 
 
 @model("cells", settings=CellsSettings, paper=f"{ADAREC.authors}, {ADAREC.title}, {ADAREC.year}, {ADAREC.url}")
@@ -286,7 +319,7 @@ def build(settings: CellsSettings, n_users: int, n_items: int, seed: int, train:
         UsageError: an operator reads the future and every position is scored.
     """
     del n_users
-    design = settings.design()
+    design = settings.designed()
     if settings.leak == "refuse":
         SPACES[design.space].check(settings.scored, {name for row in design.operators for name in row})
     chain = design.build(over=settings.over, pads=settings.pads, seed=rng.key(seed, "cells"))
