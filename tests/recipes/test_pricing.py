@@ -72,7 +72,7 @@ def filled(model):
 
 
 def design_of(model):
-    return model.frame.design().operators if isinstance(model, Cells) else ()
+    return model.frame.designed().operators if isinstance(model, Cells) else ()
 
 
 # what is said
