@@ -30,7 +30,7 @@ from recdistill.recipes.search import inherited, training_of
 from recdistill.recipes.train import known
 from recdistill.report.page import Curve
 from recdistill.search.budget import Budget, within
-from recdistill.search.controls import apart, random_of_price
+from recdistill.search.controls import always, apart, random_of_price
 from recdistill.search.derive import Design, named
 from recdistill.search.latency import device_of
 from recdistill.search.model import Cells, of_design
@@ -209,9 +209,10 @@ class CellStudy(Bench):
         return self._small(name, self.plan.student, settings, self.plan.search, distilled=None)
 
     def controls(self, of: Searched) -> dict[str, Design]:
-        """The cells that are trained beside what a search found: those that are named, and random ones of its price."""
+        """The cells beside what a search found: of every table, by name, and random ones of its price."""
         d, c = of.design, self.run.search
-        beside = {name: named(name, self.space, width=d.width, depth=d.depth) for name in c.controls}
+        names = (*always(self.space), *c.controls)
+        beside = {name: named(name, self.space, width=d.width, depth=d.depth) for name in names}
         beside = {name: each.model_copy(update={"exit": d.exit}) for name, each in beside.items()}
         if not c.random:
             return beside

@@ -29,7 +29,7 @@ _ADDED: dict[str, Any] = {
     "output": True,
     "student": {"name"},
     "students": True,
-    "search": {"pareto", "random", "more"},
+    "search": {"pareto", "random", "controls"},
 }
 """What only adds rows to what is there, or names them."""
 

@@ -39,18 +39,9 @@ class Search(Settings):
     """Price weights: a search for each, and what each finds is trained. With a budget they weigh what it is of."""
     random: int = Field(default=3, ge=0)
     """How many random cells of the price of the searched ones are trained beside them."""
-    more: tuple[str, ...] = Field(default=(), alias="controls")
-    """Cells by name that are trained beside them, over those that always are: "all-<operator>", "random-<seed>"."""
-
-    @property
-    def controls(self) -> tuple[str, ...]:
-        """Names of all cells beside them: nothing, the input alone, the hand-made ones of the space, and `more`."""
-        from recdistill.recipes.search import settings_of  # noqa: PLC0415
-        from recdistill.search.controls import always  # noqa: PLC0415
-        from recdistill.search.space import SPACES  # noqa: PLC0415
-
-        space = SPACES[settings_of(self.preset, self.model_extra).space]
-        return tuple(dict.fromkeys((*always(space), *self.more)))
+    controls: tuple[str, ...] = ()
+    """Cells by name that are trained beside them: "all-<operator>", "random-<seed>". All-none, all-skip and the space's
+    hand-made cells always are."""
 
 
 class Retrain(Settings):
@@ -149,9 +140,7 @@ def resolve(run: SearchRun) -> SearchPlan:
     train, own = run.train.model_extra or {}, run.search.model_extra or {}
     parse(TrainSettings, train, at="train", also=tuple(Train.model_fields))
     inherited = {key: train[key] for key in _SHARED if key in train and key not in own}
-    search = settings_of(
-        run.search.preset, {**inherited, **own}, also=[each.alias or name for name, each in Search.model_fields.items()]
-    )
+    search = settings_of(run.search.preset, {**inherited, **own}, also=tuple(Search.model_fields))
     plan = SearchPlan(
         teacher=_settings(run.teacher.model, run.teacher, at="teacher"),
         teacher_train=parse(TrainSettings, {**train, **run.teacher.train}, at="teacher.train"),
