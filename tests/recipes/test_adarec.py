@@ -148,8 +148,10 @@ def test_the_supernets_order_is_judged_of_all_designs_and_of_the_random_ones_alo
     after = {"all-none": 0.1, "searched": 0.5, "random 0": 0.2, "random 1": 0.3}
     both = {name: {"valid": {"NDCG@10": value}, "test": {"NDCG@10": -value}} for name, value in after.items()}
     tau = adarec._rank_correlations(inherited, both)
-    assert tau["all"] == {"designs": 4, "valid": pytest.approx(4 / 6), "test": pytest.approx(-4 / 6)}  # one pair of six
-    assert tau["random"] == {"designs": 2, "valid": pytest.approx(-1), "test": pytest.approx(1)}
+    both_ways = pytest.approx(-1)
+    found = {"designs": 4, "valid": pytest.approx(4 / 6), "test": pytest.approx(-4 / 6), "after": both_ways}
+    assert tau["all"] == found, "one pair of six"
+    assert tau["random"] == {"designs": 2, "valid": pytest.approx(-1), "test": pytest.approx(1), "after": both_ways}
 
 
 def test_where_cells_differ_by_seed_sizes_are_a_range_and_times_those_of_the_slowest_seed():

@@ -180,14 +180,14 @@ def _against_random(done: dict[str, Any], searches: dict[int, dict[str, Any]]) -
 def _rank_correlations(inherited: dict[str, float], trained: dict[str, Any]) -> dict[str, Any]:
     """Kendall's tau of NDCG@10 with the supernet's weights and after training: of all designs, of random ones alone.
 
+    "after" is tau of validation and test, both after training: what the validation data themselves tell of the test.
     Cells without operators come last in any order, so the designs that nobody chose say more.
     """
     random = [name for name in trained if name.startswith("random ")]
-    return {
-        of: {"designs": len(names)}
-        | {
-            part: kendall([inherited[name] for name in names], [trained[name][part]["NDCG@10"] for name in names])
-            for part in ("valid", "test")
-        }
-        for of, names in (("all", list(trained)), ("random", random))
-    }
+    out: dict[str, Any] = {}
+    for of, names in (("all", list(trained)), ("random", random)):
+        valid, test = ([trained[name][part]["NDCG@10"] for name in names] for part in ("valid", "test"))
+        before = [inherited[name] for name in names]
+        out[of] = {"designs": len(names), "valid": kendall(before, valid), "test": kendall(before, test)}
+        out[of]["after"] = kendall(valid, test)
+    return out
