@@ -149,8 +149,8 @@ def _ranked(tau: dict[str, Any]) -> str:
     return (
         "Kendall's tau of the supernet with what they are after training: "
         f"{all_of['valid']:.2f} on validation data and {all_of['test']:.2f} on test data over {all_of['designs']} "
-        f"designs, {random['valid']:.2f} and {random['test']:.2f} over the {random['designs']} random ones. Of validation "
-        f"with test data, both after training: {all_of['after']:.2f} and {random['after']:.2f}."
+        f"designs, {random['valid']:.2f} and {random['test']:.2f} over the {random['designs']} random ones. Of "
+        f"validation with test data, both after training: {all_of['after']:.2f} and {random['after']:.2f}."
     )
 
 
