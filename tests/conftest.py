@@ -33,3 +33,14 @@ def data_dir():
         return folder
 
     return find
+
+
+@pytest.fixture
+def one_thread():
+    """For figures that depend on how torch splits its sums."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

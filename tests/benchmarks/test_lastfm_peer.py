@@ -2,29 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from recdistill.data.csr import Csr
 from recdistill.evaluation.compare import paired_test
-
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "lastfm_peer.py"
-
-
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("lastfm_peer", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["lastfm_peer"] = module  # its dataclasses look their module up
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["lastfm_peer"]
 
 
 def test_pairs_are_users_beside_their_items(script):

@@ -35,12 +35,7 @@ FORMS = {
 shapes = pytest.mark.parametrize(("name", "form"), [(n, f) for n in NAMES for f in FORMS[n]])
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def histories(users: int = 9, longest: int = 30) -> Histories:

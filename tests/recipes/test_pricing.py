@@ -6,7 +6,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import torch
 from typer.testing import CliRunner
 
 import recdistill.recipes.cellstudy as studying
@@ -35,12 +34,7 @@ FEW = ("search.random=0", "search.controls=[]", "retrain.baseline=false", "searc
 HERE = "; measured here, from a history to a list, "
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

@@ -40,12 +40,7 @@ SMALL = {"epochs": 2, "batch": 16, "cells": 2, "frame": {"dim": 8, "length": 8},
 ONE = TrainSettings(epochs=1, batch=16, loss="cross-entropy", weight_decay=0, metrics=("ndcg@10",), device="cpu")
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
