@@ -143,8 +143,12 @@ _SHORT: dict[str, Any] = {
 """Short stages, for two cores."""
 
 
-def _short(student: int, teacher: int, name: str = "mf") -> dict[str, Any]:
-    return {"student": {"name": name, "dim": student}, "teachers": _members(2, "mf", teacher), **_SHORT}
+# its items are three times Yelp's: the whole order of everybody's list costs more than the teachers
+_SHALLOW: dict[str, Any] = merged(_SHORT, {"depth": 400, "teach": {"replay": {"among": 4096}}})
+
+
+def _short(student: int, teacher: int) -> dict[str, Any]:
+    return {"student": {"dim": student}, "teachers": _members(2, "mf", teacher), **_SHORT}
 
 
 SCENES: dict[str, Scene] = {
@@ -174,15 +178,31 @@ SCENES: dict[str, Scene] = {
             "gowalla-mf-small",
             "Gowalla, MF 16 from 2 MF 64, short stages",
             "ccd_gowalla",
-            # its items are three times Yelp's: the whole order of everybody's list costs more than the teachers
-            merged(_short(16, 64), {"depth": 400, "teach": {"replay": {"among": 4096}}}),
+            _short(16, 64) | _SHALLOW,
         ),
         Scene(
             "yelp-lightgcn-small",
-            "Yelp, LightGCN 8 from 2 MF 128, short stages",
+            "Yelp, LightGCN 8 from 2 LightGCN 128, short stages",
             "ccd_yelp",
-            _short(8, 128, "lightgcn"),
+            {
+                "student": {"name": "lightgcn", "dim": 8},
+                "teachers": _members(2, "lightgcn", 128),
+                # a step goes through the whole graph, so few large ones
+                "base": {"batch": 8192, "lr": 5e-3},
+                **_SHORT,
+            },
             published="yelp",
+        ),
+        Scene(
+            "gowalla-lightgcn-small",
+            "Gowalla, LightGCN 16 from 2 MF 64 and a Mult-VAE 64, short stages",
+            "ccd_gowalla",
+            {
+                "student": {"name": "lightgcn", "dim": 16},
+                "teachers": [*_members(2, "mf", 64), *_members(1, "vae", 64)],
+                **_SHALLOW,
+            },
+            published="gowalla",
         ),
         Scene(
             "yelp-mf-small-clean",
