@@ -101,6 +101,22 @@ def test_rows_share_the_stages_they_have_in_common(data, small, tmp_path):
     assert names.count("student") == 4
 
 
+def test_a_row_asks_once_for_what_a_stage_makes(data, small, tmp_path, monkeypatch):
+    """Everything of a block needs what came before it several times, and that again what came before."""
+    asked = []
+    for name in ("snapshot", "lists"):
+        real = getattr(lineage.Kept, name)
+
+        def counted(self, stage, about, *rest, real=real):
+            asked.append((stage, json.dumps(about, sort_keys=True), *(each for each in rest if isinstance(each, int))))
+            return real(self, stage, about, *rest)
+
+        monkeypatch.setattr(lineage.Kept, name, counted)
+    reproduce(**places(tmp_path, data), seeds=[1], only=["ccd"], say=lambda _: None)
+    assert {stage for stage, *_ in asked} == {"teacher-base", "lists", "distil", "student", "teacher"}
+    assert len(asked) == len(set(asked))
+
+
 def test_the_teachers_of_a_table_are_those_that_taught_its_student(data, small, tmp_path):
     where = places(tmp_path, data)
     reproduce(**where, seeds=[1], only=["ccd"], say=lambda _: None)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from functools import partial, wraps
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from recdistill.training.watch import Watch
 
 __all__ = ["HOWS", "PARTS", "Kept", "Lineage"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _VERSION = 1
 """Of the stages' code: kept outputs of another one are made again."""
@@ -117,6 +120,19 @@ class Kept:
         return self.loaded[path.name]
 
 
+def _once(make: Callable[Concatenate[Lineage, P], T]) -> Callable[Concatenate[Lineage, P], T]:
+    """Keep what a method returns: everything after block k asks several times for everything after block k - 1."""
+
+    @wraps(make)
+    def made(self: Lineage, *args: P.args, **kwargs: P.kwargs) -> T:
+        key = (make.__name__, *args)
+        if key not in self.made:
+            self.made[key] = make(self, *args, **kwargs)
+        return self.made[key]
+
+    return made
+
+
 class Lineage:
     """One row of a table for one seed."""
 
@@ -147,8 +163,7 @@ class Lineage:
         self._csr = [block.train.csr() for block in stream]
         self._blocks = [_digest(block) for block in stream]
         self._digests: dict[int, str] = {}
-        self._proxies: dict[tuple[str, int], Snapshot] = {}
-        self._frozen: dict[tuple[int, int], Snapshot] = {}
+        self.made: dict[tuple[Any, ...], Any] = {}
 
     def after(self, k: int) -> Ranker:
         """What answers after block k was learned."""
@@ -182,6 +197,7 @@ class Lineage:
         """T_k."""
         return [self._member(m, k) for m in range(len(self._settings(0).teachers))]
 
+    @_once
     def lists(self, k: int) -> Lists:
         """What T_k hands on: lists over block k."""
         c = self._settings(k)
@@ -193,6 +209,7 @@ class Lineage:
         how = partial(shallow_lists, found, self._csr[k], c.distil.near, depth=depth, exponent=exponent)
         return self._keep.lists("lists", {**about, "depth": depth}, how)
 
+    @_once
     def distilled(self, k: int) -> Snapshot:
         """S^D_k, on block k - 1."""
         d, c = k - 1, self._settings(k - 1)
@@ -217,21 +234,22 @@ class Lineage:
 
         return self._keep.snapshot("distil", about, self._seed, make)
 
+    @_once
     def proxy(self, which: str, k: int) -> Snapshot:
         """SP_k or PP_k: an average over the students distilled so far, or over those of a chain."""
-        if (which, k) not in self._proxies:
-            c = self._settings(k).proxies
-            keep = c.stability if which == "stability" else c.plasticity
-            new = self.distilled(k) if self._how in ("ccd", "teacher") else self._chained(k - 1)
-            before = self.proxy(which, k - 1) if k > 1 else None
-            self._proxies[which, k] = proxies.averaged(before, new, keep, c)
-        return self._proxies[which, k]
+        c = self._settings(k).proxies
+        keep = c.stability if which == "stability" else c.plasticity
+        new = self.distilled(k) if self._how in ("ccd", "teacher") else self._chained(k - 1)
+        before = self.proxy(which, k - 1) if k > 1 else None
+        return proxies.averaged(before, new, keep, c)
 
+    @_once
     def updated(self, k: int) -> Snapshot:
         """S_k."""
         start = self.updated(k - 1) if "distilled start" in self._without and k > 1 else self.distilled(k)
         return self._replayed(k, start, self.lists(k - 1))
 
+    @_once
     def _member(self, m: int, k: int) -> Snapshot:
         c = self._settings(k)
         spec = c.teachers[m]
@@ -242,10 +260,7 @@ class Lineage:
             )
         before = self._member(m, k - 1)
         if "teacher update" in self._without:
-            if (m, k) not in self._frozen:
-                run = Run(rng.key(m, "frozen"))
-                self._frozen[m, k] = begun(self._stream[k], self._csr[k], before, c.teach.initial, run)
-            return self._frozen[m, k]
+            return begun(self._stream[k], self._csr[k], before, c.teach.initial, Run(rng.key(m, "frozen")))
         sources, lists = Sources(), self.lists(k - 1)
         if self._taught:
             plasticity = self.proxy("plasticity", k) if k > 1 or not c.teach.replay.stability else None
@@ -272,6 +287,7 @@ class Lineage:
 
         return self._keep.snapshot("teacher", about, m, make)
 
+    @_once
     def _ensemble(self, k: int) -> EnsembleRanker:
         found = [proxies.remembered(each) for each in self.members(k)]
         return EnsembleRanker([each for each in found if each is not None], exponent=self._settings(k).exponent)
@@ -320,6 +336,7 @@ class Lineage:
             "full-batch", about, self._seed, lambda run: plain.base(plain.together(whole), c.student, c.plain, run=run)
         )
 
+    @_once
     def _chained(self, k: int) -> Snapshot:
         """A model that goes on from block to block, without a teacher."""
         c = self._settings(k)
