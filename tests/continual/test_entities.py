@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -99,6 +101,24 @@ def test_chunks_of_newcomers_agree_with_the_naive_form(monkeypatch):
     assert prominent(rows, rows.transposed(), newcomers, met, 4).tolist() == want
     monkeypatch.setattr(entities, "_PAIRS", 8)
     assert prominent(rows, rows.transposed(), newcomers, met, 4).tolist() == want
+
+
+@pytest.mark.parametrize("name", ["mf", "vae"])
+def test_vectors_of_newcomers_are_the_same_bits_however_many_are_made_at_a_time(monkeypatch, name):
+    from recdistill.continual import entities
+
+    chance = np.random.default_rng(4)
+    train = Csr.from_pairs(chance.integers(0, 90, 700), chance.integers(0, 70, 700), 90, 70)
+    grown = blank(ModelSpec(name=name, dim=5, init_std=1.0), train, seed=1)
+    grown = replace(grown, met_users=np.arange(90) < 50, met_items=np.arange(70) < 40)
+    whole = initialised(grown, train, Initial(), old=(50, 40)).weights
+    sizes, where = [], np.where
+    monkeypatch.setattr(np, "where", lambda *given: sizes.append(np.size(given[1])) or where(*given))
+    monkeypatch.setattr(entities, "_PAIRS", 300)
+    parts = initialised(grown, train, Initial(), old=(50, 40)).weights
+    assert max(sizes) <= 300, "and no more than that at once"
+    for table, values in whole.items():
+        np.testing.assert_array_equal(parts[table], values)
 
 
 def test_new_items_of_a_vae_take_after_items_of_the_same_users():

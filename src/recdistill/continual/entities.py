@@ -133,7 +133,7 @@ def prominent(
     )
     out = np.full((len(newcomers), n), -1, np.int64)
     size = max(1, _PAIRS // max(n, 1))
-    degrees = np.cumsum(rows.degrees[newcomers])
+    degrees = np.cumsum(rows.degrees[newcomers] + 1)  # 1 for those who fill up
     starts = [0]
     while starts[-1] < len(newcomers):  # chunks of newcomers by the pairs that they lead to
         spent = degrees[starts[-1] - 1] if starts[-1] else 0
@@ -180,7 +180,11 @@ def _vectors(
     if most is not None:
         count = (most >= 0).sum(1)
         wide = (slice(None), slice(None), *([None] * (own.ndim - 1)))
-        total = np.where((most >= 0)[wide], own[np.maximum(most, 0)], 0).sum(1)
+        total = np.zeros((len(most), *own.shape[1:]), own.dtype)
+        size = max(1, _PAIRS // max(own[:1].size * most.shape[1], 1))
+        for at in range(0, len(most), size):  # (c, n, d) at a time
+            some = most[at : at + size]
+            total[at : at + size] = np.where((some >= 0)[wide], own[np.maximum(some, 0)], 0).sum(1)
         parts.append((total / np.maximum(count, 1).reshape(-1, *([1] * (own.ndim - 1)))).astype(np.float32))
         there.append(count > 0)
     known: NDArray[np.bool_] = np.stack(there)  # (1 or 2, m)
