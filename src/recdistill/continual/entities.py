@@ -10,6 +10,8 @@ With R the block's training interactions, for a user u nobody trained (items lik
 Only the n most active users of each item are looked at, which is exact: whoever is not among them is outranked by n
 others who share that very item with u. So the cost is that of the newcomers' own interactions, times n.
 
+`serve.foldin` answers between updates by the same formula: for a handful of people, without looking at the whole block.
+
 Letters: U users, I items, d dims, m newcomers, n neighbours, p pairs.
 """
 
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from recdistill.continual.snapshot import Snapshot
     from recdistill.data.blocks import Block
 
-__all__ = ["begun", "fold_in", "initialised", "prominent"]
+__all__ = ["begun", "initialised", "prominent"]
 
 _PAIRS = 1 << 22
 """Candidates at a time."""
@@ -79,23 +81,6 @@ def initialised(grown: Snapshot, train: Csr, how: Initial, *, old: tuple[int, in
             now[newcomers[told]] = found[told]
             weights[table] = now
     return replace(grown, weights=weights)
-
-
-def fold_in(
-    items: NDArray[np.int64], item: NDArray[np.float32], neighbours: NDArray[np.float32] | None = None
-) -> NDArray[np.float32]:
-    """(d,) a vector for a user who is in no table, from a handful of items and no training: the same formula.
-
-    Args:
-        items: (n,) item rows touched; may be empty.
-        item: (I, d) the served vectors of items.
-        neighbours: (m, d) served vectors of the most active users who share an item, or of all; None = one hop alone.
-
-    Returns:
-        Zero where there is neither.
-    """
-    halves = [part.mean(0) for part in (item[items], neighbours) if part is not None and len(part)]
-    return np.mean(halves, axis=0).astype(np.float32) if halves else np.zeros(item.shape[1], np.float32)
 
 
 def prominent(
