@@ -9,8 +9,8 @@ steps in the form that the published code has (dense scores, an argsort and a Py
 and `random.sample` for pairs, a list searched for each negative, a loop over users in evaluation), written here after
 its description, run for `--users` users and scaled up. It is orientation: the bar is the official code itself, 20 times
 the time and 10 times the memory. `retrain`: student updates against full-batch training at the same block, to their
-end and until they validate as well as the retrained model, `--rounds` times in turn; bar 1/5. `scale`: a student
-update on made-up events, two epochs, replay for 20,000 users; bar 16 GB.
+end and until they validate as well as the retrained model, `--rounds` times in turn; bar 1/5. `scale`: a step
+on made-up events, a student update and a teacher's with LWC-KD, two epochs each, replay for 20,000 users; bar 16 GB.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from recdistill.continual.replay import Remembered, memories
 from recdistill.continual.settings import over, settings_of
 from recdistill.continual.snapshot import blank
 from recdistill.continual.stages import Sources, cut, update_student
+from recdistill.continual.teaching import update_teacher
 from recdistill.data.blocks import Block, official, widened
 from recdistill.data.interactions import HeldOut
 from recdistill.data.synthetic import random_log
@@ -244,7 +245,7 @@ def _told(stream: Sequence[Block], learned: Learned, seconds: float, spent: floa
 
 
 def scale(asked: argparse.Namespace) -> dict[str, Any]:
-    """A student update over made-up events: seconds and peak memory."""
+    """A step over made-up events, a student update and one of a teacher: seconds and peak memory of each."""
     log = random_log(asked.many, asked.items, asked.events, seed=1)
     part = np.arange(len(log)) % 10
     train = log.take(np.flatnonzero(part < 9))
@@ -252,20 +253,30 @@ def scale(asked: argparse.Namespace) -> dict[str, Any]:
     held = HeldOut("valid", log.users, log.items, few.csr(), train.csr())
     old = (asked.many * 9 // 10, asked.items * 9 // 10)
     block = Block(1, train, held, held, *old)
-    c = over(
-        settings_of(),
-        {"update": {"training": {"epochs": 2, "every": 2, "batch": 65_536}, "replay": {"users": 20_000}}},
-    )
-    student = blank(c.student, cut(train.csr(), *old), seed=1)
-    began = process_time()
-    done = update_student(block, None, student, Sources(stability=student, student=student), c.update, run=Run(1))
-    return {
-        "users": asked.many,
-        "items": asked.items,
-        "events": len(train),
-        "cpu_s": process_time() - began,
-        "epochs": len(done.report.history),
-    }
+    short = {"training": {"epochs": 2, "every": 2, "batch": 65_536}, "replay": {"users": 20_000}}
+    c = over(settings_of(), {"update": short, "teach": short})
+    graph = cut(train.csr(), *old)
+    student, member = (blank(spec, graph, seed=seed) for seed, spec in enumerate((c.student, c.teachers[0]), 1))
+    proxies = Sources(stability=student, plasticity=student, student=student)
+    result: dict[str, Any] = {"users": asked.many, "items": asked.items, "events": len(train)}
+
+    def told(name: str, work: Callable[[], Learned]) -> Learned:
+        began = process_time()
+        done = work()
+        peak = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
+        result[name] = {
+            "cpu_s": process_time() - began,
+            "epochs": len(done.report.history),
+            "terms": sorted(done.report.history[-1].losses),
+            "peak_gb_so_far": peak,
+        }
+        print(json.dumps({name: result[name]}), flush=True)
+        return done
+
+    updated = told("student", lambda: update_student(block, graph, student, proxies, c.update, run=Run(1)))
+    memory = Sources(stability=student, plasticity=student, student=updated.snapshot)
+    told("teacher", lambda: update_teacher(block, graph, member, memory, c.teach, run=Run(1)))
+    return {**result, "cpu_s": result["student"]["cpu_s"] + result["teacher"]["cpu_s"]}
 
 
 if __name__ == "__main__":

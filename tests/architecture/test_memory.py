@@ -90,3 +90,61 @@ def test_cross_entropy_over_a_large_catalogue_holds_a_chunk_of_scores_and_the_gr
     assert told["loss"] > 0
     assert told["moved"] > 0
     assert told["peak"] - told["before"] < 0.15e9, f"{(told['peak'] - told['before']) / 1e9:.2f} GB"
+
+
+CONTINUAL = """
+import json, resource, sys
+import numpy as np, torch
+from recdistill.continual.ensemble import EnsembleRanker
+from recdistill.continual.learning import Run
+from recdistill.continual.proxies import remembered
+from recdistill.continual.settings import settings_of
+from recdistill.continual.shallow import shallow_lists
+from recdistill.continual.snapshot import blank
+from recdistill.continual.stages import Sources, believed, cut, update_student
+from recdistill.continual.teaching import update_teacher
+from recdistill.data.blocks import Block
+from recdistill.data.csr import Csr
+from recdistill.data.interactions import HeldOut
+from recdistill.data.synthetic import random_log
+
+n = int(sys.argv[1])
+torch.set_num_threads(1)
+log = random_log(n, n, 640, seed=1)
+who = np.unique(log.user)[:50].astype(np.int64)
+held = HeldOut("valid", log.users, log.items, Csr.from_pairs(who, np.arange(50) * 7, n, n), log.csr())
+block = Block(1, log, held, held, n * 9 // 10, n * 9 // 10)
+before = cut(log.csr(), block.old_users, block.old_items)
+short = {"training": {"epochs": 1, "every": 1, "batch": 64}, "replay": {"users": 100}}
+c = settings_of(settings={"student": {"dim": 4}, "teachers": [{"dim": 4}], "update": short, "teach": short})
+student, member = (blank(spec, before, seed=seed) for seed, spec in enumerate((c.student, c.teachers[0])))
+met = np.zeros(n, bool)
+met[who] = True
+vectors = remembered(member)
+heads = shallow_lists([vectors, vectors], before, 40, depth=100, met=met)
+ensemble = EnsembleRanker([vectors, vectors]).top_k(who[who < block.old_users], 20, before)
+memory = Sources(stability=student, plasticity=student, student=student)
+avoid = believed(n, n, lists=heads, models=memory.all(), k=40, users=np.unique(log.user).astype(np.int64))
+updated = update_student(block, before, student, memory, c.update, avoid=avoid, run=Run(1))
+memory = Sources(stability=student, plasticity=student, student=updated.snapshot)
+taught = update_teacher(block, before, member, memory, c.teach, avoid=avoid, run=Run(1))
+assert (ensemble >= 0).all()
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+print(json.dumps({
+    "peak": peak, "student": updated.report.history[0].losses, "teacher": taught.report.history[0].losses
+}))
+"""
+
+
+def test_a_student_and_a_teacher_learn_a_block_of_200_thousand_users_and_items_in_little_memory():
+    """With proxies, replay, LWC-KD and an ensemble's lists; hardly any of them was trained before."""
+    quiet = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", CONTINUAL, str(N)], check=False, capture_output=True, text=True, env=quiet
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["student"].keys() >= {"train.base", "replay.replay"}
+    assert told["teacher"].keys() >= {"train.base", "train.user_item", "train.item_item", "replay.replay"}
+    assert all(value > 0 for side in ("student", "teacher") for value in told[side].values())
+    assert told["peak"] < LIMIT, f"{told['peak'] / 1e9:.2f} GB"

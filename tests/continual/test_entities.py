@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from recdistill.continual.entities import fold_in, initialised, prominent
+from recdistill.continual.entities import initialised, prominent
 from recdistill.continual.settings import Initial, ModelSpec
 from recdistill.continual.snapshot import Snapshot, blank
 from recdistill.data.csr import Csr
+from recdistill.serve import foldin
 
 N = 20
 
@@ -101,6 +104,24 @@ def test_chunks_of_newcomers_agree_with_the_naive_form(monkeypatch):
     assert prominent(rows, rows.transposed(), newcomers, met, 4).tolist() == want
 
 
+@pytest.mark.parametrize("name", ["mf", "vae"])
+def test_vectors_of_newcomers_are_the_same_bits_however_many_are_made_at_a_time(monkeypatch, name):
+    from recdistill.continual import entities
+
+    chance = np.random.default_rng(4)
+    train = Csr.from_pairs(chance.integers(0, 90, 700), chance.integers(0, 70, 700), 90, 70)
+    grown = blank(ModelSpec(name=name, dim=5, init_std=1.0), train, seed=1)
+    grown = replace(grown, met_users=np.arange(90) < 50, met_items=np.arange(70) < 40)
+    whole = initialised(grown, train, Initial(), old=(50, 40)).weights
+    sizes, where = [], np.where
+    monkeypatch.setattr(np, "where", lambda *given: sizes.append(np.size(given[1])) or where(*given))
+    monkeypatch.setattr(entities, "_PAIRS", 300)
+    parts = initialised(grown, train, Initial(), old=(50, 40)).weights
+    assert max(sizes) <= 300, "and no more than that at once"
+    for table, values in whole.items():
+        np.testing.assert_array_equal(parts[table], values)
+
+
 def test_new_items_of_a_vae_take_after_items_of_the_same_users():
     before = blank(ModelSpec(name="vae", dim=2), Csr.from_pairs([0, 1], [0, 1], 2, 2), seed=0)
     train = Csr.from_pairs([0, 0, 1], [0, 2, 1], 2, 3)
@@ -112,10 +133,13 @@ def test_new_items_of_a_vae_take_after_items_of_the_same_users():
         np.testing.assert_array_equal(out.weights[name][2], out.weights[name][0])
 
 
-def test_a_newcomer_can_be_answered_before_any_training():
-    item = np.array([[2.0, 0], [0, 2], [4, 4]], np.float32)
-    near = np.array([[1.0, 1], [3, 3]], np.float32)
-    assert fold_in(np.array([0, 1]), item).tolist() == [1, 1]
-    assert fold_in(np.array([0, 1]), item, near).tolist() == [1.5, 1.5]
-    assert fold_in(np.array([], np.int64), item, near).tolist() == [2, 2]
-    assert fold_in(np.array([], np.int64), item).tolist() == [0, 0]
+def test_the_fold_in_of_what_is_served_is_the_same_formula():
+    """Where nothing is missing; where a hop is, it counts as zero, as `missing = "zero"` does."""
+    chance = np.random.default_rng(6)
+    train = Csr.from_pairs(chance.integers(0, 90, 700), chance.integers(0, 70, 700), 90, 70)
+    grown = blank(ModelSpec(dim=5, init_std=1.0), train, seed=1)
+    grown = replace(grown, met_users=np.arange(90) < 50, met_items=np.arange(70) < 40)
+    ours = initialised(grown, train, Initial(missing="zero"), old=(50, 40)).weights
+    user, item = foldin.initialised(grown.weights["user"][:50], grown.weights["item"][:40], train)
+    np.testing.assert_allclose(user, ours["user"], atol=1e-6)
+    np.testing.assert_allclose(item, ours["item"], atol=1e-6)

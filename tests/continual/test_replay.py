@@ -68,6 +68,17 @@ def test_the_memory_of_a_part_of_the_users_is_theirs_whatever_the_others():
     np.testing.assert_array_equal(part.label, whole.label[part.users])
 
 
+def test_the_memory_of_some_users_is_theirs_and_a_source_that_knows_none_of_them_has_none():
+    (whole,) = memories([((USER, ITEM), 2)], depth=4, without=WITHOUT)
+    asked = np.array([1, 2, 4, 6])
+    (some,) = memories([((USER, ITEM), 2), ((USER[:1], ITEM), 2)], depth=4, without=WITHOUT, among=asked)
+    assert some.users.tolist() == asked.tolist()
+    np.testing.assert_array_equal(some.items, whole.items[asked])
+    (few,) = memories([((USER, ITEM), 2)], depth=4, without=WITHOUT, among=asked, users=2, seed=1)
+    assert len(few.users) == 2
+    assert set(few.users.tolist()) < set(asked.tolist())
+
+
 def test_draws_follow_their_weights():
     """10,000 users with the same five candidates; one draw each: counts against exp(eps (rank_ref - rank_source))."""
     n, eps = 10_000, 0.7

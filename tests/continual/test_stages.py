@@ -13,7 +13,7 @@ from recdistill.continual.learning import Run
 from recdistill.continual.plain import base, popularity, together
 from recdistill.continual.proxies import remembered
 from recdistill.continual.settings import ModelSpec, over
-from recdistill.continual.stages import Sources, believed, distil, falling, replayed, update_student
+from recdistill.continual.stages import Sources, believed, distil, falling, remembering, replayed, update_student
 from recdistill.continual.teaching import update_teacher
 from recdistill.data.blocks import halves
 from recdistill.training import trainer
@@ -188,10 +188,30 @@ def test_pairs_that_are_replayed_may_come_in_larger_steps(stream, settings, begu
     assert (len(small.batches), len(large.batches)) == (-(-n // 7), -(-n // 20))
 
 
+def test_the_memory_of_the_dormant_or_of_the_active_alone_may_be_replayed(stream, settings, begun):
+    _, _, student = begun
+    block, known = stream[1], (stream[1].old_users, stream[1].old_items)
+    train = block.train.csr()
+
+    def users(who):
+        c = settings.update.replay.model_copy(update={"who": who})
+        pairs = remembering(
+            *(student.model(), [(remembered(student), 2)], c),
+            **{"known": known, "distilled": None, "train": train, "before": None, "seed": 1},
+        )
+        return np.unique(pairs.draw(0)[0]).tolist()
+
+    everybody = list(range(block.old_users))
+    assert users(None) == everybody
+    assert users("dormant") == [3], "who is away in block 1"
+    assert users("active") == [user for user in everybody if user != 3]
+
+
 def test_what_settings_have_grown_by_is_not_told_where_it_is_not_set(settings):
     """Results of before are found under what is told."""
     told = settings.model_dump(mode="json")
-    for part, name in ((told, "depth"), (told["distil"], "most"), (told["update"]["replay"], "batch")):
+    replay = told["update"]["replay"]
+    for part, name in ((told, "depth"), (told["distil"], "most"), (replay, "batch"), (replay, "who")):
         assert name not in part
     changes = {"depth": 50, "distil": {"most": 5}, "update": {"replay": {"batch": 9}}}
     now = over(over(settings, changes), {"exponent": 0.1})

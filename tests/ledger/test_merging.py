@@ -88,3 +88,23 @@ def test_segments_with_and_without_times_stay_apart(tmp_path):
     assert ledger.rows(4, FEW).timestamp.tolist() == list(range(4, FEW))
     assert ledger.rows(0, 4).timestamp is None
     ledger.close()
+
+
+def test_segments_that_a_forgetting_has_emptied_are_merged_too(tmp_path, batch):
+    """They are equal bytes under one name, and so is what they become."""
+    Ledger.create(tmp_path / "s", Rule(base=10_000, events=10_000)).close()
+    ledger = Ledger(tmp_path / "s", Rule(base=10_000, events=10_000))
+    for n in range(FEW - 1):
+        ledger.ingest(batch(("a", f"x{n}", n)), now=0.0)
+    with ledger.writing():
+        ledger.erase([0], now=1.0)
+    assert len(list((ledger.folder / "segments").iterdir())) == 1
+    ledger.ingest(batch(("b", "y", 99)), now=2.0)
+    assert ledger.counts()["segments"] == 1
+    assert ledger.rows().number.tolist() == [FEW - 1]
+    with ledger.writing():
+        ledger.erase([1], now=3.0)
+    ledger.close_open(now=4.0, asked=True)
+    ledger.compact()
+    assert len(ledger.rows()) == 0
+    ledger.close()

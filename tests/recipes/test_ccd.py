@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from xml.etree import ElementTree
 
 import numpy as np
 import polars as pl
@@ -87,8 +88,16 @@ def test_the_table_is_written_and_a_second_call_repeats_nothing(data, small, tmp
     assert text == markdown(json.loads((tmp_path / "a" / "ccd.json").read_text()))
     assert "| gain of the student* |" in text
     assert "| published gain of the teacher |" in text
+    drawn = ElementTree.parse(tmp_path / "a" / "ccd" / "tiny.svg").getroot()  # noqa: S314
+    named = [text.text for text in drawn.iter("{http://www.w3.org/2000/svg}text") if text.get("class") == "label"]
+    assert named == ["teachers", "CCD", "fine-tune"]
     monkeypatch.setattr(lineage, "Lineage", None)
     assert reproduce(**where, seeds=[1], only=rows, say=lambda _: None) == found
+
+
+def test_a_scene_with_less_than_two_curves_has_no_figure(data, small, tmp_path):
+    reproduce(**places(tmp_path, data), seeds=[1], only=["fine-tune"], say=lambda _: None)
+    assert not list((tmp_path / "a" / "ccd").glob("*.svg"))
 
 
 def test_rows_share_the_stages_they_have_in_common(data, small, tmp_path):

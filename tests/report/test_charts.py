@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from recdistill.report.charts import SHAPES, WIDTH, Line, Point, front, lines, scatter, ticks
 from recdistill.report.heat import heat
+from recdistill.report.page import picture
 
 finite = st.floats(1e-6, 1e12)
 
@@ -138,3 +139,17 @@ def test_a_limit_is_drawn_inside_the_chart_beside_points_that_are_all_cheaper():
     assert max(marks) < place < WIDTH
     assert "budget &lt;1 MB&gt;" in drawn
     assert 'class="limit"' not in scatter(points, title="t", x_label="bytes", y_label="q")
+
+
+def test_a_chart_as_a_file_of_its_own_has_its_size_and_every_colour_it_names():
+    drawn = lines([Line("<a>", [0, 1], [1, 2], n) for n in range(8)], title='"t"', x_label="x", y_label="y")
+    root = ElementTree.fromstring(picture(drawn))  # noqa: S314
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert root.get("viewBox") == f"0 0 {root.get('width')} {root.get('height')}"
+    style = root.find("{*}style").text
+    names = {name for one in root.iter() for name in one.get("class", "").split()}
+    assert {"grid", "tick", "label", "s7"} <= names
+    for name in names - {"d2"}:  # the second dash is none
+        assert f".{name} {{" in style or f".{name}," in style, name
+    assert set(re.findall(r"var\((--\w+)\)", style)) - {"--c"} <= set(re.findall(r"(--\w+):", style))
+    assert "prefers-color-scheme: dark" in style

@@ -40,8 +40,13 @@ def test_nothing_of_the_id_is_left_in_the_folder_nor_in_free_pages_of_the_index(
     stream, _ = theirs
     stream.step(stages=toy.Toy())
     assert {place.split("/")[0] for place in places(stream.folder)} == {"ledger", "versions"}
+    manifests = {file.name for file in (stream.folder / "ledger" / "blocks").iterdir()}
+    assert len(manifests) == 3
     done = stream.forget(NAME, now=5.0)
     assert places(stream.folder) == []
+    after = {file.name for file in (stream.folder / "ledger" / "blocks").iterdir()}
+    assert len(after) == 3
+    assert not after & manifests, "of segments that held the person"
     assert done["versions"] == 3
     assert done["objects"] > 10
     assert stream.ledger.index.value("PRAGMA freelist_count") == 0

@@ -20,6 +20,7 @@ from recdistill.stream.answers import answer
 from recdistill.stream.chain import stage_names
 from recdistill.stream.collect import block_data
 from recdistill.stream.finetune import FinetuneSettings
+from recdistill.stream.gates import untrained
 from recdistill.stream.settings import StreamSettings
 from recdistill.stream.settings import read as read_settings
 from recdistill.stream.status import status
@@ -293,7 +294,9 @@ def test_each_gate_can_keep_a_student_back(tmp_path, events, settings, toy, sett
         assert check in failed
 
 
-def test_new_users_must_be_ranked_better_than_by_popularity(tmp_path, events, settings, toy):
+def test_new_users_must_be_ranked_better_than_by_popularity_once_somebody_is_old(
+    tmp_path, log, write_csv, settings, toy
+):
     text = settings.replace("new_users = false", "new_users = true\nnew_users_least = 10")
 
     class Last(toy.Toy):
@@ -301,17 +304,29 @@ def test_new_users_must_be_ranked_better_than_by_popularity(tmp_path, events, se
             return np.full((len(users), k), -1, np.int64)
 
     with Stream.create(tmp_path / "s", text) as stream:
-        stream.ingest(events, now=0.0)
-        stream.step(stages=Last(), blocks=1)
-        failed = [c for c in stream.journal().find(0, "gate").measured["checks"] if not c["passed"]]
+        stream.ingest(write_csv(log, tmp_path / "old.csv", slice(1500)), now=0.0)
+        newcomers = write_csv(log, tmp_path / "new.csv", slice(1500, 2000))
+        newcomers.write_text(newcomers.read_text().replace("\nu", "\nnew-u"))
+        stream.ingest(newcomers, now=1.0)
+        stream.step(stages=Last(), blocks=2)
+        first, second = (stream.journal().find(cycle, "gate").measured["checks"] for cycle in (0, 1))
+        (check,) = [c for c in first if c["name"] == "new users"]
+        assert (check["passed"], check["judged"]) == (True, False)
+        assert check["why"].startswith("not judged: everybody is new to a first version; recall@20 0.0000, popularity")
+        (cycle, _) = status(stream, now=0.0).cycles
+        assert cycle.notes == (f"new users {check['why']}", f"distilled: new users {check['why']}")
+        failed = [c for c in second if not c["passed"]]
         assert [c["name"] for c in failed] == ["new users"]
         assert "new users 0.0000, at least popularity's 0." in failed[0]["why"]
-        assert stream.versions.serving() is None
-        refused = r"published yet: the gates refused every .* in cycle 0 by the check 'new users': recall@20 .* status`"
+        assert [name.split("-")[0] for name in stream.versions.names()] == ["000000", "000000d"]
+
+
+def test_where_every_student_was_refused_whoever_asks_is_told_why(stream):
+    stream.journal().record(0, "gate", "", untrained("the loss is NaN").plain(), 0.0)
+    refused = r"published yet: the gates refused every .* in cycle 0 by the check 'trained': the loss is NaN.* status`"
+    for ask in (stream.rollback, lambda: answer(stream, ["u1"])):
         with pytest.raises(UsageError, match=refused):
-            stream.rollback()
-        with pytest.raises(UsageError, match=refused):
-            answer(stream, ["u1"])
+            ask()
 
 
 def test_where_nothing_was_stepped_a_step_is_the_remedy(stream):

@@ -10,6 +10,8 @@ With R the block's training interactions, for a user u nobody trained (items lik
 Only the n most active users of each item are looked at, which is exact: whoever is not among them is outranked by n
 others who share that very item with u. So the cost is that of the newcomers' own interactions, times n.
 
+`serve.foldin` answers between updates by the same formula: for a handful of people, without looking at the whole block.
+
 Letters: U users, I items, d dims, m newcomers, n neighbours, p pairs.
 """
 
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from recdistill.continual.snapshot import Snapshot
     from recdistill.data.blocks import Block
 
-__all__ = ["begun", "fold_in", "initialised", "prominent"]
+__all__ = ["begun", "initialised", "prominent"]
 
 _PAIRS = 1 << 22
 """Candidates at a time."""
@@ -81,23 +83,6 @@ def initialised(grown: Snapshot, train: Csr, how: Initial, *, old: tuple[int, in
     return replace(grown, weights=weights)
 
 
-def fold_in(
-    items: NDArray[np.int64], item: NDArray[np.float32], neighbours: NDArray[np.float32] | None = None
-) -> NDArray[np.float32]:
-    """(d,) a vector for a user who is in no table, from a handful of items and no training: the same formula.
-
-    Args:
-        items: (n,) item rows touched; may be empty.
-        item: (I, d) the served vectors of items.
-        neighbours: (m, d) served vectors of the most active users who share an item, or of all; None = one hop alone.
-
-    Returns:
-        Zero where there is neither.
-    """
-    halves = [part.mean(0) for part in (item[items], neighbours) if part is not None and len(part)]
-    return np.mean(halves, axis=0).astype(np.float32) if halves else np.zeros(item.shape[1], np.float32)
-
-
 def prominent(
     rows: Csr, columns: Csr, newcomers: NDArray[np.int64], met: NDArray[np.bool_], n: int
 ) -> NDArray[np.int64]:
@@ -133,7 +118,7 @@ def prominent(
     )
     out = np.full((len(newcomers), n), -1, np.int64)
     size = max(1, _PAIRS // max(n, 1))
-    degrees = np.cumsum(rows.degrees[newcomers])
+    degrees = np.cumsum(rows.degrees[newcomers] + 1)  # 1 for those who fill up
     starts = [0]
     while starts[-1] < len(newcomers):  # chunks of newcomers by the pairs that they lead to
         spent = degrees[starts[-1] - 1] if starts[-1] else 0
@@ -180,7 +165,11 @@ def _vectors(
     if most is not None:
         count = (most >= 0).sum(1)
         wide = (slice(None), slice(None), *([None] * (own.ndim - 1)))
-        total = np.where((most >= 0)[wide], own[np.maximum(most, 0)], 0).sum(1)
+        total = np.zeros((len(most), *own.shape[1:]), own.dtype)
+        size = max(1, _PAIRS // max(own[:1].size * most.shape[1], 1))
+        for at in range(0, len(most), size):  # (c, n, d) at a time
+            some = most[at : at + size]
+            total[at : at + size] = np.where((some >= 0)[wide], own[np.maximum(some, 0)], 0).sum(1)
         parts.append((total / np.maximum(count, 1).reshape(-1, *([1] * (own.ndim - 1)))).astype(np.float32))
         there.append(count > 0)
     known: NDArray[np.bool_] = np.stack(there)  # (1 or 2, m)

@@ -71,9 +71,10 @@ def memories(
     depth: int,
     without: Csr,
     users: int | None = None,
+    among: NDArray[np.int64] | None = None,
     seed: int = 0,
 ) -> list[Memory]:
-    """Each source's candidates; one that is None, or from which nothing is drawn, is left out.
+    """Each source's candidates; one that is None, that knows nobody asked, or from which nothing is drawn is left out.
 
     Args:
         sources: vectors and how many items a user are drawn from them. A source lists items that it has, for users
@@ -81,6 +82,7 @@ def memories(
         depth: A.
         without: U x I training items of the last two blocks.
         users: at most so many of a source's users; None = all.
+        among: ascending rows of the users that count; None = all.
         seed: of their choice, which is the same for all sources of one size.
     """
     out: list[Memory] = []
@@ -88,10 +90,12 @@ def memories(
         if vectors is None or n == 0:
             continue
         user, item = vectors
-        some = np.arange(len(user), dtype=np.int64)
-        if users is not None and users < len(user):
+        some = np.arange(len(user), dtype=np.int64) if among is None else among[among < len(user)]
+        if users is not None and users < len(some):
             word = rng.bits(rng.key(seed, "remembered"), some, 1)[:, 0]
-            some = np.sort(np.argpartition(word, users)[:users])
+            some = np.sort(some[np.argpartition(word, users)[:users]])
+        if not len(some):
+            continue
         inside = _within(without, len(user), len(item))
         lists = VectorRanker(user, item).top_k(some, min(depth, len(item)), inside)
         scores = _scores(user[some], item, lists)

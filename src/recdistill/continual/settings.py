@@ -103,7 +103,7 @@ class Initial(Settings):
 class Replay(_Grown):
     """What is drawn from others' memory, and how it is learned."""
 
-    later: ClassVar[tuple[str, ...]] = ("batch",)
+    later: ClassVar[tuple[str, ...]] = ("batch", "who")
 
     depth: int = Field(default=100, ge=1)
     """A: candidates are the first so many of a source's list."""
@@ -136,6 +136,9 @@ class Replay(_Grown):
     users: int | None = Field(default=None, ge=1)
     """Whose memory is replayed: so many of those known, chosen once a stage; None = everybody's (official code). At a
     million users everybody's ranks cost more than the learning."""
+    who: Literal["dormant", "active"] | None = None
+    """Of those known, whose memory is replayed: of those without an interaction in the block, whom nothing else reminds
+    the model of, or of those with one; None = both (official code)."""
 
 
 class Contrast(Settings):

@@ -252,6 +252,7 @@ def remembering(
         depth=settings.depth,
         without=without,
         users=settings.users,
+        among=None if settings.who is None else np.flatnonzero((train.degrees > 0) == (settings.who == "active")),
         seed=seed,
     )
     if not sources:

@@ -2,8 +2,9 @@
 
     <stream>/ledger/index.sqlite    ids, event keys, segments, blocks, finished stages
     <stream>/ledger/segments/       Parquet files of events: rows of users and items, no ids
+    <stream>/ledger/blocks/         a manifest for each closed block
     <stream>/ledger/spool/          what arrives by a pipe, until it is read
-    <stream>/ledger/unfinished      while segments change; left by a process that was killed
+    <stream>/ledger/unfinished      while segments or blocks change; left by a process that was killed
 
 Events of a batch are appended by time, ties in the order of the source; an event that comes later than the end of its
 block stands in the block that is open when it arrives. External ids are text: 12 and "12" are one id, "007" another.
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 import numpy as np
 
 from recdistill.errors import DataError, UsageError, problem
-from recdistill.ledger import forgotten, merging, segments
+from recdistill.ledger import forgotten, manifests, merging, segments
 from recdistill.ledger.blocks import Block, Rule, cut
 from recdistill.ledger.index import Index
 from recdistill.ledger.locks import held
@@ -84,7 +85,8 @@ class Ledger:
     def create(cls, folder: Path, rule: Rule) -> Ledger:
         """A new ledger in the stream's folder."""
         inside = folder / "ledger"
-        (inside / "segments").mkdir(parents=True, exist_ok=True)
+        for part in ("segments", "blocks"):
+            (inside / part).mkdir(parents=True, exist_ok=True)
         about = {"next": "0", "salt": str(int.from_bytes(os.urandom(7), "little"))}
         Index.create(inside / "index.sqlite", about).close()
         return cls(folder, rule)
@@ -120,6 +122,8 @@ class Ledger:
                     gone = merging.merged(self.index, self.folder / "segments", found)
                 for name in gone:
                     (self.folder / "segments" / name).unlink()
+            if done.closed:
+                self._settle(done.closed)
             return done
 
     def close_open(self, *, now: float | None = None, asked: bool = False) -> Block | None:
@@ -128,15 +132,16 @@ class Ledger:
         A block with fewer events than the rule's `least` is left open unless it is asked; an empty one always is.
         """
         now = time.time() if now is None else now
-        with self.writing(), self.index.change():
+        with self.writing(), self._tidied():
             block = self.open_block(now)
             old = self.rule.age is not None and now - block.opened >= self.rule.age and len(block) >= self.rule.least
             if len(block) == 0 or not (asked or old):
                 return None
-            self.index.run(
-                "UPDATE block SET closed = ?, why = ? WHERE number = ?", now, "asked" if asked else "age", block.number
-            )
-            self._write(block.after(now))
+            why = "asked" if asked else "age"
+            with self.index.change():
+                self.index.run("UPDATE block SET closed = ?, why = ? WHERE number = ?", now, why, block.number)
+                self._write(block.after(now))
+            self._settle([block.number])
             return self.block(block.number)
 
     def _ingested(self, events: Events, now: float) -> Ingested:
@@ -297,19 +302,30 @@ class Ledger:
     # upkeep
 
     def tidy(self) -> None:
-        """Remove what killed processes have left: segments that were never recorded, lines of a pipe."""
+        """Do what killed processes have left: remove segments that were never recorded and lines, write manifests."""
         recorded = {name for (name,) in self.index.rows("SELECT name FROM segment")}
         for file in (self.folder / "segments").iterdir():
             if file.name not in recorded:
                 file.unlink()
+        self._settle()
         sweep(self.spool())
+
+    def _settle(self, numbers: Sequence[int] | None = None) -> None:
+        """Make the manifests of closed blocks say what the index says: of some, or of all and no others."""
+        query = "SELECT name FROM segment WHERE first < ? AND last > ? ORDER BY first"
+        wanted: dict[int, bytes] = {}
+        for block in self.blocks() if numbers is None else map(self.block, numbers):
+            before = self.block(block.number - 1) if block.number else None
+            names = [name for (name,) in self.index.rows(query, block.last, block.first)]
+            wanted[block.number] = manifests.text_of(block, before, names)
+        manifests.settle(self.folder / "blocks", wanted, only=numbers is None)
 
     @contextmanager
     def _tidied(self) -> Generator[None]:
-        """A mark stands while segments change; whoever finds it tidies first, so that others need not list files."""
+        """A mark stands while files change; whoever finds it tidies first, so that others need not list files."""
         sweep(self.spool())
         mark = self.folder / "unfinished"
-        if mark.exists():
+        if mark.exists() or not (self.folder / "blocks").exists():  # a stream from before there were manifests
             self.tidy()
         mark.touch()
         yield
@@ -323,11 +339,12 @@ class Ledger:
             found = self.index.rows(query, block.first, block.last)
             if len(found) < 2:
                 continue
-            with self.writing():
+            with self.writing(), self._tidied():
                 with self.index.change():
                     gone = merging.merged(self.index, self.folder / "segments", found)
-                if gone:
-                    self.tidy()
+                for name in gone:
+                    (self.folder / "segments" / name).unlink()
+                self._settle([block.number])
             fewer += len(found) - len(self.index.rows(query, block.first, block.last))
         return fewer
 
@@ -335,7 +352,7 @@ class Ledger:
         """Remove the events numbered below `last`; the bytes that came free. Their keys stay, so that they stay out."""
         query = "SELECT first, last, name FROM segment WHERE first < ?"
         before = self.counts()["segment_bytes"]
-        with self.writing():
+        with self.writing(), self._tidied():
             with self.index.change():
                 for first, end, name in self.index.rows(query, last):
                     self.index.run("DELETE FROM segment WHERE first = ?", first)
@@ -352,19 +369,20 @@ class Ledger:
 
         Called with the lock `writing` held.
         """
-        for first, name in self.index.rows("SELECT first, name FROM segment"):
-            rows = segments.read(self.folder / "segments" / name)
-            theirs = np.isin(rows.user, users)
-            if not theirs.any():
-                continue
-            kept = rows.take(~theirs)
-            new, size = segments.write(self.folder / "segments", kept)
+        with self._tidied():
+            for first, name in self.index.rows("SELECT first, name FROM segment"):
+                rows = segments.read(self.folder / "segments" / name)
+                theirs = np.isin(rows.user, users)
+                if not theirs.any():
+                    continue
+                kept = rows.take(~theirs)
+                new, size = segments.write(self.folder / "segments", kept)
+                with self.index.change():
+                    self.index.many("DELETE FROM event WHERE key = ?", [(key,) for key in rows.key[theirs].tolist()])
+                    self.index.run(
+                        "UPDATE segment SET n = ?, name = ?, bytes = ? WHERE first = ?", len(kept), new, size, first
+                    )
             with self.index.change():
-                self.index.many("DELETE FROM event WHERE key = ?", [(key,) for key in rows.key[theirs].tolist()])
-                self.index.run(
-                    "UPDATE segment SET n = ?, name = ?, bytes = ? WHERE first = ?", len(kept), new, size, first
-                )
-        with self.index.change():
-            for row in users:
-                forgotten.forget(self.index, row, now=now)
-        self.tidy()
+                for row in users:
+                    forgotten.forget(self.index, row, now=now)
+            self.tidy()

@@ -72,7 +72,8 @@ def merged(index: Index, folder: Path, found: Found) -> list[str]:
         index.many("DELETE FROM segment WHERE first = ?", [(one[0],) for one, _ in alike])
         index.run("INSERT INTO segment VALUES (?, ?, ?, ?, ?)", first, last, len(rows), name, size)
         gone += [one[3] for one, _ in alike]
-    return gone
+    recorded = index.rows("SELECT name FROM segment") if gone else []
+    return sorted(set(gone) - {name for (name,) in recorded})  # segments that a forgetting has emptied share a file
 
 
 def _class(n: int) -> int:

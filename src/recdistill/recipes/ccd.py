@@ -19,9 +19,10 @@ from recdistill.continual.settings import TUNED, over, settings_of
 from recdistill.data.blocks import official, widened
 from recdistill.evaluation.continual import continual
 from recdistill.evaluation.evaluate import evaluate
+from recdistill.recipes.ccd_figure import figures
 from recdistill.recipes.ccd_page import markdown
 from recdistill.recipes.ccd_rows import MAIN, ROWS, SCENES, Row, Scene
-from recdistill.recipes.cells import Cells, among, finish, publish
+from recdistill.recipes.cells import Cells, among, finish, publish, write_text
 from recdistill.recipes.lineage import Kept, Lineage
 from recdistill.runtime import Runtime
 
@@ -52,7 +53,7 @@ def reproduce(
     watch: Callable[[str], Sequence[Watch]] = lambda _: (),
     say: Callable[[str], object] = print,
 ) -> dict[str, Any]:
-    """Finish the cells that are missing, then write `<out>.json` and `<out>.md` beside the directory `out`.
+    """Finish the cells that are missing, then write `<out>.json` and `<out>.md` beside `out`, and figures into it.
 
     Args:
         data: the folder that holds the scenes' folders.
@@ -80,7 +81,10 @@ def reproduce(
             lambda at, stream=stream, scene=scene: _cell(cells, keep, stream, (scene, at[0]), seed=at[1]),
             lambda at, result, name=name: say(f"{name} {at[0].name} seed {at[1]}: {_figures(result)}"),
         )
-    return publish(out, collect(cells), markdown)
+    found = publish(out, collect(cells), markdown)
+    for name, drawn in figures(found).items():
+        write_text(out / f"{name}.svg", drawn)
+    return found
 
 
 def _figures(result: dict[str, Any]) -> str:

@@ -94,6 +94,8 @@ def _rows() -> tuple[Row, ...]:
         Row("ccd: proxies of weights", "ccd", {"proxies": {"mode": "weights"}}),
         Row("ccd: proxies aligned", "ccd", {"proxies": {"mode": "aligned"}}),
         Row("ccd: reference distilled", "ccd", {"update": {"replay": {"reference": "distilled"}}}),
+        Row("ccd: replay of the dormant", "ccd", {"update": {"replay": {"who": "dormant"}}}),
+        Row("ccd: replay of the active", "ccd", {"update": {"replay": {"who": "active"}}}),
         Row("ccd: hinge", "ccd", {"update": {"replay": {"loss": "hinge"}}}),
         Row("ccd: nothing avoided", "ccd", {"update": {"avoid": 0}, "distil": {"avoid": 0}, "teach": {"avoid": 0}}),
         Row("ccd: decay of all rows", "ccd", {"update": {"training": _CALIBRATION}}),

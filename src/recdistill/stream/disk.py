@@ -17,7 +17,7 @@ __all__ = ["least", "sizes", "upkeep"]
 
 
 def sizes(stream: Stream) -> dict[str, int]:
-    """Bytes by part of the folder; "other" is what is beside them: settings, the report, lines of a pipe."""
+    """Bytes by part of the folder; "other" is what is beside them: settings, the report, manifests, lines of a pipe."""
     found: dict[str, int] = dict.fromkeys(("index", "segments", "objects", "versions", "work", "other"), 0)
     for path in stream.folder.rglob("*"):
         found[_part(path.relative_to(stream.folder).parts)] += _bytes(path)

@@ -119,7 +119,8 @@ def judge(
     }
     checks = [_old_blocks(recall, best, newest.measured["number"], settings)]
     if settings.new_users:
-        checks.append(_new_users(segments, int(new.sum()), settings))
+        first = served is None or newest.measured["old_users"] == 0
+        checks.append(_new_users(segments, int(new.sum()), settings, first=first))
     before: NDArray[np.float64] | None = None
     if served is not None:
         before = per_user(served.answers, newest, k, **shape)[1]
@@ -150,7 +151,13 @@ def _old_blocks(recall: Mapping[int, float], best: Mapping[int, float], newest: 
     return Check("old blocks", now >= least, why)
 
 
-def _new_users(segments: Mapping[str, float], count: int, settings: GateSettings) -> Check:
+def _new_users(segments: Mapping[str, float], count: int, settings: GateSettings, *, first: bool) -> Check:
+    if first and count:  # a refusal would leave nothing to serve, and nobody is old beside whom they are new
+        now, least = segments["new"], segments["popularity, new"]
+        why = (
+            f"not judged: everybody is new to a first version; recall@{settings.k} {now:.4f}, popularity's {least:.4f}"
+        )
+        return Check("new users", passed=True, why=why, judged=False)
     if count < settings.new_users_least:
         why = f"not judged: {count} new users are held out, fewer than {settings.new_users_least}"
         return Check("new users", passed=True, why=why, judged=False)

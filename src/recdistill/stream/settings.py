@@ -68,7 +68,8 @@ class GateSettings(Settings):
     forgetting: float = Field(default=0.5, ge=0, le=1)
     """Old blocks: the mean recall on their frozen holdouts may be below the mean of their best ever by this share."""
     new_users: bool = True
-    """Whether recall of users new in the block must reach that of the block's most popular items."""
+    """Whether recall of users new in the block must reach that of the block's most popular items. Of a first version,
+    to which everybody is new, it is not judged, and says so with both figures."""
     new_users_least: int = Field(default=50, ge=1)
     """With fewer new users held out, that check is not judged, and says so."""
     overlap: tuple[float, float] = (0.02, 1.0)

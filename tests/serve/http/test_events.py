@@ -25,6 +25,7 @@ from recdistill.serve.http.refusal import Refusal
 from recdistill.serve.http.sources import StreamSource
 from recdistill.serve.http.version import opened as version_of
 from recdistill.stream.answers import answer
+from recdistill.stream.gates import Check, Verdict
 from recdistill.stream.stream import Stream
 
 pytest.importorskip("polars")
@@ -257,6 +258,31 @@ def test_a_stream_is_rolled_back_by_its_pointer(stream, save, serving, tmp_path)
     for name in ("../versions/000001-aaaaaaaa", "..", ".hidden", "/tmp", "x" * 101, "é"):  # noqa: S108
         assert server.client.post("/v1/rollback", json={"to": name}, headers=bearer).status_code == 422
     assert (stream / "serving").readlink().name == "000001-aaaaaaaa"
+
+
+def test_readiness_tells_which_candidate_the_gates_refused_last_and_why(stream, save, app_of):
+    def judged(cycle, stage, *checks):
+        with Stream(stream) as opened:
+            opened.journal().record(cycle, stage, "", Verdict(checks, {}, {}).plain(), 0.0)
+
+    def told(client, version, gated):
+        end = time.monotonic() + 20
+        while ((found := client.get("/readyz").json())["version"], found["gated"]) != (version, gated):
+            assert time.monotonic() < end, found
+
+    good, bad = Check("old blocks", passed=True, why="fine"), Check("new users", passed=False, why="0.1, at least 0.2")
+    why = {"why": ["new users: 0.1, at least 0.2"]}
+    with app_of(stream, source=StreamSource(stream), first=False, ledger=ledger_of(stream), every=0.02) as client:
+        told(client, None, None)
+        judged(0, "gate", good, bad)
+        told(client, None, {"cycle": 0, "candidate": "student", **why})
+        save(stream / "versions" / "000001-aaaaaaaa")
+        judged(1, "gate", good)
+        (stream / "serving").symlink_to("versions/000001-aaaaaaaa")
+        told(client, "000001-aaaaaaaa", None)
+        judged(1, "gate[distil]", bad)
+        told(client, "000001-aaaaaaaa", {"cycle": 1, "candidate": "distilled", **why})
+        assert client.get("/readyz").status_code == 200
 
 
 @pytest.fixture

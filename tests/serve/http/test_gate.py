@@ -239,6 +239,7 @@ def test_nothing_is_served_before_the_first_version(tmp_path, app_of):
             "version": None,
             "previous": None,
             "refused": None,
+            "gated": None,
             "status": "starting",
         }
         assert client.get("/readyz").status_code == 503

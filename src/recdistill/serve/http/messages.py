@@ -192,6 +192,16 @@ class Refused(Struct, frozen=True):
     reason: str
 
 
+class Gated(Struct, frozen=True):
+    """A candidate that the gates of a stream refused; the version before it serves on."""
+
+    cycle: int
+    candidate: Literal["student", "distilled"]
+    """The student that learned the cycle's block, or the one distilled at its end."""
+    why: list[str]
+    """The checks that failed, with their figures."""
+
+
 class Live(Struct, frozen=True):
     """The process runs."""
 
@@ -207,6 +217,8 @@ class Ready(Struct, frozen=True):
     """What `rollback` would go back to without loading anything."""
     refused: Refused | None
     """The newest version that was refused, until one is accepted."""
+    gated: Gated | None
+    """The newest candidate of a stream, where its gates refused it; it was never a version."""
     status: Literal["ready", "starting", "draining"]
 
 

@@ -190,13 +190,14 @@ class Routes:
     async def readyz(self, call: Call) -> Reply:
         """`GET /readyz`."""
         del call
-        now, before = self.shelf.current, self.shelf.previous
+        now, before, recent = self.shelf.current, self.shelf.previous, self.shelf.recent
         ready = now is not None and not self.draining
         told = messages.Ready(
             ready=ready,
             version=None if now is None else now.version.name,
             previous=None if before is None else before.version.name,
             refused=self.shelf.refused,
+            gated=None if recent is None else recent.gated,
             status="ready" if ready else "draining" if self.draining else "starting",
         )
         return Reply.of(told, 200 if ready else 503)

@@ -123,11 +123,11 @@ class Watcher:
             self._told(version, begun)
 
     async def _remember(self) -> None:
-        """Read what people did since."""
+        """Read what people did since, and what the gates said."""
         recent, current = self._shelf.recent, self._shelf.current
-        if recent is None or current is None:
+        if recent is None:
             return
-        work = partial(recent.look, current.version)
+        work = partial(recent.look, None if current is None else current.version)
         try:
             await asyncio.get_running_loop().run_in_executor(self._loader, work)
         except Exception as error:  # noqa: BLE001 - as above
