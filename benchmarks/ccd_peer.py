@@ -5,9 +5,9 @@
 
 CLONE is a checkout of Gyu-Seok0/CCD_KDD24 (47a00b1 was run), outside of this repository. It has no licence: nothing
 of it stands here, and it is not changed. `ccd_side.py` runs its script by the first line of its run.sh, with an MF
-student of 8 dims, and times its functions. What it lacks is written into `--work`: how many users and items each block
-knows, the blocks, a student as distilled (ours, trained on the base block), and a teacher's scores (that student's).
-PATH is the Python that runs it, by default ours.
+student of 8 dims, and times its functions. What it lacks is written into `--work` (1 GB): how many users and items each
+block knows, the blocks, a student as distilled (ours, trained on the base block), and a teacher's scores (that
+student's). PATH is the Python that runs it, by default ours.
 
 Every update has a process of its own and one thread; sides run in turns, the least of the rounds counts. Ours: the
 preset "compat" with what run.sh sets, which is the same work; the default for as many epochs and until it stops by
