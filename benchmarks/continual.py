@@ -7,10 +7,11 @@
 `update`: CPU seconds of candidates, one draw, one validation and whole updates, beside what an update costs besides its
 steps in the form that the published code has (dense scores, an argsort and a Python loop over users for ranks, tuples
 and `random.sample` for pairs, a list searched for each negative, a loop over users in evaluation), written here after
-its description, run for `--users` users and scaled up. It is orientation: the bar is the official code itself, 20 times
-the time and 10 times the memory. `retrain`: student updates against full-batch training at the same block, to their
-end and until they validate as well as the retrained model, `--rounds` times in turn; bar 1/5. `scale`: a step
-on made-up events, a student update and a teacher's with LWC-KD, two epochs each, replay for 20,000 users; bar 16 GB.
+its description, run for `--users` users and scaled up. It is orientation, for machines without the official code;
+`ccd_peer.py` runs that beside ours, and the bar is asked there. `retrain`: student updates against full-batch training
+at the same block, to their end and until they validate as well as the retrained model, `--rounds` times in turn; bar
+1/5. `scale`: a step on made-up events, a student update and a teacher's with LWC-KD, two epochs each, replay for
+20,000 users; bar 16 GB.
 """
 
 from __future__ import annotations

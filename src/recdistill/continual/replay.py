@@ -127,34 +127,29 @@ def ranks(
     user, item = reference
     out = np.zeros(items.shape, np.int64)
     size = max(1, _SCORES // max(len(item), 1))
-    room = (np.empty((size, len(item)), np.float32), np.empty((size, len(item)), np.bool_))  # fresh ones cost as much
+    room = np.empty((size, len(item)), np.float32)  # a fresh one costs as much
     for at in range(0, len(users), size):
         some, asked = users[at : at + size], items[at : at + size]
-        scores = np.matmul(user[some], item.T, out=room[0][: len(some)])  # (c, I)
+        scores = np.matmul(user[some], item.T, out=room[: len(some)])  # (c, I)
         mine = np.take_along_axis(scores, np.maximum(asked, 0), 1)  # (c, A)
         if without is not None:
             rows = without.select(some)
             scores[np.repeat(np.arange(len(some)), rows.degrees), rows.indices] = -np.inf
-        out[at : at + size] = _above(scores, mine, asked >= 0, room[1][: len(some)])
+        out[at : at + size] = _above(scores, mine, asked >= 0)
     return out
 
 
-def _above(
-    scores: NDArray[np.float32], mine: NDArray[np.float32], asked: NDArray[np.bool_], over: NDArray[np.bool_]
-) -> NDArray[np.int64]:
-    """(c, I), (c, A), (c, A), room of (c, I) -> (c, A) how many of a row's scores are greater than each asked one.
+def _above(scores: NDArray[np.float32], mine: NDArray[np.float32], asked: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """(c, I), (c, A), (c, A) -> (c, A) how many of a row's scores are greater than each asked one.
 
     Only what beats a row's least asked score is sorted: a model seldom ranks low what a source ranks high.
     """
     low = np.where(asked, mine, np.inf).min(1, initial=np.inf).astype(np.float32)
-    np.greater(scores, low[:, None], out=over)
-    count = np.count_nonzero(over, axis=1)
-    most = int(count.max(initial=0))
-    table = np.full((len(scores), most), -np.inf, np.float32)
-    table[np.arange(most) < count[:, None]] = scores[over]
-    table.sort(axis=1)
-    place = torch.searchsorted(torch.from_numpy(table), torch.from_numpy(mine), right=True).numpy()
-    return np.where(asked, most - place, 0)
+    out = np.zeros(mine.shape, np.int64)
+    for at, row in enumerate(scores):  # a few users rank much, so one table for all would be mostly empty
+        over = np.sort(row[row > low[at]])
+        out[at] = len(over) - over.searchsorted(mine[at], side="right")
+    return np.where(asked, out, 0)
 
 
 def _estimated(
