@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from recdistill.report import charts
-from recdistill.report.page import picture
+from recdistill.report.picture import picture
 
 __all__ = ["figures"]
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from recdistill.evaluation.card import Card
     from recdistill.evaluation.compare import Interval, PairedTest
 
-__all__ = ["Curve", "Entry", "Page", "Role", "picture", "render"]
+__all__ = ["Curve", "Entry", "Page", "Role", "render"]
 
 Role = Literal["teacher", "plain", "student"]
 _SIGNIFICANT = 0.05
@@ -253,10 +253,3 @@ def render(template: str, page: object) -> str:
         "times": times,
     }
     return environment.get_template(template).render(page=page)
-
-
-def picture(chart: Markup) -> str:
-    """A chart as an SVG file, in the colours of a page, light or dark as its reader's system is."""
-    head, _, body = chart.partition(">")
-    width, height = head.split('"')[1].split()[2:]  # <svg viewBox="0 0 460 320" ...
-    return render("picture.svg.j2", {"head": head, "body": body, "width": width, "height": height})
