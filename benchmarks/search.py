@@ -1,14 +1,18 @@
 """The search on ML-100K: the cost of its steps, whether prices order real cells, whether the supernet's order holds.
 
     python benchmarks/search.py steps      [--data ../shared/data] [--threads 1] [--rounds 7] [--json FILE]
+                                           [--batch 64] [--repo PATH]
     python benchmarks/search.py latency    [--cells 24] ...
     python benchmarks/search.py fidelity   [--cells 10] [--epochs 20] ...
     python benchmarks/search.py precision  [--rounds 7] [--batch 64] ...
 
-`steps`: milliseconds of one step, in turns, of a search that asks two operators an edge, of one that asks all ten as
-the official code does, of a step of weights alone, and of training a derived student; the teacher is NextItNet 256 as
-in AdaRec, untrained, for only its cost matters. Target: two operators at most half of ten; a search at most twice the
-training of its student. `latency`: Kendall's tau between predicted and measured milliseconds of random cells.
+`steps`: milliseconds of one step, in turns, of a search that asks two operators an edge, of one that asks all ten, of a
+step of weights alone, of training a derived student, and, with a checkout of `Anonymous-2611/AdaRec` at PATH, of the
+official search (`adarec_side.py`, a process beside this one) on the same histories: the same batch, length, items,
+width, cells and nodes. The teacher is NextItNet 256 as in AdaRec, untrained, for only its cost matters; here it is
+asked in every step, though a search asks it once (`AdaRec.memory`). Target: two operators at most half of the official
+step. What a whole search takes beside the training of its student is a row of `recdistill reproduce adarec`.
+`latency`: Kendall's tau between predicted and measured milliseconds of random cells.
 `fidelity`: a search, then its scores of random cells and controls beside those of the same cells trained alone.
 `precision`: a training step of NextItNet, 256 and 64 wide, with products in float32 and in bfloat16, in turns.
 """
@@ -19,10 +23,15 @@ import argparse
 import json
 import os
 import statistics
+import subprocess
+import sys
+import tempfile
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
 
 from recdistill.clock import Clock, constant
@@ -49,9 +58,10 @@ from recdistill.teachers.live import Live
 from recdistill.terms.base import FromInteractions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
     from recdistill.data.split import Split
+    from recdistill.query import Batch
 
 SPACE = SPACES["causal"]
 
@@ -67,6 +77,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--cells", type=int, default=12)
     parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--repo", type=Path, help="of the official code, for `steps`")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
@@ -120,10 +131,42 @@ def steps(asked: argparse.Namespace, parts: Split) -> dict[str, Any]:
         "weights alone": stepping(1),
         "derived": stepping(None),
     }
-    ms = in_turns(works, asked.rounds)
-    ratios = {name: ms[name] / ms["all ten"] for name in ("two operators", "weights alone")}
-    ratios["two operators / derived"] = ms["two operators"] / ms["derived"]
-    return {"batch": asked.batch, "ms": ms, "ratios": ratios}
+    with ExitStack() as stack:
+        if asked.repo is not None:
+            works["official"] = stack.enter_context(official(asked.repo, batch, train.n_items, threads=asked.threads))
+        ms = in_turns(works, asked.rounds)
+    pairs = [(name, base) for base in ("official", "all ten", "derived") for name in ("two operators", "weights alone")]
+    ratios = {f"{name} / {base}": ms[name] / ms[base] for name, base in pairs if base in ms}
+    assert batch.query.history is not None
+    shape = {"batch": asked.batch, "length": batch.query.history.shape[1], "items": train.n_items}
+    return {**shape, "ms": ms, "ratios": ratios}
+
+
+@contextmanager
+def official(repo: Path, batch: Batch, n_items: int, *, threads: int) -> Generator[Callable[[], None], None, None]:
+    """A step of the official search on the histories of a batch, in a process of its own that waits between them."""
+    query = batch.query
+    assert query.history is not None
+    assert query.at is not None
+    label = torch.full_like(query.history, -1)
+    label[query.at[:, 0], query.at[:, 1]] = batch.positive
+    side, pipe = Path(__file__).with_name("adarec_side.py"), subprocess.PIPE
+    with tempfile.TemporaryDirectory() as folder:
+        rows = Path(folder) / "batch.npz"
+        np.savez(rows, history=query.history.numpy(), label=label.numpy(), n_items=n_items)
+        command = [sys.executable, str(side), str(repo), "--batch", str(rows), "--threads", str(threads)]
+        with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+            asking, answers = process.stdin, process.stdout
+            assert asking is not None
+            assert answers is not None
+
+            def step() -> None:
+                print(file=asking, flush=True)
+                if not answers.readline():
+                    msg = "The official code ended before its step did; what it said stands above"
+                    raise SystemExit(msg)
+
+            yield step  # and what it reads from is closed, which ends it
 
 
 def in_turns(works: dict[str, Callable[[], None]], rounds: int) -> dict[str, float]:
