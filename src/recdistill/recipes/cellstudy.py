@@ -41,7 +41,7 @@ from recdistill.search.space import SPACES
 from recdistill.terms.layer_match import LayerMatch
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from recdistill.recipes.bench import Result
@@ -178,8 +178,8 @@ class CellStudy(Bench):
         key = digest(about)
         if key not in self._found:
             name = self._name(c)
+            teacher = known(self.trained_teacher, self.split.train) if c.distillation.weight > 0 else None  # said first
             common = self.common(name, about, c.protocol, stage=f"Searching cells, {held_to(c)}")
-            teacher = known(self.trained_teacher, self.split.train) if c.distillation.weight > 0 else None
             common.pop("echo")  # a search has nothing to say that its `train` does not
             priced = self._prices(c)
             self._found[key] = run_search(teacher, self.split.train, c, priced=(priced.costs, priced.most), **common)
@@ -224,6 +224,18 @@ class CellStudy(Bench):
                 f"Random cells cost what the searched ones do, {cells:,.4g} {unit}, to {away:,.4g} {unit}."
             )
         return beside | {f"random-{at}": each for at, each in enumerate(drawn.values(), 1)}
+
+    def scored(self, of: Searched, designs: Mapping[str, Design]) -> dict[str, float]:
+        """The first validation metric of designs with the supernet's weights of a search; each is asked once."""
+        c, cells = of.settings, self.cells
+        metric, scores = c.metrics[0], dict[str, float]()
+        for name, design in designs.items():
+            about = self._about_search(c) | {"operators": design.operators, "exit": design.exit}
+            if (done := cells.get("inherited", about)) is None:
+                done = {metric: self.found(c).score(design)[metric]}
+                cells.put("inherited", about, done)
+            scores[name] = done[metric]
+        return scores
 
     def timing(self, names: Sequence[str]) -> dict[str, Answers]:
         """Milliseconds from a history to a list, all systems in turns; measured once on a machine."""
