@@ -13,6 +13,7 @@ by a line when it is done. Nothing of ours is imported.
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
 import tempfile
@@ -51,36 +52,36 @@ def stepping(
     repo: Path, folder: Path, history: NDArray[np.int64], label: NDArray[np.int64], n_items: int
 ) -> Callable[[], None]:
     """Build teacher and supernet; one epoch of one batch is a step."""
-    vars(np)["float"] = float
-    sys.modules["pyemd"] = types.ModuleType("pyemd")
-    vars(sys.modules["pyemd"])["emd_with_flow"] = emd_with_flow
+    numpy: Any = np
+    numpy.float = float
+    pyemd: Any = types.ModuleType("pyemd")
+    pyemd.emd_with_flow = emd_with_flow
+    sys.modules["pyemd"] = pyemd
     sys.path.insert(0, str(repo))
-    import student_search as official  # pyright: ignore[reportMissingImports] - of the checkout
-
-    args: Any = official.student_search_parser("nin").parse_args(["--preset", "nin-search", "--name", "a step"])
-    official.load_preset(args)
+    code: Any = importlib.import_module("student_search")  # of the checkout
+    args = code.student_search_parser("nin").parse_args(["--preset", "nin-search", "--name", "a step"])
+    code.load_preset(args)
     args.loader_num_items, args.loader_num_aux_vocabs, args.loader_max_len = n_items, 1, history.shape[1]
     args.train_log_every = 2  # of one batch none is logged
-    teacher, student = official.NextItNet(args).eval(), official.StudentSearch(args)
-    cpu = torch.device("cpu")
+    teacher, student = code.NextItNet(args).eval(), code.StudentSearch(args)
     weights = {"lr": args.train_model_lr, "weight_decay": args.train_model_wd}
     alpha = {"lr": args.train_alpha_lr, "weight_decay": args.train_alpha_wd}
-    vars(official).update(
-        args=args,
-        teacher=teacher,
-        model_search=student,
-        optim_model=torch.optim.AdamW(student.net_parameters(), **weights),
-        optim_alpha=torch.optim.AdamW(student.alpha_parameters(), **alpha),
-        train_loader=[[torch.from_numpy(rows + 1) for rows in (history, label)]],  # 0 pads
-        device_teacher=cpu,
-        device_student=cpu,
-        all_alpha_folder=folder,
-        final_alpha_folder=folder,
-        save_alpha=lambda *_, **__: None,
-        output_alpha_to_logger=lambda _: None,
-    )
+    code.args, code.teacher, code.model_search = args, teacher, student
+    code.optim_model = torch.optim.AdamW(student.net_parameters(), **weights)
+    code.optim_alpha = torch.optim.AdamW(student.alpha_parameters(), **alpha)
+    code.train_loader = [[torch.from_numpy(rows + 1) for rows in (history, label)]]  # 0 pads
+    code.device_teacher = code.device_student = torch.device("cpu")
+    code.all_alpha_folder = code.final_alpha_folder = folder
+    code.save_alpha = code.output_alpha_to_logger = nothing
 
-    return lambda: official.do_train(0)
+    def step() -> None:
+        code.do_train(0)
+
+    return step
+
+
+def nothing(*_: object, **__: object) -> None:
+    """In place of what writes and prints alpha."""
 
 
 def emd_with_flow(

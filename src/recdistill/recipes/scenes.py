@@ -111,7 +111,13 @@ class Study:
         return {**_TRAINING, **self.scene.training}
 
     @property
-    def _settings(self) -> SearchSettings:
+    def students(self) -> TrainSettings:
+        """How every student is trained."""
+        return TrainSettings.model_validate(self._training | _STUDENTS)
+
+    @property
+    def settings(self) -> SearchSettings:
+        """Of the search."""
         return settings_of("default", _SEARCH | self.scene.search)
 
     def about(self, row: str) -> dict[str, Any]:
@@ -124,13 +130,13 @@ class Study:
             return common
         if row != "search":
             common["students"] = _STUDENTS
-        common["distillation"] = self._settings.distillation.model_dump(mode="json", exclude={"memory"})
+        common["distillation"] = self.settings.distillation.model_dump(mode="json", exclude={"memory"})
         if row in _SMALL:
             return common | {"student": _SMALL[row]}
-        common["frame"] = self._settings.frame.model_dump(mode="json")
+        common["frame"] = self.settings.frame.model_dump(mode="json")
         if row in FIXED:
-            return common | {"cell": row, "cells": self._settings.cells}
-        about = common | {"search": self._settings.model_dump(mode="json", exclude={"device", "distillation"})}
+            return common | {"cell": row, "cells": self.settings.cells}
+        about = common | {"search": self.settings.model_dump(mode="json", exclude={"device", "distillation"})}
         if row.startswith("cell of "):
             about["from"] = Study(SCENES[row.removeprefix("cell of ")], self.seed, self.parts, self.places).about(
                 "search"
@@ -189,9 +195,9 @@ class Study:
             method="plain" if alone else "adarec",
             valid=self.parts.valid,
             seed=self.seed,
-            settings={} if alone else self._settings.distillation.model_dump(mode="json"),
+            settings={} if alone else self.settings.distillation.model_dump(mode="json"),
             model_settings=settings,
-            training=TrainSettings.model_validate(self._training | _STUDENTS),
+            training=self.students,
             checkpoint=checkpoint,
             watch=watch,
         )
@@ -203,7 +209,7 @@ class Study:
             model, settings = _SMALL[row]
             return model, {**settings, "length": 50, "every": True}
         design = self._design(row)
-        return None if design is None else ("cells", of_design(design, self._settings.frame).model_dump(mode="json"))
+        return None if design is None else ("cells", of_design(design, self.settings.frame).model_dump(mode="json"))
 
     def _times(self, row: str, checkpoint: Path, watch: Sequence[Watch]) -> dict[str, Any]:
         """Milliseconds in onnxruntime of all models of the scene, in turns; weights do not matter."""
@@ -237,7 +243,7 @@ class Study:
     def _search(self, row: str, checkpoint: Path, watch: Sequence[Watch]) -> dict[str, Any]:
         """The design, random ones of its price, and what the supernet thinks of them all."""
         del row
-        c = self._settings
+        c = self.settings
         found = search(
             self._teacher,
             self.parts.train,
@@ -265,7 +271,7 @@ class Study:
         }
 
     def _design(self, row: str) -> Design | None:
-        c = self._settings
+        c = self.settings
         if row in FIXED:
             return named(row, SPACES[c.space], width=c.frame.dim, depth=c.cells)
         of, name = self, row.removesuffix(" alone")
