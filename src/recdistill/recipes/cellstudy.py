@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from recdistill import rng
+from recdistill import bundle, rng
 from recdistill.clock import constant
 from recdistill.errors import UsageError, problem
 from recdistill.models.sequential import Sequential
@@ -25,6 +25,7 @@ from recdistill.recipes.answers import Answers, answers
 from recdistill.recipes.bench import Bench, curve
 from recdistill.recipes.cells import digest
 from recdistill.recipes.lessons import Lesson
+from recdistill.recipes.onnx_times import times_of_bundles
 from recdistill.recipes.pricing import Priced, Pricing, held_to
 from recdistill.recipes.search import inherited, training_of
 from recdistill.recipes.train import known
@@ -251,6 +252,20 @@ class CellStudy(Bench):
                 done = {name: each.plain() for name, each in measured.items()}
                 self.cells.put("timing", about, done)
         return {name: Answers.of(done[name]) for name in names}
+
+    def bundled(self, name: str) -> float | None:
+        """Milliseconds from a history to a list of a student's bundle, in onnxruntime; None where it has no encoder."""
+        path = self.run.output.dir / "bundles" / self.label(name)
+        if bundle.open(path).encoder is None:
+            return None
+        about = {name: self._labels[name], "here": device_of(torch.device("cpu"))}
+        with self.cells.claim("bundled", about, wait=True):
+            done = self.cells.get("bundled", about)
+            if done is None:
+                times = times_of_bundles({name: path}, batches=(1,), length=self.plan.search.frame.length)
+                done = {"ms": times[name]["1"]["end to end"]}
+                self.cells.put("bundled", about, done)
+        return done["ms"]
 
     def bodies(self, names: Sequence[str]) -> dict[str, int]:
         """Parameters between the embedding and the output of each system."""

@@ -314,7 +314,8 @@ def _verdict(study: CellStudy, found: _Found, card: Card) -> Verdict | None:
     best, budget = found.searches[found.best][0], Budget.parse(asked)
     chosen = _chosen(study, best)
     took = {"bytes": card.bytes, "latency": chosen if card.latency is None else card.latency.p50_ms}.get(budget.of)
-    return verdict(budget, best.costs, best.cost, took=took, chosen=chosen)
+    bundled = study.bundled(found.best) if budget.of == "latency" else None
+    return verdict(budget, best.costs, best.cost, took=took, chosen=chosen, bundled=bundled)
 
 
 def _spread(comparison: Comparison, groups: Mapping[str, Group], metric: str) -> Spread | None:
