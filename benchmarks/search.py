@@ -1,14 +1,21 @@
 """The search on ML-100K: the cost of its steps, whether prices order real cells, whether the supernet's order holds.
 
     python benchmarks/search.py steps      [--data ../shared/data] [--threads 1] [--rounds 7] [--json FILE]
+                                           [--batch 64] [--repo PATH]
+    python benchmarks/search.py whole      [--trained 37] ...
     python benchmarks/search.py latency    [--cells 24] ...
     python benchmarks/search.py fidelity   [--cells 10] [--epochs 20] ...
     python benchmarks/search.py precision  [--rounds 7] [--batch 64] ...
 
-`steps`: milliseconds of one step, in turns, of a search that asks two operators an edge, of one that asks all ten as
-the official code does, of a step of weights alone, and of training a derived student; the teacher is NextItNet 256 as
-in AdaRec, untrained, for only its cost matters. Target: two operators at most half of ten; a search at most twice the
-training of its student. `latency`: Kendall's tau between predicted and measured milliseconds of random cells.
+`steps`: milliseconds of one step, in turns, of a search that asks two operators an edge, of one that asks all ten, of a
+step of weights alone, of training a derived student, and, with a checkout of `Anonymous-2611/AdaRec` at PATH, of the
+official search (`adarec_side.py`, a process beside this one) on the same histories: the same batch, length, items,
+width, cells and nodes. The teacher is NextItNet 256 as in AdaRec, untrained, for only its cost matters; here it is
+asked in every step, though a search asks it once (`AdaRec.memory`). Target: two operators at most half of the official
+step. `whole`: CPU seconds of a search and of training its student, both as `recdistill reproduce adarec` has them,
+from a few epochs of each kind and a few designs of the refinement; the training's epochs, which an early stop decides,
+are given (37 on ML-100K with seed 1). Target: a search takes at most twice the training.
+`latency`: Kendall's tau between predicted and measured milliseconds of random cells.
 `fidelity`: a search, then its scores of random cells and controls beside those of the same cells trained alone.
 `precision`: a training step of NextItNet, 256 and 64 wide, with products in float32 and in bfloat16, in turns.
 """
@@ -19,10 +26,15 @@ import argparse
 import json
 import os
 import statistics
+import subprocess
+import sys
+import tempfile
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
 
 from recdistill.clock import Clock, constant
@@ -33,15 +45,18 @@ from recdistill.methods.adarec import AdaRec, distillation
 from recdistill.models import MODELS
 from recdistill.models.nextitnet import ADAREC
 from recdistill.objective import Objective
+from recdistill.recipes.cells import Cells as Kept
+from recdistill.recipes.scenes import SCENES, Study
 from recdistill.recipes.search import fidelity, search
-from recdistill.recipes.train import TrainSettings, fit
+from recdistill.recipes.sequences import Places
+from recdistill.recipes.train import TrainSettings, distill, fit
 from recdistill.runtime import Runtime
 from recdistill.search.batches import PartBatches
 from recdistill.search.controls import controls
 from recdistill.search.cost import Shape
 from recdistill.search.derive import named
 from recdistill.search.latency import agreement, measured
-from recdistill.search.model import Cells, Frame, Supernet
+from recdistill.search.model import Cells, Frame, Supernet, of_design
 from recdistill.search.sampling import Architecture
 from recdistill.search.space import SPACES
 from recdistill.settings import parse
@@ -49,9 +64,12 @@ from recdistill.teachers.live import Live
 from recdistill.terms.base import FromInteractions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
+    from recdistill.data.interactions import Interactions
     from recdistill.data.split import Split
+    from recdistill.query import Batch
+    from recdistill.training.watch import EpochRecord, Report
 
 SPACE = SPACES["causal"]
 
@@ -60,19 +78,22 @@ def main() -> None:
     """Measure and print."""
     default = os.environ.get("RECDISTILL_DATA", str(Path(__file__).parents[2] / "shared" / "data"))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["steps", "latency", "fidelity", "precision"])
+    parser.add_argument("what", choices=["steps", "whole", "latency", "fidelity", "precision"])
     parser.add_argument("--data", type=Path, default=Path(default))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--cells", type=int, default=12)
     parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--trained", type=int, default=37, help="epochs of the student's training, for `whole`")
+    parser.add_argument("--repo", type=Path, help="of the official code, for `steps`")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     parts = split(read(asked.data / "ml_100k", echo=None), "leave-last-out")
     measures: dict[str, Callable[..., dict[str, Any]]] = {
         "steps": steps,
+        "whole": whole,
         "latency": latency,
         "fidelity": order,
         "precision": precision,
@@ -86,9 +107,7 @@ def main() -> None:
 def steps(asked: argparse.Namespace, parts: Split) -> dict[str, Any]:
     """Milliseconds of steps, medians of rounds in turns."""
     train, frame = parts.train, Frame(dim=64, length=50, every=True)
-    entry = MODELS["nextitnet"]
-    settings = parse(entry.settings, {**ADAREC, "dilations": list(ADAREC["dilations"])})
-    teacher = Live(entry.build(settings, train.n_users, train.n_items, 0, train), seen=train.csr())
+    teacher = untrained(train)
     batches = PartBatches(train, length=50, size=asked.batch, every=True, seed=0, device=torch.device("cpu"))
     batch, runtime = next(batches.epoch(0)), Runtime.of("cpu")
 
@@ -120,10 +139,110 @@ def steps(asked: argparse.Namespace, parts: Split) -> dict[str, Any]:
         "weights alone": stepping(1),
         "derived": stepping(None),
     }
-    ms = in_turns(works, asked.rounds)
-    ratios = {name: ms[name] / ms["all ten"] for name in ("two operators", "weights alone")}
-    ratios["two operators / derived"] = ms["two operators"] / ms["derived"]
-    return {"batch": asked.batch, "ms": ms, "ratios": ratios}
+    with ExitStack() as stack:
+        if asked.repo is not None:
+            works["official"] = stack.enter_context(official(asked.repo, batch, train.n_items, threads=asked.threads))
+        ms = in_turns(works, asked.rounds)
+    pairs = [(name, base) for base in ("official", "all ten", "derived") for name in ("two operators", "weights alone")]
+    ratios = {f"{name} / {base}": ms[name] / ms[base] for name, base in pairs if base in ms}
+    assert batch.query.history is not None
+    shape = {"batch": asked.batch, "length": batch.query.history.shape[1], "items": train.n_items}
+    return {**shape, "ms": ms, "ratios": ratios}
+
+
+@contextmanager
+def official(repo: Path, batch: Batch, n_items: int, *, threads: int) -> Generator[Callable[[], None], None, None]:
+    """A step of the official search on the histories of a batch, in a process of its own that waits between them."""
+    query = batch.query
+    assert query.history is not None
+    assert query.at is not None
+    label = torch.full_like(query.history, -1)
+    label[query.at[:, 0], query.at[:, 1]] = batch.positive
+    side, pipe = Path(__file__).with_name("adarec_side.py"), subprocess.PIPE
+    with tempfile.TemporaryDirectory() as folder:
+        rows = Path(folder) / "batch.npz"
+        np.savez(rows, history=query.history.numpy(), label=label.numpy(), n_items=n_items)
+        command = [sys.executable, str(side), str(repo), "--batch", str(rows), "--threads", str(threads)]
+        with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+            asking, answers = process.stdin, process.stdout
+            assert asking is not None
+            assert answers is not None
+
+            def step() -> None:
+                print(file=asking, flush=True)
+                if not answers.readline():
+                    msg = "The official code ended before its step did; what it said stands above"
+                    raise SystemExit(msg)
+
+            yield step  # and what it reads from is closed, which ends it
+
+
+def whole(asked: argparse.Namespace, parts: Split) -> dict[str, Any]:
+    """CPU seconds of a search and of its student's training: what is once; epochs and designs times their number."""
+    study = Study(SCENES["ml-100k"], 1, parts, Places(Kept(Path()), Path(), lambda _: ()))
+    train, valid, c, some = parts.train, parts.valid, study.settings, 8
+    few = {"epochs": 4, "warm_up": 2, "device": "cpu", "refine": c.refine.model_copy(update={"designs": some})}
+    settings = c.model_copy(update=few).model_dump()
+    of_search = Times()
+    found = search(untrained(train), train, valid=valid, settings=settings, seed=1, watch=[of_search])
+    warm, late = statistics.mean(of_search.epochs[:2]), statistics.mean(of_search.epochs[2:])
+    design = (process_time() - of_search.last) / some
+    of_training = Times()
+    distill(
+        untrained(train),
+        "cells",
+        train,
+        valid=valid,
+        method="adarec",
+        seed=1,
+        settings=c.distillation.model_dump(mode="json"),
+        model_settings=of_design(found.design, c.frame).model_dump(mode="json"),
+        training=study.students.model_copy(update={"epochs": 3, "device": "cpu"}),
+        watch=[of_training],
+        echo=None,
+    )
+    epoch = statistics.mean(of_training.epochs)
+    search_of = of_search.once + c.warm_up * warm + (c.epochs - c.warm_up) * late + c.refine.designs * design
+    training = of_training.once + asked.trained * epoch
+    return {
+        "search": {"once": of_search.once, "warm epoch": warm, "epoch": late, "design": design, "whole": search_of},
+        "training": {"once": of_training.once, "epoch": epoch, "whole": training},
+        "ratio": search_of / training,
+    }
+
+
+class Times:
+    """CPU seconds of a training, which other processes do not add to: before its first epoch, and of each."""
+
+    def __init__(self) -> None:
+        """Begin to count."""
+        self.once, self.epochs, self.last = 0.0, list[float](), process_time()
+
+    def on_start(self, report: Report) -> None:
+        """What comes before any epoch is done."""
+        del report
+        self.once = self._since()
+
+    def on_epoch(self, record: EpochRecord, report: Report) -> None:
+        """An epoch is done, its validation too."""
+        del record, report
+        self.epochs.append(self._since())
+
+    def on_end(self, report: Report) -> None:
+        """The best epoch is there again."""
+        del report
+        self.once += self._since()
+
+    def _since(self) -> float:
+        before, self.last = self.last, process_time()
+        return self.last - before
+
+
+def untrained(train: Interactions) -> Live:
+    """NextItNet 256 as AdaRec has it."""
+    entry = MODELS["nextitnet"]
+    settings = parse(entry.settings, {**ADAREC, "dilations": list(ADAREC["dilations"])})
+    return Live(entry.build(settings, train.n_users, train.n_items, 0, train), seen=train.csr())
 
 
 def in_turns(works: dict[str, Callable[[], None]], rounds: int) -> dict[str, float]:

@@ -9,18 +9,22 @@ import numpy as np
 import polars as pl
 import pytest
 
+from recdistill.data.synthetic import planted
 from recdistill.errors import UnknownName
-from recdistill.recipes import adarec, adarec_page, scenes
+from recdistill.recipes import adarec, adarec_page, as_fast, scenes
 from recdistill.recipes.adarec_page import _dearness
+from recdistill.recipes.cells import Cells
 from recdistill.recipes.derrd import pack
 from recdistill.recipes.onnx_times import onnx_times
 from recdistill.recipes.papers import REPRODUCTIONS
-from recdistill.recipes.scenes import RANDOM, Scene, rows
+from recdistill.recipes.scenes import RANDOM, Scene, Study, extras, rows
+from recdistill.recipes.sequences import Places
 from recdistill.search.derive import Design
 
 FAST = {"epochs": 2, "batch": 20, "lr": 0.01, "device": "cpu"}
 
 
+AS_FAST = ("nextitnet as fast", "sasrec as fast")
 FIXED = ("all-none", "all-skip", "nextitnet", "sasrec", "all-cau_cnn_3_d2")
 
 
@@ -53,6 +57,10 @@ def small(monkeypatch):
     monkeypatch.setattr(adarec, "SCENES", {each.name: each for each in both})
     quick = partial(onnx_times, rounds=1)
     monkeypatch.setattr(scenes, "onnx_times", quick)
+    monkeypatch.setattr(as_fast, "onnx_times", quick)
+    candidates = {"nextitnet": [{"dim": 4, "groups": 1, "tied": True}], "sasrec": [{"dim": 4, "layers": 1, "heads": 1}]}
+    monkeypatch.setattr(scenes, "CANDIDATES", candidates)
+    monkeypatch.setattr(scenes, "TEACHERS", {"sasrec": {"dim": 8, "layers": 2}, "bert4rec": {"dim": 8, "cloze": 1}})
     narrow = {"small sasrec": ("sasrec", {"dim": 4, "layers": 2, "heads": 1})}
     monkeypatch.setattr(scenes, "_SMALL", narrow)
     for module in (scenes, adarec):
@@ -68,7 +76,7 @@ def test_every_row_is_computed_once_and_printed(where, tmp_path):
     said: list[str] = []
     found = adarec.reproduce(say=said.append, tables=["walks"], **where)
     table = found["scenes"]["walks"]["rows"]
-    here = [row for row in rows("walks") if row not in {"search", "latency", "cell of strolls"}]
+    here = [row for row in rows("walks") if row not in {"search", "sizes", "latency", "cell of strolls"}]
     assert [name for name, row in table.items() if row["seeds"]] == here
     assert table["teacher"]["retention"][0] == pytest.approx(100)
     assert table["searched"]["body"][1] < table["teacher"]["body"][0]
@@ -81,7 +89,7 @@ def test_every_row_is_computed_once_and_printed(where, tmp_path):
     assert {"teacher", "searched", "small sasrec", "random 1"} <= set(found["scenes"]["walks"]["ms"]["1"])
     assert set(found["scenes"]["walks"]["ms"]["1"]["searched"]["256"]) == {"body", "head", "end to end"}
     others = found["scenes"]["walks"]["against others"]
-    assert set(others) == {"teacher", "searched alone", *FIXED, "small sasrec"}
+    assert set(others) == {"teacher", "searched alone", *FIXED, "small sasrec", *AS_FAST}
     for metric in ("NDCG@10", "NDCG@20"):
         assert all(each[metric]["corrected"] >= each[metric]["p"] for each in others.values())
     ms = found["scenes"]["walks"]["ms"]["1"]
@@ -94,7 +102,7 @@ def test_every_row_is_computed_once_and_printed(where, tmp_path):
     assert json.loads((tmp_path / "results" / "adarec.json").read_text()) == json.loads(json.dumps(found))
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "results").rglob("*.json")}
     cells = {path for path in before if path.parent.name == "cells"}
-    assert len(cells) == len(here) + 2  # the search and the milliseconds
+    assert len(cells) == len(here) + 3  # the search, what is as fast, and the milliseconds
     assert adarec.reproduce(say=said.append, tables=["walks"], **where) == found
     assert all(path.stat().st_mtime_ns == before[path] for path in cells)
 
@@ -123,6 +131,77 @@ def test_the_random_cells_cost_what_the_searched_one_does(where):
     searched, before = result["inherited"]["searched"], result["derived"]["inherited"]
     said = f"searched {searched:.4f}, as alpha has it {before:.4f}, random cells {low:.4f} to {high:.4f}."
     assert said in page
+
+
+def test_hand_made_students_are_the_largest_that_take_no_longer_than_the_searched_one(monkeypatch):
+    train = planted(users=20, items=30, interactions=200, dim=4, seed=1)
+    sizes = [{"dim": 4, "layers": layers, "heads": 1} for layers in (1, 2, 3)]
+    ms = {"searched": 2.0, "sasrec 0": 1.5, "sasrec 1": 1.9, "sasrec 2": 2.1, "gru4rec 0": 2.6, "gru4rec 1": 2.4}
+
+    def onnx_times(models, train, **asked):
+        del train
+        assert (asked["batches"], asked["length"]) == ((1,), 50)
+        assert set(models) == set(ms)
+        return {name: {"1": {"body": ms[name]}} for name in models}
+
+    monkeypatch.setattr(as_fast, "onnx_times", onnx_times)
+    among = {"sasrec": sizes, "gru4rec": [{"dim": 4}, {"dim": 6}]}
+    chosen = as_fast.as_fast(("cells", {"dim": 4, "cell": "all-skip"}), train, candidates=among)
+    assert chosen == {
+        "ms": 2.0,
+        "sasrec": {"student": sizes[1], "ms": 1.9},
+        "gru4rec": {"student": {"dim": 6}, "ms": 2.4},  # none is fast enough: the fastest
+    }
+
+
+def test_what_is_as_fast_is_chosen_once_and_another_choice_is_not_asked_for(where, monkeypatch):
+    adarec.reproduce(say=str, tables=["walks"], only=["sasrec as fast"], **where)
+    (sizes,) = (where["out"] / "cells").glob("walks-sizes-*.json")
+    chosen = json.loads(sizes.read_text())["sasrec"]
+    monkeypatch.setattr(scenes, "as_fast", None)
+    found = adarec.reproduce(say=str, tables=["walks"], only=["nextitnet as fast"], **where)
+    (made,) = (where["out"] / "cells").glob("walks-sasrec-as-fast-*.json")
+    assert chosen["student"].items() <= json.loads(made.read_text())["student"].items()
+    assert found["scenes"]["walks"]["as fast"]["1"]["sasrec"] == chosen
+    page = where["out"].with_suffix(".md").read_text()
+    assert f"sasrec dim 4, heads 1, layers 1 ({chosen['ms']:.3g} ms)." in page
+
+
+def test_further_rows_are_computed_for_who_names_them_and_printed_where_they_are(where):
+    only = ["searched", "searched: as alpha has it", "searched: mapping left", "searched: no hidden"]
+    only += ["sasrec: searched", "sasrec: teacher"]
+    assert set(only[1:]) <= set(extras())
+    assert not set(extras()) & set(rows("walks"))
+    adarec.reproduce(say=str, tables=["walks"], only=only, **where)
+    files = (where["out"] / "cells").glob("*.json")
+    cells = {path.name.rsplit("-", 2)[0]: json.loads(path.read_text()) for path in files}
+    about = {name: each["about"] for name, each in cells.items()}
+    assert about["walks-searched-mapping-left"]["distillation"]["mapping"] == "left"
+    assert about["walks-searched-no-hidden"]["distillation"]["hidden"] == 0
+    assert about["walks-searched"]["distillation"] == about["walks-searched-as-alpha-has-it"]["distillation"]
+    assert about["walks-sasrec-searched"]["teacher"]["name"] == "sasrec"
+    assert about["walks-sasrec-search"] == {
+        **about["walks-search"],
+        "teacher": about["walks-sasrec-teacher"]["teacher"],
+    }
+    page = where["out"].with_suffix(".md").read_text()
+    there = [name for name in (*rows("walks"), *extras()) if f"| {name} | 1 | " in page]
+    assert set(there) >= set(only) | {"teacher"}
+    assert "bert4rec: teacher" not in page
+    times = cells["walks-sasrec-teacher"]["body"] / cells["walks-sasrec-searched"]["body"]
+    assert "- Taught by sasrec: " in page
+    assert f" of its NDCG@10 at 1/{times:.1f} of its body." in page
+    kept = cells["walks-sasrec-searched"]["test"]["NDCG@10"] / cells["walks-sasrec-teacher"]["test"]["NDCG@10"]
+    assert f"- Taught by sasrec: {100 * kept:.1f} % (" in page
+
+
+def test_the_cells_as_alpha_has_them_are_those_before_the_refinement(where):
+    adarec.reproduce(say=str, tables=["walks"], only=["search"], **where)
+    places = Places(Cells(where["out"] / "cells"), where["work"], lambda _: ())
+    study = Study(scenes.SCENES["walks"], 1, None, places)
+    cells = study.found("search")["derived"]["cells"]
+    assert study._design("searched: as alpha has it").operators[0] == tuple(cells)
+    assert study._design("searched: mapping left") == study._design("searched")
 
 
 def test_names_that_are_not_there_are_refused(where):

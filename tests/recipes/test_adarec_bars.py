@@ -62,6 +62,16 @@ def test_a_bar_that_is_missed_says_no(scene):
     assert verdicts(scene)[3] == "within chance"
 
 
+def test_hand_made_students_as_fast_are_a_bar_once_both_are_there(scene):
+    others = scene["against others"]
+    others["sasrec as fast"] = {"NDCG@10": {"difference": [0.003, -0.002, 0.008]}}
+    assert not any("as fast and" in line for line in shown(scene))
+    others["nextitnet as fast"] = others["teacher"]
+    (line,) = (line for line in shown(scene) if "as fast and" in line)
+    what = "above nextitnet as fast and sasrec as fast"
+    assert line == f"| {what} | +0.0030 (-0.0020 to +0.0080) over sasrec as fast | within chance |"
+
+
 def test_claims_whose_rows_are_missing_are_left_out(scene):
     scene["ms"] = {}
     scene["against random"] = {}

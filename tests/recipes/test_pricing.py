@@ -18,7 +18,7 @@ from recdistill.recipes.pricing import Pricing, verdict
 from recdistill.recipes.searchfile import SearchRun, resolve
 from recdistill.recipes.searchrun import search_run
 from recdistill.recipes.study import load_log
-from recdistill.search.budget import Budget
+from recdistill.search.budget import Budget, figure
 from recdistill.search.cost import Costs
 from recdistill.search.derive import named
 from recdistill.search.model import Cells
@@ -107,6 +107,15 @@ def test_whether_a_budget_is_kept_is_said_in_a_sentence(budget, unit, took, chos
     assert (found.kept, found.said) == (said.endswith(", which keeps it."), f"Held to a budget of {said}")
 
 
+@pytest.mark.parametrize(("bundled", "ends"), [(0.5, ", which keeps it."), (2.5, "nothing that was tried keeps it.")])
+def test_a_budget_of_latency_is_to_be_kept_by_the_bundle_too(bundled, ends):
+    costs = Costs("ms", (0.0,))
+    found = verdict(Budget.parse("latency=2ms"), costs, 1.5, took=1.8, chosen=None, bundled=bundled)
+    assert f"{HERE}1.8 ms, its bundle in onnxruntime {figure(bundled, 'ms')}, " in found.said
+    assert found.said.endswith(ends)
+    assert found.kept == (bundled < 2)
+
+
 def test_a_budget_that_is_not_kept_is_an_error_on_the_command_line(tmp_path, monkeypatch):
     def searched(*_, **__):
         told = SimpleNamespace(kept=False, budget="Held to a budget of 2.0 ms, which is more.")
@@ -174,7 +183,16 @@ def test_a_latency_budget_holds_for_what_is_measured_and_is_not_searched_for_aga
     answers = answering(lambda model: 1.0 + 0.1 * filled(model))
     monkeypatch.setattr(module, "answers", answers)
     monkeypatch.setattr(studying, "answers", answers)
+    exported = []
+
+    def times_of_bundles(paths, **asked):
+        exported.append((paths, asked))
+        return {name: {"1": {"end to end": 0.7}} for name in paths}
+
+    monkeypatch.setattr(studying, "times_of_bundles", times_of_bundles)
     found = search_run(run(*asked))
+    assert exported == [({"searched": found.bundle}, {"batches": (1,), "length": 8})]
+    assert "its bundle in onnxruntime 0.70 ms, which keeps it." in found.told.budget
     assert found.comparison.cards["searched"].latency.p50_ms <= 1.5
     assert found.told.kept
     assert "which keeps it" in found.told.budget
@@ -185,6 +203,7 @@ def test_a_latency_budget_holds_for_what_is_measured_and_is_not_searched_for_aga
     heard = Heard()
     again = search_run(run(*asked), listener=heard)
     assert tables == [1], "the table lies with the run"
+    assert len(exported) == 1, "and so does what its bundle takes"
     assert again.design == found.design
     assert not any("Searching" in stage for stage in heard.stages)
     assert not any("Timing" in stage for stage in heard.stages)

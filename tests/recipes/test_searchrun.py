@@ -15,6 +15,7 @@ import torch
 
 import recdistill.recipes.cellstudy as module
 from recdistill.errors import SettingsError, UnknownName, UsageError
+from recdistill.recipes import searchrun
 from recdistill.recipes.searchfile import SearchRun, resolve, weights
 from recdistill.recipes.searchrun import search_run
 from recdistill.search.budget import Budget
@@ -160,6 +161,30 @@ def test_paired_tests_are_against_the_searched_student_and_the_teacher_has_none(
     found = search_run(run())
     assert found.comparison.baseline == "searched"
     assert set(found.comparison.tests["ndcg@10"]) == set(EVERYTHING) - {"teacher", "searched"}
+
+
+def test_the_supernets_order_of_the_cells_is_compared_with_that_after_their_training(run, monkeypatch):
+    asked = []
+    monkeypatch.setattr(searchrun, "kendall", lambda one, other: asked.append((one, other)) or 0.25 * len(asked))
+    found = search_run(run())
+    cells = [*ALWAYS, "random-1", "random-2", "searched"]
+    after = [
+        [card.metrics[at].values["ndcg@10"].mean for card in map(found.comparison.cards.get, cells)] for at in (0, 1)
+    ]
+    assert [other for _, other in asked] == [pytest.approx(each) for each in after]
+    assert asked[0][0] == asked[1][0]
+    said = "order of 6 cells with that after their training: 0.25 on validation data, 0.50 on test data."
+    assert said in found.page.read_text(encoding="utf-8")
+    assert found.told.order.said.endswith(said)
+    content = json.loads((found.page.parent / "results.json").read_text(encoding="utf-8"))
+    assert content["order"] == {"n": 6, "valid": 0.25, "test": 0.5}
+
+
+def test_a_teacher_that_is_read_again_is_told_of_before_the_search(run):
+    search_run(run(*LESS))
+    heard = Heard()
+    search_run(run(*LESS, "search.price_weight=3.0"), overwrite=True, listener=heard)
+    assert heard.trained[:2] == ["teacher", "Searching cells, price weight 3"]
 
 
 def test_a_finished_search_is_not_repeated(run):

@@ -19,15 +19,17 @@ from recdistill.clock import Clock
 from recdistill.data.interactions import Interactions
 from recdistill.data.split import split
 from recdistill.errors import CheckpointError, SettingsError, TrainingError, UnknownName, UsageError
+from recdistill.evaluation.encoded import EncodedRanker
 from recdistill.evaluation.evaluate import evaluate
 from recdistill.ids import IdTable
 from recdistill.recipes.search import fidelity, retrain, search, settings_of
 from recdistill.recipes.train import TrainSettings, fit
 from recdistill.search.batches import PartBatches
 from recdistill.search.controls import apart, controls, random_of_price
-from recdistill.search.cost import Shape, counted
+from recdistill.search.cost import FROZEN, Shape, counted, published
 from recdistill.search.derive import Design, named
 from recdistill.search.derive import drawn as cell_of
+from recdistill.search.judge import loss
 from recdistill.search.price import Lagrangian
 from recdistill.search.run import shares
 from recdistill.search.settings import PRESETS, SearchSettings
@@ -225,6 +227,39 @@ def test_a_search_that_warms_up_to_the_end_leaves_the_choice_to_refinement(parts
     assert len(found.tried) > 1
     assert found.report.best["ndcg@10"].epoch == 1, "there is nothing to choose an epoch by before"
     assert found.report.history[1].metrics["entropy"] == pytest.approx(math.log(10), abs=1e-3), "alpha is as it began"
+
+
+def test_by_its_objective_designs_are_ranked_with_their_price(parts, teacher):
+    settings = {**SMALL, "refine": {"designs": 24, "metric": "objective"}, "price_weight": 0.0}
+    free = search(teacher, parts.train, valid=parts.valid, settings=settings)
+    assert free.tried[0].score == pytest.approx(max(each.score for each in free.tried))
+    dear = search(teacher, parts.train, valid=parts.valid, settings={**settings, "price_weight": 1e4})
+    assert dear.tried[0].cost == min(each.cost for each in dear.tried)
+    dearest = dear.costs.dearest(2, 6)
+    for each in dear.tried[:3]:  # nothing else counts beside such a weight
+        share = (each.cost - dear.costs.fixed) / dearest
+        assert -each.score == pytest.approx(1e4 * share, abs=5)
+
+
+def test_the_loss_of_a_design_is_that_of_the_search_on_held_out_data(parts):
+    c = SearchSettings.model_validate({**SMALL, "price_weight": 0.25, "distillation": {"weight": 0.25}})
+    space, design = SPACES["causal"], named("nextitnet", SPACES["causal"], width=8, depth=2)
+    costs = counted(space, Shape(8, 8, items=25), "macs")
+    user, item = (torch.randn(n, 8, generator=torch.Generator().manual_seed(n)) for n in (40, 25))
+    held = parts.valid.targets
+    rows = torch.from_numpy(np.repeat(np.arange(40), held.degrees))
+    ce = float(torch.nn.functional.cross_entropy(user[rows] @ item.T, torch.from_numpy(held.indices).long()))
+    asked = EncodedRanker(lambda _, rows: user.numpy()[rows], item.numpy(), parts.train.histories())
+    found = loss(asked, design, parts.valid, settings=c, costs=costs, space=space)
+    share = (costs.of(design, space) - costs.fixed) / costs.dearest(2, len(space.edges))
+    assert found == pytest.approx(0.75 * ce + 0.25 * share, rel=1e-5)
+    budget = c.model_copy(update={"budget": "1 MB"})
+    held_to = loss(asked, design, parts.valid, settings=budget, costs=costs, space=space)
+    assert held_to == pytest.approx(0.75 * ce, rel=1e-5), "a budget has no price"
+    frozen = published(space, FROZEN)
+    priced = loss(asked, design, parts.valid, settings=c, costs=frozen, space=space)
+    of_one = sum(frozen.operators[space.index(name)] for name in design.operators[0])
+    assert priced == pytest.approx(0.75 * ce + 0.25 * of_one, rel=1e-5), "the official prices are of one cell"
 
 
 def test_a_part_without_users_is_refused(parts):

@@ -14,7 +14,7 @@ from recdistill.data.split import split
 from recdistill.evaluation.compare import bootstrap_interval, holm, paired_test, retention
 from recdistill.recipes.adarec_page import markdown
 from recdistill.recipes.cells import Cells, among, finish, publish
-from recdistill.recipes.scenes import RANDOM, SCENES, Study, rows
+from recdistill.recipes.scenes import RANDOM, SCENES, TEACHERS, Study, extras, rows
 from recdistill.recipes.sequences import Places, values
 from recdistill.search.derive import Design
 from recdistill.search.fidelity import kendall
@@ -45,12 +45,13 @@ def reproduce(
 ) -> dict[str, Any]:
     """Finish the rows that are missing, then write `<out>.json` and `<out>.md` beside the directory `out`.
 
-    Arguments and errors as of `sequences.reproduce`; `only` names rows, of which "random" means all ten. A row "cell of
-    <scene>" is computed once that scene has been searched, and is printed as missing before.
+    Arguments and errors as of `sequences.reproduce`; `only` names rows, of which "random" means all ten; those of
+    `scenes.extras` are computed for nobody who does not name them. A row "cell of <scene>" is computed once that scene
+    has been searched, and is printed as missing before.
     """
     among("table", tables, SCENES)
     for name in tables:
-        among("row", only, [*rows(name), "random"])
+        among("row", only, [*rows(name), *extras(), "random"])
     work.mkdir(parents=True, exist_ok=True)
     places = Places(Cells(out / "cells"), work, watch)
     for name in tables:
@@ -58,21 +59,25 @@ def reproduce(
         for seed in seeds:
             study = Study(SCENES[name], seed, parts, places)
             finish(
-                [row for row in rows(name) if (not only or _chosen(row, only)) and study.ready(row)],
+                [row for row in _asked(name, only) if study.ready(row)],
                 study.row,
                 lambda row, result, seed=seed, name=name: say(f"{name} {row} seed {seed}: {_figures(row, result)}"),
             )
     return publish(out, _collect(places), markdown)
 
 
-def _chosen(row: str, only: Sequence[str]) -> bool:
-    return row in only or ("random" in only and row.startswith("random "))
+def _asked(scene: str, only: Sequence[str]) -> list[str]:
+    if not only:
+        return list(rows(scene))
+    return [row for row in (*rows(scene), *extras()) if row in only or ("random" in only and row.startswith("random "))]
 
 
 def _figures(row: str, result: dict[str, Any]) -> str:
     if row == "latency":
         return ", ".join(f"{name} {ms['1']['body']:.3g} ms" for name, ms in result["ms"].items())
-    if row == "search":
+    if row == "sizes":
+        return ", ".join(f"{model} {result[model]['student']}" for model in _CHOSEN[1:])
+    if row.endswith("search"):
         return f"{result['cost']:.4g} {result['unit']}, {result['epochs']} epochs"
     figures = ", ".join(f"{key} {result['test'][key]:.4f}" for key in ("HR@10", "NDCG@10"))
     return f"test {figures}, {result['epochs']} epochs"
@@ -83,15 +88,22 @@ def _collect(places: Places, seeds: Sequence[int] = range(1, 101)) -> dict[str, 
     scenes: dict[str, Any] = {}
     for scene in SCENES.values():
         studies = {seed: Study(scene, seed, _NOWHERE, places) for seed in seeds}
-        done = {row: {s: r for s, each in studies.items() if (r := each.found(row))} for row in rows(scene.name)}
-        searches, times = done.pop("search"), done.pop("latency")
+        known = (*rows(scene.name), *extras())
+        done = {row: {s: r for s, each in studies.items() if (r := each.found(row))} for row in known}
+        searches, times, sizes = done.pop("search"), done.pop("latency"), done.pop("sizes")
+        for row in extras():
+            if row.endswith(": search") or not done[row]:
+                del done[row]
         scenes[scene.name] = {
             "title": scene.title,
-            "rows": {row: _summary(found, done["teacher"]) for row, found in done.items()},
+            "rows": {row: _summary(found, done.get(_teacher_of(row), {})) for row, found in done.items()},
             "searches": {str(seed): _searched(found) for seed, found in searches.items()},
             "against random": _against_random(done, searches),
             "against others": _against_others(done),
             "ms": {str(seed): found["ms"] for seed, found in times.items()},
+            "as fast": {
+                str(seed): {key: found[key] for key in found if key in _CHOSEN} for seed, found in sizes.items()
+            },
             "timed on": next((found["environment"]["cpu"] for found in times.values()), None),
         }
     return {
@@ -101,6 +113,14 @@ def _collect(places: Places, seeds: Sequence[int] = range(1, 101)) -> dict[str, 
     }
 
 
+def _teacher_of(row: str) -> str:
+    """The row of the teacher that a row's share is of."""
+    by, colon, _ = row.partition(": ")
+    return f"{by}: teacher" if colon and by in TEACHERS else "teacher"
+
+
+_CHOSEN = ("ms", "nextitnet", "sasrec")
+"""Of what "sizes" came to: the searched body's milliseconds, and what was chosen of each model."""
 _NOWHERE: Any = None
 """The data of a study that only reads finished rows."""
 

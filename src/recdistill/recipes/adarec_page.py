@@ -123,6 +123,8 @@ def _worth(scene: dict[str, Any]) -> list[str]:
             f"- Seed {seed}: searched less the mean of {each['cells']} random cells {each['difference']:+.4f} NDCG@10 "
             f"(p {each['p']:.3f}), their spread {each['spread']:.4f}. {_ranked(each['kendall'])}"
         )
+    lines += _as_fast(scene["as fast"])
+    lines += _other_teachers(scene["rows"])
     if each := _pooled(scene["against random"]):
         lines.append(
             f"- Over {each['seeds']} seeds: {each['difference']:+.4f}, the spread {each['spread']:.4f}; "
@@ -131,6 +133,32 @@ def _worth(scene: dict[str, Any]) -> list[str]:
     others = {row: each for row, each in scene["against others"].items() if not row.startswith(_SWAP)}
     if others:
         lines += ["", *_differences("searched less", others, scene["ms"])]
+    return lines
+
+
+def _as_fast(chosen: dict[str, Any]) -> list[str]:
+    """The hand-made students that take no longer than what was found, and what they take."""
+    lines: list[str] = []
+    for seed, each in chosen.items():
+        made = [
+            f"{model} {', '.join(f'{key} {value}' for key, value in one['student'].items())} ({one['ms']:.3g} ms)"
+            for model, one in each.items()
+            if model != "ms"
+        ]
+        lines.append(f"- Seed {seed}: as fast as the searched body ({each['ms']:.3g} ms): {'; '.join(made)}.")
+    return lines
+
+
+def _other_teachers(rows: dict[str, Any]) -> list[str]:
+    """What searched students are beside teachers that are not the one of record."""
+    lines: list[str] = []
+    for row, found in rows.items():
+        by, _, what = row.partition(": ")
+        theirs = rows.get(f"{by}: teacher", {})
+        if what == "searched" and found["seeds"] and theirs.get("seeds"):
+            ours, whole = max(found["body"]), min(theirs["body"])
+            kept = "{:.1f} % ({:.1f}-{:.1f})".format(*found["retention"])
+            lines.append(f"- Taught by {by}: {kept} of its NDCG@10 at 1/{whole / ours:.1f} of its body.")
     return lines
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from recdistill import rng
+from recdistill import bundle, rng
 from recdistill.clock import constant
 from recdistill.errors import UsageError, problem
 from recdistill.models.sequential import Sequential
@@ -25,6 +25,7 @@ from recdistill.recipes.answers import Answers, answers
 from recdistill.recipes.bench import Bench, curve
 from recdistill.recipes.cells import digest
 from recdistill.recipes.lessons import Lesson
+from recdistill.recipes.onnx_times import times_of_bundles
 from recdistill.recipes.pricing import Priced, Pricing, held_to
 from recdistill.recipes.search import inherited, training_of
 from recdistill.recipes.train import known
@@ -41,7 +42,7 @@ from recdistill.search.space import SPACES
 from recdistill.terms.layer_match import LayerMatch
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from recdistill.recipes.bench import Result
@@ -178,8 +179,8 @@ class CellStudy(Bench):
         key = digest(about)
         if key not in self._found:
             name = self._name(c)
+            teacher = known(self.trained_teacher, self.split.train) if c.distillation.weight > 0 else None  # said first
             common = self.common(name, about, c.protocol, stage=f"Searching cells, {held_to(c)}")
-            teacher = known(self.trained_teacher, self.split.train) if c.distillation.weight > 0 else None
             common.pop("echo")  # a search has nothing to say that its `train` does not
             priced = self._prices(c)
             self._found[key] = run_search(teacher, self.split.train, c, priced=(priced.costs, priced.most), **common)
@@ -225,6 +226,18 @@ class CellStudy(Bench):
             )
         return beside | {f"random-{at}": each for at, each in enumerate(drawn.values(), 1)}
 
+    def scored(self, of: Searched, designs: Mapping[str, Design]) -> dict[str, float]:
+        """The first validation metric of designs with the supernet's weights of a search; each is asked once."""
+        c, cells = of.settings, self.cells
+        metric, scores = c.metrics[0], dict[str, float]()
+        for name, design in designs.items():
+            about = self._about_search(c) | {"operators": design.operators, "exit": design.exit}
+            if (done := cells.get("inherited", about)) is None:
+                done = {metric: self.found(c).score(design)[metric]}
+                cells.put("inherited", about, done)
+            scores[name] = done[metric]
+        return scores
+
     def timing(self, names: Sequence[str]) -> dict[str, Answers]:
         """Milliseconds from a history to a list, all systems in turns; measured once on a machine."""
         about = {name: self._labels[name] for name in names} | {"here": device_of(torch.device("cpu"))}
@@ -239,6 +252,20 @@ class CellStudy(Bench):
                 done = {name: each.plain() for name, each in measured.items()}
                 self.cells.put("timing", about, done)
         return {name: Answers.of(done[name]) for name in names}
+
+    def bundled(self, name: str) -> float | None:
+        """Milliseconds from a history to a list of a student's bundle, in onnxruntime; None where it has no encoder."""
+        path = self.run.output.dir / "bundles" / self.label(name)
+        if bundle.open(path).encoder is None:
+            return None
+        about = {name: self._labels[name], "here": device_of(torch.device("cpu"))}
+        with self.cells.claim("bundled", about, wait=True):
+            done = self.cells.get("bundled", about)
+            if done is None:
+                times = times_of_bundles({name: path}, batches=(1,), length=self.plan.search.frame.length)
+                done = {"ms": times[name]["1"]["end to end"]}
+                self.cells.put("bundled", about, done)
+        return done["ms"]
 
     def bodies(self, names: Sequence[str]) -> dict[str, int]:
         """Parameters between the embedding and the output of each system."""

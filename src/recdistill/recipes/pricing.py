@@ -158,7 +158,15 @@ class Verdict:
     said: str
 
 
-def verdict(budget: Budget, costs: Costs, cost: float, *, took: float | None, chosen: float | None) -> Verdict:
+def verdict(
+    budget: Budget,
+    costs: Costs,
+    cost: float,
+    *,
+    took: float | None,
+    chosen: float | None,
+    bundled: float | None = None,
+) -> Verdict:
     """Whether what was shipped keeps the budget.
 
     Args:
@@ -167,12 +175,16 @@ def verdict(budget: Budget, costs: Costs, cost: float, *, took: float | None, ch
         cost: of the design, by the list.
         took: what was measured of the trained student; None where the list is exact.
         chosen: what was measured of the design when it was chosen, before its training; None likewise.
+        bundled: milliseconds of the bundle in onnxruntime, of a budget of latency, which has to keep it too; None where
+            it has no encoder.
     """
     said = f"Held to a budget of {asked(budget)}: by the price list it costs {figure(cost, costs.unit)}"
     if took is not None:
         where = "its bundle has" if budget.of == "bytes" else "measured here, from a history to a list,"
         said += f"; {where} {figure(took, costs.unit)}"
-    kept = (cost if took is None else took) <= budget.most
+    if bundled is not None:
+        said += f", its bundle in onnxruntime {figure(bundled, costs.unit)}"
+    kept = max(cost if took is None else took, bundled or 0.0) <= budget.most
     if kept:
         said += ", which keeps it"
     elif chosen is not None and chosen <= budget.most:

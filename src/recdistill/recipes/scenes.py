@@ -3,19 +3,20 @@
 Chen et al., AdaRec, arXiv:2107.07173. Data and protocol are those of `recdistill reproduce sequential`: leave-one-out,
 every item ranked, training stopped by validation NDCG@10, the test asked once. The teacher of record is NextItNet of
 width 256, whose body has 6,316,048 parameters. Every student of a scene learns from the same teacher by the same terms
-with the same training, unless its name says "alone". Random cells cost what the searched one does.
+with the same training, unless its name says "alone" or, after a colon, what else is not the same. Random cells cost
+what the searched one does, hand-made models "as fast" are timed beside it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from recdistill.evaluation.card import environment
-from recdistill.models import MODELS
-from recdistill.models.nextitnet import ADAREC
-from recdistill.models.sequential import Sequential
+from recdistill.models import bert4rec, nextitnet, sasrec
+from recdistill.recipes.as_fast import CANDIDATES, as_fast, built
 from recdistill.recipes.onnx_times import onnx_times
 from recdistill.recipes.search import search, settings_of
 from recdistill.recipes.sequences import Places, measured
@@ -24,7 +25,6 @@ from recdistill.search.controls import always, random_of_price
 from recdistill.search.derive import Design, named
 from recdistill.search.model import of_design
 from recdistill.search.space import SPACES
-from recdistill.settings import parse
 from recdistill.training.watch import JsonLines
 
 if TYPE_CHECKING:
@@ -32,13 +32,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from recdistill.data.interactions import Split
+    from recdistill.methods.adarec import AdaRec
     from recdistill.recipes.trained import Trained
     from recdistill.search.settings import SearchSettings
     from recdistill.training.watch import Watch
 
-__all__ = ["RANDOM", "SCENES", "Scene", "Study", "rows"]
+__all__ = ["RANDOM", "SCENES", "TEACHERS", "Scene", "Study", "extras", "rows"]
 
-_NO_STUDENTS = ("teacher", "search", "searched alone", "latency")
+_NO_STUDENTS = ("teacher", "search", "searched alone", "sizes", "latency")
 RANDOM = 10
 """Random cells of the searched one's price."""
 FIXED = (*always(SPACES["attentive"]), "all-cau_cnn_3_d2")
@@ -48,6 +49,19 @@ _SMALL: dict[str, tuple[str, dict[str, Any]]] = {
     "small sasrec": ("sasrec", {"dim": 64, "layers": 4, "heads": 2}),
 }
 """Hand-made students, of the same width and as many layers: AdaRec's presets for distilled models of one type."""
+_AS_FAST = {f"{model} as fast": model for model in CANDIDATES}
+"""Hand-made students whose bodies take no longer than the searched one's; "sizes" chooses them."""
+_OTHERWISE: dict[str, dict[str, Any]] = {
+    **{f"searched: mapping {way}": {"mapping": way} for way in ("left", "right", "left-jump", "right-jump")},
+    "searched: no hidden": {"hidden": 0.0},
+}
+"""The searched cells with other settings of the distillation: layers one to one as published, or none of them."""
+_DERIVED = "searched: as alpha has it"
+"""The cells before their refinement."""
+TEACHERS: dict[str, dict[str, Any]] = {"sasrec": sasrec.ADAREC, "bert4rec": {**bert4rec.ADAREC, "cloze": 20}}
+"""AdaRec's other teachers; each has a search of its own."""
+_PATIENCE = {"bert4rec": 40}
+"""Of those whose training must not end in a first stage, which teaches no positions."""
 _TRAINING: dict[str, Any] = {
     "epochs": 200,
     "batch": 128,
@@ -103,6 +117,8 @@ class Study:
     seed: int
     parts: Split
     places: Places
+    by: str = "nextitnet"
+    """Who teaches."""
 
     # what results depend on; devices are not among it
 
@@ -111,35 +127,54 @@ class Study:
         return {**_TRAINING, **self.scene.training}
 
     @property
-    def _settings(self) -> SearchSettings:
+    def students(self) -> TrainSettings:
+        """How every student is trained."""
+        return TrainSettings.model_validate(self._training | _STUDENTS)
+
+    @property
+    def settings(self) -> SearchSettings:
+        """Of the search."""
         return settings_of("default", _SEARCH | self.scene.search)
 
     def about(self, row: str) -> dict[str, Any]:
         """Of one row."""
+        if (other := self._other(row)) is not None:
+            return other[0].about(other[1])
         scene = self.scene
-        training = {**self._training, "precision": "bfloat16"}
-        teacher = {"model": {**ADAREC, "length": 50, "every": True, **scene.teacher}, "training": training}
+        training: dict[str, Any] = {**self._training, "precision": "bfloat16"}
+        if self.by == "nextitnet":
+            of = {"model": {**nextitnet.ADAREC, "length": 50, "every": True, **scene.teacher}}
+        else:
+            of = {"name": self.by, "model": {**TEACHERS[self.by], "length": 50, "every": True}}
+            training["patience"] = _PATIENCE.get(self.by, training["patience"])
+        teacher = {**of, "training": training}
         common = {"data": scene.folder, "split": scene.split, "seed": self.seed, "teacher": teacher}
         if row == "teacher":
             return common
         if row != "search":
             common["students"] = _STUDENTS
-        common["distillation"] = self._settings.distillation.model_dump(mode="json", exclude={"memory"})
+        common["distillation"] = self._distillation(row).model_dump(mode="json", exclude={"memory"})
         if row in _SMALL:
             return common | {"student": _SMALL[row]}
-        common["frame"] = self._settings.frame.model_dump(mode="json")
+        common["frame"] = self.settings.frame.model_dump(mode="json")
         if row in FIXED:
-            return common | {"cell": row, "cells": self._settings.cells}
-        about = common | {"search": self._settings.model_dump(mode="json", exclude={"device", "distillation"})}
+            return common | {"cell": row, "cells": self.settings.cells}
+        about = common | {"search": self.settings.model_dump(mode="json", exclude={"device", "distillation"})}
         if row.startswith("cell of "):
             about["from"] = Study(SCENES[row.removeprefix("cell of ")], self.seed, self.parts, self.places).about(
                 "search"
             )
+        if row == "sizes" or row in _AS_FAST:
+            about["candidates"] = {_AS_FAST[row]: CANDIDATES[_AS_FAST[row]]} if row in _AS_FAST else CANDIDATES
         return about | {"row": row}
 
     def label(self, row: str) -> str:
         """What the files of a row are called."""
-        return f"{self.scene.name}-{row.replace(' ', '-')}-seed{self.seed}"
+        if (other := self._other(row)) is not None:
+            return other[0].label(other[1])
+        of = self.scene.name if self.by == "nextitnet" else f"{self.scene.name}-{self.by}"
+        words = re.sub(r"[^\w-]+", "-", row)
+        return f"{of}-{words}-seed{self.seed}"
 
     def found(self, row: str) -> dict[str, Any] | None:
         """A finished row, or None."""
@@ -150,14 +185,25 @@ class Study:
         other = row.removeprefix("cell of ")
         return other == row or Study(SCENES[other], self.seed, self.parts, self.places).found("search") is not None
 
+    def _other(self, row: str) -> tuple[Study, str] | None:
+        """Of a row such as "sasrec: searched": the study with that teacher, and the row there."""
+        by, colon, rest = row.partition(": ")
+        return (replace(self, by=by), rest) if colon and by in TEACHERS else None
+
+    def _distillation(self, row: str) -> AdaRec:
+        return self.settings.distillation.model_copy(update=_OTHERWISE.get(row, {}))
+
     # how they come to be
 
     def row(self, row: str) -> dict[str, Any] | None:
         """The result of a row; None when another process is at it, or what it needs is not there yet."""
         if (done := self.found(row)) is not None:
             return done
+        if (other := self._other(row)) is not None:
+            return other[0].row(other[1])
         searched = row not in {"teacher", "search", *_SMALL, *FIXED}  # "latency" too: it times what was found
-        if (row != "teacher" and self.row("teacher") is None) or (searched and self.row("search") is None):
+        needed = {"teacher": row != "teacher", "search": searched, "sizes": row in _AS_FAST}
+        if any(self.row(each) is None for each, is_needed in needed.items() if is_needed):
             return None
         about, label, cells = self.about(row), self.label(row), self.places.cells
         with cells.claim(label, about) as mine:
@@ -165,7 +211,7 @@ class Study:
                 return None
             if (done := cells.get(label, about)) is not None:
                 return done
-            compute = {"search": self._search, "latency": self._times}.get(row, self._trained)
+            compute = {"search": self._search, "latency": self._times, "sizes": self._sizes}.get(row, self._trained)
             checkpoint = self.places.work / cells.path(label, about, ".safetensors").name
             watch = [*self.places.watch(label), JsonLines(self.places.work / f"{label}.jsonl")]
             found = compute(row, checkpoint, watch)
@@ -189,21 +235,24 @@ class Study:
             method="plain" if alone else "adarec",
             valid=self.parts.valid,
             seed=self.seed,
-            settings={} if alone else self._settings.distillation.model_dump(mode="json"),
+            settings={} if alone else self._distillation(row).model_dump(mode="json"),
             model_settings=settings,
-            training=TrainSettings.model_validate(self._training | _STUDENTS),
+            training=self.students,
             checkpoint=checkpoint,
             watch=watch,
         )
-        return measured(trained, self.parts)
+        return measured(trained, self.parts) | ({"student": settings} if row in _AS_FAST else {})
 
     def _student(self, row: str) -> tuple[str, dict[str, Any]] | None:
         """The model of a row with its settings; None where its cell has not been found yet."""
         if row in _SMALL:
             model, settings = _SMALL[row]
             return model, {**settings, "length": 50, "every": True}
+        if row in _AS_FAST:
+            model, sizes = _AS_FAST[row], self.found("sizes")
+            return None if sizes is None else (model, {**sizes[model]["student"], "length": 50, "every": True})
         design = self._design(row)
-        return None if design is None else ("cells", of_design(design, self._settings.frame).model_dump(mode="json"))
+        return None if design is None else ("cells", of_design(design, self.settings.frame).model_dump(mode="json"))
 
     def _times(self, row: str, checkpoint: Path, watch: Sequence[Watch]) -> dict[str, Any]:
         """Milliseconds in onnxruntime of all models of the scene, in turns; weights do not matter."""
@@ -212,19 +261,24 @@ class Study:
         known = {row: self._student(row) for row in rows(self.scene.name) if row not in _NO_STUDENTS}
         shapes = {row: built for row, built in known.items() if built is not None and not row.startswith("cell of ")}
         asked = {"teacher": ("nextitnet", self.about("teacher")["teacher"]["model"]), **shapes}
-        models: dict[str, Sequential] = {}
-        for each, (name, c) in asked.items():
-            model = MODELS[name].build(parse(MODELS[name].settings, c), train.n_users, train.n_items, 0, train)
-            assert isinstance(model, Sequential)  # noqa: S101 - all rows are
-            models[each] = model
+        models = {each: built(one, train) for each, one in asked.items()}
         return {"environment": environment().model_dump(mode="json"), "ms": onnx_times(models, train)}
+
+    def _sizes(self, row: str, checkpoint: Path, watch: Sequence[Watch]) -> dict[str, Any] | None:
+        """Hand-made students as fast as the searched one, chosen once: by another timing it might be another."""
+        del row, checkpoint, watch
+        searched = self._student("searched")
+        if searched is None:
+            return None
+        chosen = as_fast(searched, self.parts.train, candidates=CANDIDATES)
+        return {"environment": environment().model_dump(mode="json"), **chosen}
 
     @cached_property
     def _teacher(self) -> Trained:
         about = self.about("teacher")
         label = self.label("teacher")
         return fit(
-            "nextitnet",
+            self.by,
             self.parts.train,
             valid=self.parts.valid,
             seed=self.seed,
@@ -237,7 +291,7 @@ class Study:
     def _search(self, row: str, checkpoint: Path, watch: Sequence[Watch]) -> dict[str, Any]:
         """The design, random ones of its price, and what the supernet thinks of them all."""
         del row
-        c = self._settings
+        c = self.settings
         found = search(
             self._teacher,
             self.parts.train,
@@ -265,19 +319,29 @@ class Study:
         }
 
     def _design(self, row: str) -> Design | None:
-        c = self._settings
+        c = self.settings
         if row in FIXED:
             return named(row, SPACES[c.space], width=c.frame.dim, depth=c.cells)
         of, name = self, row.removesuffix(" alone")
         if row.startswith("cell of "):
             of = Study(SCENES[row.removeprefix("cell of ")], self.seed, self.parts, self.places)
             name = "searched"
-        result = of.found("search")
-        return None if result is None else Design.model_validate(result["designs"][name])
+        if (result := of.found("search")) is None:
+            return None
+        if row == _DERIVED:
+            return Design.of(SPACES[c.space], [result["derived"]["cells"]], width=c.frame.dim, depth=c.cells)
+        return Design.model_validate(result["designs"]["searched" if row in _OTHERWISE else name])
 
 
 def rows(scene: str) -> tuple[str, ...]:
     """Of a scene's table, its search, and what its models cost to serve."""
     others = tuple(f"cell of {other}" for other in SCENES if other != scene)
     random = tuple(f"random {at}" for at in range(RANDOM))
-    return ("teacher", "search", "searched", "searched alone", *FIXED, *_SMALL, *random, *others, "latency")
+    made = (*_SMALL, "sizes", *_AS_FAST)
+    return ("teacher", "search", "searched", "searched alone", *FIXED, *made, *random, *others, "latency")
+
+
+def extras() -> tuple[str, ...]:
+    """Rows that are computed when they are asked for by name."""
+    by = tuple(f"{teacher}: {row}" for teacher in TEACHERS for row in ("teacher", "search", "searched"))
+    return (_DERIVED, *_OTHERWISE, *by)

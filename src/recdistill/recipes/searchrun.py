@@ -9,8 +9,6 @@ Beside what `recdistill distill` writes, the output folder holds
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import statistics
@@ -26,6 +24,7 @@ from recdistill.recipes.compare import Comparison, noted, paired
 from recdistill.recipes.distill import machine
 from recdistill.recipes.drawing import drawn, legend
 from recdistill.recipes.folder import held
+from recdistill.recipes.front import front
 from recdistill.recipes.listener import Silent
 from recdistill.recipes.pricing import verdict
 from recdistill.recipes.searchfile import resolve
@@ -33,13 +32,14 @@ from recdistill.recipes.study import load_log
 from recdistill.recipes.tables import searched
 from recdistill.report.cell import as_text, standalone
 from recdistill.report.page import Entry
-from recdistill.report.search import Beliefs, Row, SearchPage, Spread, Step
+from recdistill.report.search import Beliefs, Order, Row, SearchPage, Spread, Step
 from recdistill.search.budget import Budget
+from recdistill.search.fidelity import kendall
 from recdistill.search.run import shares
 from recdistill.search.space import SPACES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -92,6 +92,8 @@ class _Found:
     designs: dict[str, Design]
     searches: dict[str, list[Searched]]
     """Row -> the searches that found it."""
+    inherited: dict[str, float]
+    """Of the best and of the cells beside it: what the supernet says of them."""
     best: str
 
 
@@ -163,6 +165,7 @@ def _trained(study: CellStudy) -> _Found:
     results[_HAND_MADE] = study.hand_made(_HAND_MADE)
     groups[_HAND_MADE] = "hand-made"
     designs = study.controls(first)
+    inherited = study.scored(first, designs | {best: first.design})
     for name, design in designs.items():
         results[name] = study.design(name, design, first.settings)
         groups[name] = "random" if name.startswith("random-") and name not in study.run.search.controls else "control"
@@ -173,7 +176,7 @@ def _trained(study: CellStudy) -> _Found:
     results |= students
     groups |= dict.fromkeys(students, "searched")
     designs |= {name: each[0].design for name, each in searches.items()}
-    return _Found(results, groups, designs, searches, best)
+    return _Found(results, groups, designs, searches, inherited, best)
 
 
 def _within(study: CellStudy, searches: Mapping[str, list[Searched]]) -> list[str]:
@@ -246,6 +249,7 @@ def _page(study: CellStudy, found: _Found, comparison: Comparison, rows: dict[st
         kept=budget is None or budget.kept,
         searched=found.best,
         random=_spread(comparison, found.groups, main),
+        order=_order(found, main),
         steps=[
             Step(
                 each.asked,
@@ -310,7 +314,8 @@ def _verdict(study: CellStudy, found: _Found, card: Card) -> Verdict | None:
     best, budget = found.searches[found.best][0], Budget.parse(asked)
     chosen = _chosen(study, best)
     took = {"bytes": card.bytes, "latency": chosen if card.latency is None else card.latency.p50_ms}.get(budget.of)
-    return verdict(budget, best.costs, best.cost, took=took, chosen=chosen)
+    bundled = study.bundled(found.best) if budget.of == "latency" else None
+    return verdict(budget, best.costs, best.cost, took=took, chosen=chosen, bundled=bundled)
 
 
 def _spread(comparison: Comparison, groups: Mapping[str, Group], metric: str) -> Spread | None:
@@ -318,6 +323,19 @@ def _spread(comparison: Comparison, groups: Mapping[str, Group], metric: str) ->
     if not values:
         return None
     return Spread(len(values), statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0)
+
+
+def _order(found: _Found, metric: str) -> Order | None:
+    """Whether the supernet ranks cells as they are after their training; None of fewer than three, or of equals."""
+    results = [found.results[name] for name in found.inherited]
+    if len(results) < 3:
+        return None
+    before = list(found.inherited.values())
+    valid, test = (
+        kendall(before, [part.means[metric] for part in parts])
+        for parts in ([each.valid for each in results], [each.test for each in results])
+    )
+    return None if math.isnan(valid + test) else Order(len(results), valid, test)
 
 
 def _shares(best: Searched) -> dict[str, list[float]]:
@@ -335,6 +353,8 @@ def _words(page: SearchPage) -> str:
         said.append(f"{main}: searched {value:.4f}, {r.n} random cells of the same price {r.mean:.4f}{spread}.")
     if page.beaten_by:
         said.append(f"Not better than {', '.join(page.beaten_by)}.")
+    if page.order is not None:
+        said.append(page.order.said)
     if page.budget:
         said.append(page.budget)
     return "\n".join(said)
@@ -350,41 +370,14 @@ def _write(study: CellStudy, found: _Found, comparison: Comparison, page: Search
         "searched": found.best,
         "rows": {name: asdict(row) for name, row in page.rows.items()},
         "random": None if page.random is None else asdict(page.random),
+        "order": None if page.order is None else asdict(page.order),
         "searches": [asdict(step) for step in page.steps],
     }
     write_text(out / "results.json", json.dumps(_finite(content), indent=2, allow_nan=False) + "\n")
-    write_text(out / "front.csv", _csv(page, comparison.metrics))
+    write_text(out / "front.csv", front(page, comparison.metrics))
     if text:
         write_text(out / "run.toml", text)
     write_text(out / "report.html", page.render())
-
-
-def _csv(page: SearchPage, metrics: Sequence[str]) -> str:
-    told = io.StringIO()
-    out = csv.writer(told, lineterminator="\n")
-    valid = [f"valid {metric}" for metric in metrics]
-    costs = ["cost", "body", "parameters", "bytes", "p50_ms", "p99_ms", "encoder_ms", "per_s"]
-    out.writerow(["system", "group", "price_weight", *metrics, *valid, *costs])
-    for entry in page.entries:
-        row, timed = page.row(entry), entry.card.latency
-        weights = [step.weight for step in page.steps if step.name == entry.name and step.weight is not None]
-        judged = entry.card.metrics[0].values
-        times = () if timed is None else (timed.p50_ms, timed.p99_ms, row.encoder_ms, timed.users_per_second)
-        out.writerow(
-            [
-                entry.name,
-                row.group,
-                " ".join(f"{weight:g}" for weight in weights),
-                *(f"{entry.metrics[metric].mean:.6f}" for metric in metrics),
-                *(f"{judged[metric].mean:.6f}" for metric in metrics),
-                "" if row.cost is None else f"{row.cost:.6g}",
-                row.body,
-                entry.card.parameters,
-                entry.card.bytes,
-                *([f"{value:.4g}" for value in times] or [""] * 4),
-            ]
-        )
-    return told.getvalue()
 
 
 def _finite(content: object) -> object:

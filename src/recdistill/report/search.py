@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from recdistill.report.cell import Drawn
     from recdistill.report.page import Curve, Entry
 
-__all__ = ["Beliefs", "Group", "Row", "SearchPage", "Spread", "Step"]
+__all__ = ["Beliefs", "Group", "Order", "Row", "SearchPage", "Spread", "Step"]
 
 Group = Literal["teacher", "hand-made", "control", "random", "searched", "plain"]
 _STYLES: dict[Group, int] = {"teacher": 0, "control": 1, "searched": 2, "hand-made": 3, "plain": 5, "random": 7}
@@ -50,6 +50,25 @@ class Spread:
     n: int
     mean: float
     deviation: float
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Kendall's tau of cells by the supernet's weights, on validation data, with what they are after their training."""
+
+    n: int
+    valid: float
+    """With the main metric on validation data."""
+    test: float
+    """On test data."""
+
+    @property
+    def said(self) -> str:
+        """In a sentence."""
+        return (
+            f"Kendall\u2019s tau of the supernet\u2019s order of {self.n} cells with that after their training: "
+            f"{self.valid:.2f} on validation data, {self.test:.2f} on test data."
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +122,8 @@ class SearchPage(Page):
     """The name of the student the page is about."""
     random: Spread | None = None
     """Of the random cells, in the main metric."""
+    order: Order | None = None
+    """Whether the supernet ranks cells as their training does; None where too few were trained."""
     steps: Sequence[Step] = ()
     history: Curve | None = None
     """The epochs of the student's own search."""

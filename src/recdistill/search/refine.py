@@ -11,7 +11,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, TypeAdapter, field_validator
 
 from recdistill import rng
 from recdistill.evaluation.metrics import MetricName
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Refine", "Tried", "refine"]
 
+_METRIC = TypeAdapter[str](MetricName)
 _TRIES = 200
 """Draws without anything new before there is nothing new."""
 
@@ -41,9 +42,16 @@ class Refine(Settings):
     """The best so far, of which the next ones come."""
     dearer: float = Field(default=0.1, ge=0)
     """How much more their cells may cost than alpha expects, as a share; a budget is kept in its place."""
-    metric: MetricName | None = "ndcg@100"
+    metric: str | None = "ndcg@100"
     """What they are scored by, in validation: a long list tells more about a design than the one that is reported, of
-    which most users have nothing. None takes the search's first metric."""
+    which most users have nothing. A metric has no exchange rate with nats, so the price counts by `dearer` alone;
+    "objective" is the search's own loss without its distillation, price included. None takes the search's first
+    metric."""
+
+    @field_validator("metric")
+    @classmethod
+    def _known(cls, metric: str | None) -> str | None:
+        return metric if metric in (None, "objective") else _METRIC.validate_python(metric)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +60,7 @@ class Tried:
 
     design: Design
     score: float
-    """The first validation metric."""
+    """By the metric of the refinement; of its "objective" less the loss."""
     cost: float
     """In the price list's unit."""
 

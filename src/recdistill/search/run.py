@@ -33,6 +33,7 @@ from recdistill.search.budget import Budget, within
 from recdistill.search.controls import always
 from recdistill.search.cost import FROZEN, Costs, Shape, counted, published
 from recdistill.search.derive import Design, derive, reestimate
+from recdistill.search.judge import allowed, loss
 from recdistill.search.latency import measured
 from recdistill.search.model import Supernet
 from recdistill.search.price import Lagrangian, Price
@@ -197,7 +198,7 @@ def search(
     if teacher is not None and c.distillation.weight > 0:
         remember(teacher, every, most=c.distillation.memory)
 
-    def score(of: Design, metrics: tuple[str, ...] = c.metrics) -> dict[str, float]:
+    def estimated(of: Design) -> Cells:
         student = net.derived(of)
 
         def run(history: Tensor) -> object:  # whole batches, whatever their lengths
@@ -205,7 +206,10 @@ def search(
 
         some = (batch.query.history for batch in every.epoch(0))
         reestimate(student, run, [each for each in islice(some, c.estimate) if each is not None])
-        return evaluate(student.ranker(), valid, metrics, protocol=c.protocol, candidates=candidates).means
+        return student
+
+    def score(of: Design, metrics: tuple[str, ...] = c.metrics) -> dict[str, float]:
+        return evaluate(estimated(of).ranker(), valid, metrics, protocol=c.protocol, candidates=candidates).means
 
     def validate() -> dict[str, float]:
         here = design()
@@ -234,13 +238,19 @@ def search(
     derived = design()
     derived = derived.model_copy(update={"fingerprints": {key: value for key, value in fingerprints.items() if value}})
     by, began = c.refine.metric or c.metrics[0], perf_counter()
+
+    def judged(of: Design) -> float:
+        if by == "objective":
+            return -loss(estimated(of).ranker(), of, valid, settings=c, costs=costs, space=space)
+        return score(of, (by,))[by]
+
     tried = refine(
         derived,
-        lambda one: score(one, (by,))[by],
+        judged,
         space=space,
         costs=costs,
         settings=c.refine,
-        most=_expected(architecture, costs, dearer=c.refine.dearer) if most is None else most,
+        most=allowed(architecture, costs, dearer=c.refine.dearer) if most is None else most,
         beside=always(space),
         seed=rng.key(seed, "refine"),
     )
@@ -304,17 +314,6 @@ def shares(losses: Mapping[str, float]) -> dict[str, float]:
     """Each term's share of an epoch's loss, by absolute value, in [0, 1]: so a term of 0.3 % is seen."""
     whole = sum(abs(value) for value in losses.values())
     return {name: abs(value) / whole if whole else 0.0 for name, value in losses.items()}
-
-
-@torch.no_grad()
-def _expected(architecture: Architecture, costs: Costs, *, dearer: float) -> float:
-    """What cells may cost that alpha would choose among: its mean cost, and a share more of what is not fixed.
-
-    The cost of the arg-max would be that of an accident as long as alpha is nearly uniform.
-    """
-    depth = architecture.depth_probabilities()
-    mean = float(costs.expected(architecture.probabilities(), depth, architecture.cells))
-    return costs.fixed + (mean - costs.fixed) * (1 + dearer)
 
 
 def _objective(
