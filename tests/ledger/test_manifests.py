@@ -131,6 +131,23 @@ def test_a_ledger_from_before_there_were_manifests_gets_them(ledger, batch):
     assert files(ledger) == expected
 
 
+def test_where_they_could_not_be_written_the_next_command_writes_them(ledger, batch, monkeypatch):
+    ledger.ingest(batch(*[("a", f"x{n}", n) for n in range(8)]), now=1.0)
+    expected = files(ledger)
+    shutil.rmtree(ledger.folder / "blocks")
+
+    def full(path, data):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(manifests, "write_whole", full)
+        with pytest.raises(OSError, match="No space"):
+            ledger.close_open(now=2.0)
+    assert files(ledger) == {}
+    ledger.close_open(now=2.0)
+    assert files(ledger) == expected
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
 @pytest.mark.parametrize(
     ("does", "where", "after"),

@@ -11,6 +11,7 @@ import pytest
 
 from recdistill.data.synthetic import planted
 from recdistill.errors import UnknownName
+from recdistill.evaluation.compare import holm
 from recdistill.recipes import adarec, adarec_page, as_fast, scenes
 from recdistill.recipes.adarec_page import _dearness
 from recdistill.recipes.cells import Cells
@@ -158,6 +159,9 @@ def test_what_is_as_fast_is_chosen_once_and_another_choice_is_not_asked_for(wher
     adarec.reproduce(say=str, tables=["walks"], only=["sasrec as fast"], **where)
     (sizes,) = (where["out"] / "cells").glob("walks-sizes-*.json")
     chosen = json.loads(sizes.read_text())["sasrec"]
+    places = Places(Cells(where["out"] / "cells"), where["work"], lambda _: ())
+    study = Study(scenes.SCENES["walks"], 1, None, places)
+    assert study.about("sasrec as fast")["student"] == chosen["student"], "another choice is another row"
     monkeypatch.setattr(scenes, "as_fast", None)
     found = adarec.reproduce(say=str, tables=["walks"], only=["nextitnet as fast"], **where)
     (made,) = (where["out"] / "cells").glob("walks-sasrec-as-fast-*.json")
@@ -172,12 +176,18 @@ def test_further_rows_are_computed_for_who_names_them_and_printed_where_they_are
     only += ["sasrec: searched", "sasrec: teacher"]
     assert set(only[1:]) <= set(extras())
     assert not set(extras()) & set(rows("walks"))
-    adarec.reproduce(say=str, tables=["walks"], only=only, **where)
+    found = adarec.reproduce(say=str, tables=["walks"], only=only, **where)
+    against = found["scenes"]["walks"]["against others"]
+    assert set(against) == {"teacher", *only[1:4]}, "another teacher's are no matter of these"
+    for family in (["teacher"], only[1:4]):  # each with a correction of its own
+        raw = [against[row]["NDCG@10"]["p"] for row in family]
+        assert [against[row]["NDCG@10"]["corrected"] for row in family] == holm(raw).tolist()
     files = (where["out"] / "cells").glob("*.json")
     cells = {path.name.rsplit("-", 2)[0]: json.loads(path.read_text()) for path in files}
     about = {name: each["about"] for name, each in cells.items()}
     assert about["walks-searched-mapping-left"]["distillation"]["mapping"] == "left"
     assert about["walks-searched-no-hidden"]["distillation"]["hidden"] == 0
+    assert about["walks-searched-no-hidden"]["from"] == about["walks-search"], "their cells are that search's"
     assert about["walks-searched"]["distillation"] == about["walks-searched-as-alpha-has-it"]["distillation"]
     assert about["walks-sasrec-searched"]["teacher"]["name"] == "sasrec"
     assert about["walks-sasrec-search"] == {

@@ -137,8 +137,9 @@ class Replay(_Grown):
     """Whose memory is replayed: so many of those known, chosen once a stage; None = everybody's (official code). At a
     million users everybody's ranks cost more than the learning."""
     who: Literal["dormant", "active"] | None = None
-    """Of those known, whose memory is replayed: of those without an interaction in the block, whom nothing else reminds
-    the model of, or of those with one; None = both (official code)."""
+    """Of those known, whose memory is replayed: of those without an interaction in what is learned (the block, or the
+    part of it that an update has), whom nothing else reminds the model of, or of those with one; None = both (official
+    code)."""
 
 
 class Contrast(Settings):

@@ -325,9 +325,10 @@ class Ledger:
         """A mark stands while files change; whoever finds it tidies first, so that others need not list files."""
         sweep(self.spool())
         mark = self.folder / "unfinished"
-        if mark.exists() or not (self.folder / "blocks").exists():  # a stream from before there were manifests
-            self.tidy()
+        left = mark.exists() or not (self.folder / "blocks").exists()  # a stream from before there were manifests
         mark.touch()
+        if left:
+            self.tidy()
         yield
         mark.unlink()
 
@@ -344,7 +345,8 @@ class Ledger:
                     gone = merging.merged(self.index, self.folder / "segments", found)
                 for name in gone:
                     (self.folder / "segments" / name).unlink()
-                self._settle([block.number])
+                if gone:
+                    self._settle([block.number])
             fewer += len(found) - len(self.index.rows(query, block.first, block.last))
         return fewer
 

@@ -5,6 +5,7 @@ What is trained is said in `scenes`. Letters: S seeds, m users with a target.
 
 from __future__ import annotations
 
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -155,11 +156,14 @@ def _searched(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _against_others(done: dict[str, dict[int, dict[str, Any]]]) -> dict[str, Any]:
-    """Searched less each other row over the seeds that both have, the p-values corrected together (Holm)."""
+    """Searched less each other row of its teacher over the seeds that both have.
+
+    The p-values of the table's own rows are corrected together (Holm), and those of rows that were asked for apart.
+    """
     out: dict[str, Any] = {}
     for row, theirs in done.items():
         both = sorted(set(done["searched"]) & set(theirs))
-        if not both or row == "searched" or row.startswith("random "):
+        if not both or row == "searched" or row.startswith("random ") or _teacher_of(row) != "teacher":
             continue
         out[row] = {"seeds": len(both)}
         for metric in _TESTED:
@@ -167,9 +171,10 @@ def _against_others(done: dict[str, dict[int, dict[str, Any]]]) -> dict[str, Any
             test = paired_test(ours, other)
             gap = test.difference
             out[row][metric] = {"difference": [gap.mean, gap.low, gap.high], "p": test.p_permutation}
-    for metric in _TESTED if out else ():
-        raw = [each[metric]["p"] for each in out.values()]
-        for row, p in zip(out, holm(raw).tolist(), strict=True):
+    asked = [row for row in out if row in extras()]
+    for family, metric in product(([row for row in out if row not in asked], asked), _TESTED):
+        corrected = holm([out[row][metric]["p"] for row in family]).tolist() if family else []
+        for row, p in zip(family, corrected, strict=True):
             out[row][metric]["corrected"] = p
     return out
 

@@ -125,7 +125,7 @@ def _once(make: Callable[Concatenate[Lineage, P], T]) -> Callable[Concatenate[Li
 
     @wraps(make)
     def made(self: Lineage, *args: P.args, **kwargs: P.kwargs) -> T:
-        key = (make.__name__, *args)
+        key = (make.__name__, args, *kwargs.items())
         if key not in self.made:
             self.made[key] = make(self, *args, **kwargs)
         return self.made[key]
@@ -287,7 +287,6 @@ class Lineage:
 
         return self._keep.snapshot("teacher", about, m, make)
 
-    @_once
     def _ensemble(self, k: int) -> EnsembleRanker:
         found = [proxies.remembered(each) for each in self.members(k)]
         return EnsembleRanker([each for each in found if each is not None], exponent=self._settings(k).exponent)

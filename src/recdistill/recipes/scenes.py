@@ -164,8 +164,14 @@ class Study:
             about["from"] = Study(SCENES[row.removeprefix("cell of ")], self.seed, self.parts, self.places).about(
                 "search"
             )
-        if row == "sizes" or row in _AS_FAST:
-            about["candidates"] = {_AS_FAST[row]: CANDIDATES[_AS_FAST[row]]} if row in _AS_FAST else CANDIDATES
+        if row in _OTHERWISE:
+            about["from"] = self.about("search")  # which distils as the others do
+        if row in {"sizes", "latency", *_AS_FAST}:
+            about["candidates"] = CANDIDATES
+        if row == "latency":
+            about["beside"] = {"hand-made": _SMALL, "fixed": list(FIXED)}
+        if row in _AS_FAST and (sizes := self.found("sizes")) is not None:
+            about["student"] = sizes[_AS_FAST[row]]["student"]
         return about | {"row": row}
 
     def label(self, row: str) -> str:
@@ -202,7 +208,7 @@ class Study:
         if (other := self._other(row)) is not None:
             return other[0].row(other[1])
         searched = row not in {"teacher", "search", *_SMALL, *FIXED}  # "latency" too: it times what was found
-        needed = {"teacher": row != "teacher", "search": searched, "sizes": row in _AS_FAST}
+        needed = {"teacher": row != "teacher", "search": searched, "sizes": row in _AS_FAST or row == "latency"}
         if any(self.row(each) is None for each, is_needed in needed.items() if is_needed):
             return None
         about, label, cells = self.about(row), self.label(row), self.places.cells

@@ -62,14 +62,15 @@ def cross_entropy(ranker: EncodedRanker, valid: HeldOut) -> float:
     if valid.histories is not None:
         ranker = ranker.following(valid.histories)
     users, targets = valid.queries, valid.targets
-    items = np.arange(ranker.n_items)
-    some, total, n = max(1, _SCORES // len(items)), 0.0, 0
+    full = ranker.settled()
+    some, total, n = max(1, _SCORES // len(full.item)), 0.0, 0
     for at in range(0, len(users), some):
         asked = users[at : at + some]
-        scores = ranker.scores_of(asked, np.broadcast_to(items, (len(asked), len(items)))).astype(np.float64)
+        scores = full.user[asked] @ full.item.T  # (m, I)
         top = scores.max(axis=1, keepdims=True)
-        log_p = scores - top - np.log(np.exp(scores - top).sum(axis=1, keepdims=True))  # (m, I)
-        for row, user in zip(log_p, asked.tolist(), strict=True):
-            held = targets.indices[targets.indptr[user] : targets.indptr[user + 1]]
-            total, n = total - float(row[held].sum()), n + len(held)
+        of_all = top[:, 0] + np.log(np.exp(scores - top).sum(axis=1, dtype=np.float64))  # (m,)
+        held = targets.select(asked)
+        row = np.repeat(np.arange(len(asked)), held.degrees)
+        total += float((of_all[row] - scores[row, held.indices]).sum())
+        n += len(row)
     return total / n
