@@ -71,7 +71,7 @@ def places(tmp_path, data, name="a"):
 def test_the_table_is_written_and_a_second_call_repeats_nothing(data, small, tmp_path, monkeypatch):
     where = places(tmp_path, data)
     said: list[str] = []
-    rows = ["fine-tune", "ccd", "teachers", "teachers on their own", "popularity so far"]
+    rows = ["fine-tune: decay of touched rows", "ccd", "teachers", "teachers on their own", "popularity so far"]
     found = reproduce(**where, seeds=[1], only=rows, say=said.append)
     assert [line.split(" seed")[0] for line in said] == [f"tiny {row}" for row in rows]
     row = found["scenes"]["tiny"]["rows"]["ccd"]["seeds"]["1"]
@@ -90,7 +90,7 @@ def test_the_table_is_written_and_a_second_call_repeats_nothing(data, small, tmp
     assert "| published gain of the teacher |" in text
     drawn = ElementTree.parse(tmp_path / "a" / "ccd" / "tiny.svg").getroot()  # noqa: S314
     named = [text.text for text in drawn.iter("{http://www.w3.org/2000/svg}text") if text.get("class") == "label"]
-    assert named == ["teachers", "CCD", "fine-tune"]
+    assert named == ["teachers", "CCD", "fine-tune, touched"]
     monkeypatch.setattr(lineage, "Lineage", None)
     assert reproduce(**where, seeds=[1], only=rows, say=lambda _: None) == found
 

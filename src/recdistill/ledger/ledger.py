@@ -345,9 +345,10 @@ class Ledger:
                     gone = merging.merged(self.index, self.folder / "segments", found)
                 for name in gone:
                     (self.folder / "segments" / name).unlink()
-                if gone:
+                less = len(found) - len(self.index.rows(query, block.first, block.last))
+                if less:  # `gone` may be empty all the same: emptied segments share a file
                     self._settle([block.number])
-            fewer += len(found) - len(self.index.rows(query, block.first, block.last))
+            fewer += less
         return fewer
 
     def drop(self, last: int) -> int:

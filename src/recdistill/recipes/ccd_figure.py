@@ -14,7 +14,7 @@ _SHOWN = {
     "full-batch": "full-batch",
     "ccd": "CCD",
     "fine-tune: within a margin": "fine-tune, margin",
-    "fine-tune": "fine-tune",
+    "fine-tune: decay of touched rows": "fine-tune, touched",
     "replay alone": "replay alone",
     "lwc-kd with piw": "LWC-KD, PIW",
     "spmf": "SPMF",
