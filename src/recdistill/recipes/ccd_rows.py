@@ -130,6 +130,10 @@ def _members(n: int, name: str, dim: int) -> list[dict[str, Any]]:
     return [{"name": name, "dim": dim}] * n
 
 
+def _lightgcn(student: int, teachers: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"student": {"name": "lightgcn", "dim": student}, "teachers": teachers}
+
+
 def _mf(student: int, teacher: int) -> dict[str, Any]:
     return {"student": {"dim": student}, "teachers": _members(5, "mf", teacher)}
 
@@ -145,7 +149,7 @@ _SHORT: dict[str, Any] = {
 """Short stages, for two cores."""
 
 
-# its items are three times Yelp's: the whole order of everybody's list costs more than the teachers
+# Gowalla's items are three times Yelp's: the whole order of everybody's list costs more than the teachers
 _SHALLOW: dict[str, Any] = merged(_SHORT, {"depth": 400, "teach": {"replay": {"among": 4096}}})
 
 
@@ -162,17 +166,14 @@ SCENES: dict[str, Scene] = {
             "yelp-lightgcn",
             "Yelp, LightGCN 8 from 5 LightGCN 128 (published)",
             "ccd_yelp",
-            {"student": {"name": "lightgcn", "dim": 8}, "teachers": _members(5, "lightgcn", 128)},
+            _lightgcn(8, _members(5, "lightgcn", 128)),
             published="yelp",
         ),
         Scene(
             "gowalla-lightgcn",
             "Gowalla, LightGCN 16 from 5 MF 64 and 2 Mult-VAE 64 (published)",
             "ccd_gowalla",
-            {
-                "student": {"name": "lightgcn", "dim": 16},
-                "teachers": [*_members(5, "mf", 64), *_members(2, "vae", 64)],
-            },
+            _lightgcn(16, _members(5, "mf", 64) + _members(2, "vae", 64)),
             published="gowalla",
         ),
         Scene("yelp-mf-small", "Yelp, MF 8 from 2 MF 128, short stages", "ccd_yelp", _short(8, 128)),
@@ -186,24 +187,15 @@ SCENES: dict[str, Scene] = {
             "yelp-lightgcn-small",
             "Yelp, LightGCN 8 from 2 LightGCN 128, short stages",
             "ccd_yelp",
-            {
-                "student": {"name": "lightgcn", "dim": 8},
-                "teachers": _members(2, "lightgcn", 128),
-                # a step goes through the whole graph, so few large ones
-                "base": {"batch": 8192, "lr": 5e-3},
-                **_SHORT,
-            },
+            # a step goes through the whole graph, so few large ones
+            _lightgcn(8, _members(2, "lightgcn", 128)) | _SHORT | {"base": {"batch": 8192, "lr": 5e-3}},
             published="yelp",
         ),
         Scene(
             "gowalla-lightgcn-small",
             "Gowalla, LightGCN 16 from 2 MF 64 and a Mult-VAE 64, short stages",
             "ccd_gowalla",
-            {
-                "student": {"name": "lightgcn", "dim": 16},
-                "teachers": [*_members(2, "mf", 64), *_members(1, "vae", 64)],
-                **_SHALLOW,
-            },
+            _lightgcn(16, _members(2, "mf", 64) + _members(1, "vae", 64)) | _SHALLOW,
             published="gowalla",
         ),
         Scene(
