@@ -73,6 +73,22 @@ def test_what_is_written_is_read_and_has_the_same_digest(tmp_path, stream, spec)
     assert blank(spec, stream[0].train.csr(), seed=1).digest != one.digest
 
 
+@pytest.mark.parametrize("name", ["lightgcn", "vae"])
+def test_who_is_silent_keeps_what_a_model_of_all_blocks_reads(stream, name):
+    for reads in (None, "all"):
+        spec = ModelSpec(name=name, dim=3, layers=1, reads=reads)
+        before = base(stream[0], spec, QUICK, run=Run(1)).snapshot
+        after = finetune(stream[1], before, QUICK, Initial(), run=Run(2)).snapshot
+        now, then = stream[1].train.csr(), stream[0].train.csr()
+        away = after.context.row(3)
+        assert away.tolist() == (then.row(3).tolist() if reads else []), "away in this block"
+        both = set(now.row(0)) | set(then.row(0)) if reads else set(now.row(0))
+        assert set(after.context.row(0)) == both
+        assert (after.context.n_rows, after.context.n_columns) == (now.n_rows, now.n_columns)
+        fresh = blank(spec, now, past=before.context, seed=1)
+        assert len(fresh.context) == len(after.context), "drawn anew, it reads the same"
+
+
 def test_a_broken_file_and_a_table_that_shrinks_are_errors(tmp_path, stream):
     (tmp_path / "a.safetensors").write_bytes(b"nothing")
     with pytest.raises(CheckpointError, match="cannot be read"):

@@ -48,17 +48,22 @@ class _Grown(Settings):
         return {name: value for name, value in out.items() if value is not None or name not in self.later}
 
 
-class ModelSpec(Settings):
+class ModelSpec(_Grown):
     """A model that can grow."""
 
+    later: ClassVar[tuple[str, ...]] = ("reads",)
+
     name: Literal["mf", "lightgcn", "vae"] = "mf"
-    """Matrix factorisation, LightGCN over the current block's graph, or Mult-VAE over the current block's rows."""
+    """Matrix factorisation, LightGCN over a graph of interactions, or Mult-VAE over rows of them."""
     dim: int = Field(default=8, ge=1)
     """Width of its vectors."""
     layers: int = Field(default=2, ge=0)
     """Of LightGCN."""
     init_std: float = Field(default=0.01, gt=0)
     """Standard deviation of vectors drawn at random."""
+    reads: Literal["all"] | None = None
+    """What the graph or the rows hold: the current block alone (official code), or "all" blocks so far, so that who is
+    silent in a block keeps neighbours, and graphs grow with the stream."""
     bias_std: float = Field(default=0.001, ge=0)
     """Of Mult-VAE's biases; the official code draws them from N(0, 1)."""
 

@@ -74,7 +74,7 @@ class Snapshot:
 
     def standing_on(self, train: Csr) -> Snapshot:
         """The same weights over other interactions of the same users and items."""
-        return replace(self, context=_context(self.spec, train))
+        return replace(self, context=_context(self.spec, train, self.context))
 
     def grown(self, train: Csr, *, seed: int) -> Snapshot:
         """With rows for all users and items of `train` (U' x I'), over its interactions.
@@ -84,7 +84,8 @@ class Snapshot:
         """
         rows: dict[Side, int] = {"user": train.n_rows, "item": train.n_columns}
         sides = SIDES[self.spec.name]
-        fresh = build(self.spec, _context(self.spec, train), seed=seed).state_dict()
+        context = _context(self.spec, train, self.context)
+        fresh = build(self.spec, context, seed=seed).state_dict()
         weights = {
             name: grow(value, fresh[name].numpy(), sides.get(name), rows) for name, value in self.weights.items()
         }
@@ -98,7 +99,7 @@ class Snapshot:
             weights=weights,
             met_users=_longer(self.met_users, rows["user"]),
             met_items=_longer(self.met_items, rows["item"]),
-            context=_context(self.spec, train),
+            context=context,
             moments=moments,
         )
 
@@ -176,15 +177,20 @@ def build(spec: ModelSpec, context: Csr, *, seed: int) -> Recommender:
     return VAE(context, dim=spec.dim, bias_std=spec.bias_std, seed=seed)
 
 
-def blank(spec: ModelSpec, train: Csr, *, seed: int) -> Snapshot:
-    """A model drawn at random, which nobody trained."""
-    context = _context(spec, train)
+def blank(spec: ModelSpec, train: Csr, *, past: Csr | None = None, seed: int) -> Snapshot:
+    """A model drawn at random, which nobody trained; one that reads all blocks reads `past` too."""
+    context = _context(spec, train, past)
     weights = {name: value.numpy().copy() for name, value in build(spec, context, seed=seed).state_dict().items()}
     return Snapshot(spec, weights, np.zeros(train.n_rows, np.bool_), np.zeros(train.n_columns, np.bool_), context)
 
 
-def _context(spec: ModelSpec, train: Csr) -> Csr:
-    return Csr.empty(train.n_rows, train.n_columns) if spec.name == "mf" else train
+def _context(spec: ModelSpec, train: Csr, past: Csr | None) -> Csr:
+    """What a model reads once it learns from `train`, of what it read before."""
+    if spec.name == "mf":
+        return Csr.empty(train.n_rows, train.n_columns)
+    if spec.reads is None or past is None:
+        return train
+    return train.union(past.widened(train.n_rows, train.n_columns))
 
 
 def _longer(met: NDArray[np.bool_], n: int) -> NDArray[np.bool_]:

@@ -83,11 +83,12 @@ def distil(
         lists: of the ensemble T_d.
         settings: how.
         avoid: U x I, what negatives leave alone: the best items of anybody who is believed, see `believed`.
-        warm: the student as updated on this block, from which "warm" begins.
+        warm: the student as updated on this block, from which "warm" begins, and whose past a graph of "all" goes on.
         run: seed, checkpoint, watches.
     """
     train, device = block.train.csr(), run.runtime.device
-    start = blank(spec, train, seed=rng.key(run.seed, "weights"))
+    past = None if warm is None else warm.context
+    start = blank(spec, train, past=past, seed=rng.key(run.seed, "weights"))
     if settings.start == "warm" and warm is not None:
         start = warm.grown(train, seed=rng.key(run.seed, "weights"))
     layer = 0 if settings.layer == "raw" else "served"
@@ -245,7 +246,7 @@ def remembering(
     """The pairs that `replayed` learns; None where there is nothing to remember."""
     n_users, n_items = known
     without = cut(
-        train if before is None else train.union(_wide(before, train.n_rows, train.n_columns)), n_users, n_items
+        train if before is None else train.union(before.widened(train.n_rows, train.n_columns)), n_users, n_items
     )
     sources = memories(
         [(None if vectors is None else _head(vectors, known), n) for vectors, n in asked],
@@ -327,7 +328,3 @@ def cut(csr: Csr, n_rows: int, n_columns: int) -> Csr:
     keep = indices < n_columns
     kept = np.concatenate([[0], np.cumsum(keep)])[indptr]
     return Csr(np.concatenate([kept, np.full(n_rows - n, kept[-1])]), indices[keep], n_columns)
-
-
-def _wide(csr: Csr, n_rows: int, n_columns: int) -> Csr:
-    return Csr(np.concatenate([csr.indptr, np.full(n_rows - csr.n_rows, csr.indptr[-1])]), csr.indices, n_columns)

@@ -258,14 +258,9 @@ def widened(held: HeldOut, users: IdTable, items: IdTable) -> HeldOut:
         held,
         users=users,
         items=items,
-        targets=_grown(held.targets, n_users, n_items),
-        seen=_grown(held.seen, n_users, n_items),
+        targets=held.targets.widened(n_users, n_items),
+        seen=held.seen.widened(n_users, n_items),
     )
-
-
-def _grown(csr: Csr, n_rows: int, n_columns: int) -> Csr:
-    more = np.full(n_rows - csr.n_rows, csr.indptr[-1])
-    return Csr(np.concatenate([csr.indptr, more]), csr.indices, n_columns)
 
 
 def _block(

@@ -92,6 +92,11 @@ class Csr:
         rows = np.repeat(np.arange(self.n_rows), self.degrees)
         return Csr.from_pairs(self.indices, rows, self.n_columns, self.n_rows)
 
+    def widened(self, n_rows: int, n_columns: int) -> Csr:
+        """The same values in a matrix of at least as many rows and columns."""
+        more = np.full(n_rows - self.n_rows, self.indptr[-1])
+        return Csr(np.concatenate([self.indptr, more]), self.indices, n_columns)
+
     def union(self, other: Csr) -> Csr:
         """Row by row, the values of either."""
         keys = np.concatenate([self.keys, other.keys])

@@ -51,8 +51,10 @@ def _rows() -> tuple[Row, ...]:
     sheet = merged(Update().model_dump(), {"margin": None, "replay": {"batch": None}})  # None is not in a dump
     plainly: dict[str, Any] = {"update": sheet, "teach": {"margin": None}}
     official_training = merged(plainly, {"update": {"training": _CALIBRATION}, "plain": _CALIBRATION})
+    of_all: dict[str, Any] = {"student": {"reads": "all"}}
     # of a model without a teacher, by validation
     longer: dict[str, Any] = {"lr": 2e-3, "epochs": 50, "batch": 1024, "patience": 10}
+    within: dict[str, Any] = {"update": {"margin": 0.5, "training": longer}}
     return (
         Row("popularity so far", "popularity", plainly),
         Row("popularity of the block", "popularity-now", plainly),
@@ -60,7 +62,8 @@ def _rows() -> tuple[Row, ...]:
         Row("full-batch: decay of touched rows", "full-batch", plainly),
         Row("fine-tune", "fine-tune", official_training),
         Row("fine-tune: decay of touched rows", "fine-tune", plainly),
-        Row("fine-tune: within a margin", "fine-tune", {"update": {"margin": 0.5, "training": longer}}),
+        Row("fine-tune: within a margin", "fine-tune", within),
+        Row("fine-tune: graph of all blocks", "fine-tune", merged(of_all, within)),
         Row(
             "fine-tune: larger batches",
             "fine-tune",
@@ -100,6 +103,7 @@ def _rows() -> tuple[Row, ...]:
         Row("ccd: nothing avoided", "ccd", {"update": {"avoid": 0}, "distil": {"avoid": 0}, "teach": {"avoid": 0}}),
         Row("ccd: decay of all rows", "ccd", {"update": {"training": _CALIBRATION}}),
         Row("ccd: lwc by the mean", "ccd", {"teach": {"contrast": {"how": "mean"}}}),
+        Row("ccd: graph of all blocks", "ccd", of_all),
         Row("ccd: four updates a block", "ccd", {"update": {"times": 4}}),
         Row("teachers", "teacher", student=False),
         Row("teachers on their own", "teacher", taught=False, student=False),
