@@ -10,6 +10,7 @@ from recdistill.continual.settings import PRESETS, Update, merged
 __all__ = ["ABLATIONS", "MAIN", "ROWS", "SCENES", "Row", "Scene"]
 
 _CALIBRATION: dict[str, Any] = {"decay": "all"}
+_OF_ALL: dict[str, Any] = {"student": {"reads": "all"}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,6 @@ def _rows() -> tuple[Row, ...]:
     sheet = merged(Update().model_dump(), {"margin": None, "replay": {"batch": None}})  # None is not in a dump
     plainly: dict[str, Any] = {"update": sheet, "teach": {"margin": None}}
     official_training = merged(plainly, {"update": {"training": _CALIBRATION}, "plain": _CALIBRATION})
-    of_all: dict[str, Any] = {"student": {"reads": "all"}}
     # of a model without a teacher, by validation
     longer: dict[str, Any] = {"lr": 2e-3, "epochs": 50, "batch": 1024, "patience": 10}
     within: dict[str, Any] = {"update": {"margin": 0.5, "training": longer}}
@@ -63,7 +63,7 @@ def _rows() -> tuple[Row, ...]:
         Row("fine-tune", "fine-tune", official_training),
         Row("fine-tune: decay of touched rows", "fine-tune", plainly),
         Row("fine-tune: within a margin", "fine-tune", within),
-        Row("fine-tune: graph of all blocks", "fine-tune", merged(of_all, within)),
+        Row("fine-tune: graph of all blocks", "fine-tune", merged(_OF_ALL, within)),
         Row(
             "fine-tune: larger batches",
             "fine-tune",
@@ -103,7 +103,7 @@ def _rows() -> tuple[Row, ...]:
         Row("ccd: nothing avoided", "ccd", {"update": {"avoid": 0}, "distil": {"avoid": 0}, "teach": {"avoid": 0}}),
         Row("ccd: decay of all rows", "ccd", {"update": {"training": _CALIBRATION}}),
         Row("ccd: lwc by the mean", "ccd", {"teach": {"contrast": {"how": "mean"}}}),
-        Row("ccd: graph of all blocks", "ccd", of_all),
+        Row("ccd: graph of all blocks", "ccd", _OF_ALL),
         Row("ccd: four updates a block", "ccd", {"update": {"times": 4}}),
         Row("teachers", "teacher", student=False),
         Row("teachers on their own", "teacher", taught=False, student=False),
@@ -130,12 +130,12 @@ MAIN = (
 """Computed where no row is named."""
 
 
-def _members(n: int, name: str, dim: int) -> list[dict[str, Any]]:
-    return [{"name": name, "dim": dim}] * n
+def _members(n: int, name: str, dim: int, **more: str) -> list[dict[str, Any]]:
+    return [{"name": name, "dim": dim, **more}] * n
 
 
-def _lightgcn(student: int, teachers: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"student": {"name": "lightgcn", "dim": student}, "teachers": teachers}
+def _lightgcn(student: int, teachers: list[dict[str, Any]], **more: str) -> dict[str, Any]:
+    return {"student": {"name": "lightgcn", "dim": student, **more}, "teachers": teachers}
 
 
 def _mf(student: int, teacher: int) -> dict[str, Any]:
@@ -151,6 +151,9 @@ _SHORT: dict[str, Any] = {
     "teach": {"margin": 2.0, "training": {"epochs": 30}, "contrast": {"anchors": 64}},
 }
 """Short stages, for two cores."""
+
+# of teachers whose every step goes through the whole graph: few large ones
+_GRAPHS: dict[str, Any] = _SHORT | {"base": {"batch": 8192, "lr": 5e-3}}
 
 # Gowalla's items are three times Yelp's: the whole order of everybody's list costs more than the teachers. These forget
 # what the softmax of silent people moves and what a student's shorter vectors pull down; by validation of one increment
@@ -194,8 +197,14 @@ SCENES: dict[str, Scene] = {
             "yelp-lightgcn-small",
             "Yelp, LightGCN 8 from 2 LightGCN 128, short stages",
             "ccd_yelp",
-            # a step goes through the whole graph, so few large ones
-            _lightgcn(8, _members(2, "lightgcn", 128)) | _SHORT | {"base": {"batch": 8192, "lr": 5e-3}},
+            _lightgcn(8, _members(2, "lightgcn", 128)) | _GRAPHS,
+            published="yelp",
+        ),
+        Scene(
+            "yelp-lightgcn-small-all",
+            "Yelp, LightGCN 8 from 2 LightGCN 128, graphs of all blocks, short stages",
+            "ccd_yelp",
+            _lightgcn(8, _members(2, "lightgcn", 128, reads="all"), reads="all") | _GRAPHS,
             published="yelp",
         ),
         Scene(
