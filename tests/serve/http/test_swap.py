@@ -162,6 +162,17 @@ def test_a_broken_bundle_is_refused_with_its_reason_and_the_old_one_serves_on(ti
         assert client.get("/readyz").json()["refused"] is None
 
 
+def test_why_a_version_was_refused_is_told_to_who_has_the_token(tiny, save, app_of):
+    with app_of(tiny, token="x" * 20, every=0.02) as client:
+        item = np.full((6, 1), np.nan, np.float32)
+        save(tiny, arrays={"user": np.ones((3, 1), np.float32), "item": item}, overwrite=True)
+        trusted = {"authorization": "Bearer " + "x" * 20}
+        assert until(lambda: client.get("/readyz", headers=trusted).json()["refused"])
+        open_to_all = client.get("/readyz").json()
+        assert (open_to_all["ready"], open_to_all["refused"], open_to_all["gated"]) == (True, None, None)
+        assert client.get("/readyz", headers={"authorization": "Bearer y"}).json()["refused"] is None
+
+
 def cut(path):
     with (path / "tensors.safetensors").open("r+b") as file:
         file.truncate(file.seek(0, 2) - 4)

@@ -57,6 +57,8 @@ class Call:
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.scope, self._receive = scope, receive
+        self.trusted: bool = scope["recdistill.trusted"]
+        """It gave the server's token, or the server has none."""
 
     async def message(self, decoder: msgspec.json.Decoder[T], most: int, *, limit: str = "body") -> T:
         """The body, decoded.

@@ -131,18 +131,21 @@ class Gate:
             raise Refusal(421, "wrong-host", what)
 
     def _check_token(self, scope: Scope, path: str) -> None:
+        scope["recdistill.trusted"] = trusted = self._trusted(header(scope, b"authorization"))
         if path in _OPEN:
             return
-        if self._token is None:
-            if path in _MANAGES:
-                what = "This changes what everybody is served, and needs a token; start the server with one."
-                raise Refusal(403, "no-token", what)
-            return
-        scheme, _, given = header(scope, b"authorization").partition(b" ")
-        right = hmac.compare_digest(_hashed(given.strip()), self._token)
-        if not right or scheme.lower() != b"bearer":
+        if self._token is None and path in _MANAGES:
+            what = "This changes what everybody is served, and needs a token; start the server with one."
+            raise Refusal(403, "no-token", what)
+        if not trusted:
             what = "Send the server's token: Authorization: Bearer ..."
             raise Refusal(401, "unauthorised", what, headers={"www-authenticate": "Bearer"})
+
+    def _trusted(self, authorization: bytes) -> bool:
+        if self._token is None:
+            return True
+        scheme, _, given = authorization.partition(b" ")
+        return hmac.compare_digest(_hashed(given.strip()), self._token) and scheme.lower() == b"bearer"
 
     async def _refuse(self, refusal: Refusal, scope: Scope, send: Send, *, answered: bool) -> None:
         if answered:  # too late for another answer

@@ -216,9 +216,9 @@ class Ready(Struct, frozen=True):
     previous: str | None
     """What `rollback` would go back to without loading anything."""
     refused: Refused | None
-    """The newest version that was refused, until one is accepted."""
+    """The newest version that was refused, until one is accepted; of a server with a token, told to who sends it."""
     gated: Gated | None
-    """The newest candidate of a stream, where its gates refused it; it was never a version."""
+    """The newest candidate of a stream, where its gates refused it; it was never a version. Told as `refused` is."""
     status: Literal["ready", "starting", "draining"]
 
 

@@ -188,16 +188,15 @@ class Routes:
         return Reply.of(messages.Live())
 
     async def readyz(self, call: Call) -> Reply:
-        """`GET /readyz`."""
-        del call
+        """`GET /readyz`; why something was refused is told to who may know."""
         now, before, recent = self.shelf.current, self.shelf.previous, self.shelf.recent
         ready = now is not None and not self.draining
         told = messages.Ready(
             ready=ready,
             version=None if now is None else now.version.name,
             previous=None if before is None else before.version.name,
-            refused=self.shelf.refused,
-            gated=None if recent is None else recent.gated,
+            refused=self.shelf.refused if call.trusted else None,
+            gated=recent.gated if call.trusted and recent is not None else None,
             status="ready" if ready else "draining" if self.draining else "starting",
         )
         return Reply.of(told, 200 if ready else 503)
