@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from functools import partial
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import get_args
 
 import numpy as np
@@ -14,6 +15,7 @@ from recdistill.continual.settings import PRESETS, settings_of
 from recdistill.errors import SettingsError
 from recdistill.recipes.stream import begin, settings_text
 from recdistill.stream import ccd as stream_ccd
+from recdistill.stream import cycle
 from recdistill.stream.settings import StreamSettings
 from recdistill.stream.stream import Stream, method_of
 from recdistill.training import trainer
@@ -266,6 +268,38 @@ def test_a_warm_start_takes_no_weights_from_the_student_that_a_retrain_replaces(
         assert [none for none, _ in seen] == [True, False, True]
         assert seen[2][1] > seen[0][1], "on all that is kept"
         assert stream.ledger.index.value("SELECT count(*) FROM due WHERE NOT done") == 0
+
+
+def test_a_student_that_reads_all_blocks_keeps_the_past_where_the_first_distilled_one_was_refused(
+    begun, settings, monkeypatch
+):
+    asked = []
+    gate, judge = cycle.Cycle._gate, cycle.judge
+
+    def gated(self, block, student, what="student"):
+        asked.append((self.k, what))
+        return gate(self, block, student, what)
+
+    def judged(*args, **given):
+        verdict = judge(*args, **given)
+        refused = asked[-1] == (0, "distil")
+        return SimpleNamespace(plain=lambda: verdict.plain() | ({"passed": False} if refused else {}))
+
+    monkeypatch.setattr(cycle.Cycle, "_gate", gated)
+    monkeypatch.setattr(cycle, "judge", judged)
+    reads = {'{ name = "lightgcn", dim = 4 }': '{ name = "lightgcn", dim = 4, reads = "all" }'}
+    with Stream(begun("s", text_of(settings, "lightgcn", **reads))) as stream:
+        learned = set()
+        for k in range(3):
+            stream.step(blocks=1)
+            block = stored(stream, k, "collect").arrays
+            learned |= set(zip(block["train_user"].tolist(), block["train_item"].tolist(), strict=True))
+            for stage in ("student", "distil"):
+                found = stored(stream, k, stage).arrays
+                begin, items = found["context/indptr"], found["context/indices"]
+                users = np.repeat(np.arange(len(begin) - 1), np.diff(begin))
+                assert set(zip(users.tolist(), items.tolist(), strict=True)) == learned, (k, stage)
+    assert (0, "distil") in asked
 
 
 @pytest.mark.parametrize("depth", ["", "depth = 40\n"])

@@ -62,8 +62,8 @@ class ModelSpec(_Grown):
     init_std: float = Field(default=0.01, gt=0)
     """Standard deviation of vectors drawn at random."""
     reads: Literal["all"] | None = None
-    """What the graph or the rows hold: the current block alone (official code), or "all" blocks so far, so that who is
-    silent in a block keeps neighbours, and graphs grow with the stream."""
+    """What the graph or the rows hold: the current block alone (official code), or "all" blocks that the model learned
+    from so far, so that who is silent in one keeps neighbours, and graphs grow with the stream. MF reads nothing."""
     bias_std: float = Field(default=0.001, ge=0)
     """Of Mult-VAE's biases; the official code draws them from N(0, 1)."""
 
@@ -328,8 +328,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "teach": {
             "training": _OFFICIAL_TRAINING,
             "initial": _OFFICIAL_INITIAL,
-            "replay": _OFFICIAL_REPLAY,
-            "contrast": {"how": "mean", "anchors": None},
+            "replay": {**_OFFICIAL_REPLAY, "period": 5.0},
+            "contrast": {"how": "mean", "anchors": None, "reach": "everybody"},
         },
         "proxies": {"mode": "weights"},
     },

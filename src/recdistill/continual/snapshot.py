@@ -73,7 +73,7 @@ class Snapshot:
         return self.model().ranker()
 
     def standing_on(self, train: Csr) -> Snapshot:
-        """The same weights over other interactions of the same users and items."""
+        """The same weights over other interactions of the same users and items; over these too if it reads all."""
         return replace(self, context=_context(self.spec, train, self.context))
 
     def grown(self, train: Csr, *, seed: int) -> Snapshot:

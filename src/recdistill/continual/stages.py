@@ -73,6 +73,7 @@ def distil(
     *,
     avoid: Csr | None = None,
     warm: Snapshot | None = None,
+    past: Csr | None = None,
     run: Run,
 ) -> Learned:
     """Stage 1: a student from what the ensemble lists, on the users, items and training pairs of one block.
@@ -83,11 +84,11 @@ def distil(
         lists: of the ensemble T_d.
         settings: how.
         avoid: U x I, what negatives leave alone: the best items of anybody who is believed, see `believed`.
-        warm: the student as updated on this block, from which "warm" begins, and whose past a graph of "all" goes on.
+        warm: the student as updated on this block, from which "warm" begins.
+        past: U' x I', the interactions before this block, for a student that reads all of them.
         run: seed, checkpoint, watches.
     """
     train, device = block.train.csr(), run.runtime.device
-    past = None if warm is None else warm.context
     start = blank(spec, train, past=past, seed=rng.key(run.seed, "weights"))
     if settings.start == "warm" and warm is not None:
         start = warm.grown(train, seed=rng.key(run.seed, "weights"))

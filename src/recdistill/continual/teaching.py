@@ -155,5 +155,5 @@ def _of_vae(
     likelihood = terms["base"][1]
     if isinstance(likelihood, Multinomial):
         likelihood.memory = pairs.term  # so that a killed run goes on with the pairs it had drawn
-    begin = imputing(net, block.train.csr(), pairs, settings.imputed)
+    begin = imputing(net, start.context, pairs, settings.imputed)
     return Pass(base.name, base.batches, Objective(**terms), begin=begin)

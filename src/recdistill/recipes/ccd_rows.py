@@ -52,6 +52,7 @@ def _rows() -> tuple[Row, ...]:
     sheet = merged(Update().model_dump(), {"margin": None, "replay": {"batch": None}})  # None is not in a dump
     plainly: dict[str, Any] = {"update": sheet, "teach": {"margin": None}}
     official_training = merged(plainly, {"update": {"training": _CALIBRATION}, "plain": _CALIBRATION})
+    as_published = merged(plainly, {"teach": {"contrast": {"reach": "everybody"}}})
     # of a model without a teacher, by validation
     longer: dict[str, Any] = {"lr": 2e-3, "epochs": 50, "batch": 1024, "patience": 10}
     within: dict[str, Any] = {"update": {"margin": 0.5, "training": longer}}
@@ -70,8 +71,8 @@ def _rows() -> tuple[Row, ...]:
             merged(plainly, {"update": {"training": larger}, "plain": _CALIBRATION}),
         ),
         Row("spmf", "spmf", plainly),
-        Row("lwc-kd", "lwc-kd", merged(plainly, {"teach": {"contrast": {"personal": False}}})),
-        Row("lwc-kd with piw", "lwc-kd", plainly),
+        Row("lwc-kd", "lwc-kd", merged(as_published, {"teach": {"contrast": {"personal": False}}})),
+        Row("lwc-kd with piw", "lwc-kd", as_published),
         Row("replay alone", "replay"),
         Row("replay alone: updates of the sheet", "replay", plainly),
         Row("no update", "static", plainly),

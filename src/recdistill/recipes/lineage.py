@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from recdistill.continual.learning import Learned
     from recdistill.continual.settings import CCDSettings, ModelSpec
     from recdistill.data.blocks import Block
+    from recdistill.data.csr import Csr
     from recdistill.evaluation.ranking import Ranker
     from recdistill.training.watch import Watch
 
@@ -185,7 +186,7 @@ class Lineage:
             case "distil-only":
                 return self.distilled(k + 1)
             case "static":
-                return self.distilled(1).grown(self._csr[k], seed=rng.key(self._seed, "growth", k))
+                return self.distilled(1).grown(self._so_far(k), seed=rng.key(self._seed, "growth", k))
             case "full-batch":
                 return self._full(k)
             case _:
@@ -224,13 +225,13 @@ class Lineage:
             "lists": _of_arrays(lists.items, lists.users),
             **self._about(d, *own),
         }
+        if c.student.reads and not cycle:
+            about["past"] = self._blocks[:d]  # of a cycle the students say it
 
         def make(run: Run) -> Learned:
-            block = self._stream[d]
-            size = (block.n_users, block.n_items)
-            avoid = believed(*size, lists=lists, models=own, k=c.distil.avoid, without=self._csr[d])
-            warm = self.updated(d) if cycle else None
-            return distil(block, c.student, lists, how, avoid=avoid, warm=warm, run=run)
+            block, train, warm = self._stream[d], self._csr[d], self.updated(d) if cycle else None
+            avoid = believed(train.n_rows, train.n_columns, lists=lists, models=own, k=c.distil.avoid, without=train)
+            return distil(block, c.student, lists, how, avoid=avoid, warm=warm, past=self._so_far(d), run=run)
 
         return self._keep.snapshot("distil", about, self._seed, make)
 
@@ -274,9 +275,9 @@ class Lineage:
 
         def make(run: Run) -> Learned:
             block = self._stream[k]
-            size = (block.n_users, block.n_items)
             avoid = believed(
-                *size,
+                block.n_users,
+                block.n_items,
                 lists=lists,
                 models=sources.all(),
                 k=c.teach.avoid,
@@ -323,6 +324,12 @@ class Lineage:
 
             now = self._keep.snapshot("student", about, self._seed, make)
         return now
+
+    @_once
+    def _so_far(self, k: int) -> Csr:
+        """U_k x I_k: what a student that reads all blocks reads after block k; of others that block."""
+        own, reads = self._csr[k], self._settings(k).student.reads
+        return own.union(self._so_far(k - 1).widened(own.n_rows, own.n_columns)) if k and reads else own
 
     # baselines
 

@@ -162,7 +162,9 @@ class CCD:
         lists = Lists.from_arrays(ensemble)
         sources = Sources() if before is None else self._sources(proxies, student)
         avoid = _believed(block, ensemble, sources, c.distil.avoid, block.train.csr())
-        learned = distil(block, c.student, lists, c.distil, avoid=avoid, warm=sources.student, run=_run(job))
+        past = None if student is None else Snapshot.from_arrays(c.student, student).context
+        warm = sources.student
+        learned = distil(block, c.student, lists, c.distil, avoid=avoid, warm=warm, past=past, run=_run(job))
         return _learned(learned)
 
     def proxies(self, job: Job, *, distilled: Arrays, before: Arrays | None) -> Output:
