@@ -17,12 +17,11 @@ WAYS = [
 ]
 
 
-def lineage(stream, tmp_path, how, *, student="lightgcn", start="scratch", **changes):
+def lineage(stream, tmp_path, how, *, student="lightgcn", start="scratch"):
     """Along the stream, with a student and teachers of every kind that reads."""
     teachers = [{"name": name, "dim": 5, **READS} for name in ("lightgcn", "vae")]
     models = {"student": {"name": student, "dim": 4, **READS}, "teachers": teachers}
-    settings = settings_of(settings=SETTINGS | models | changes)
-    settings = settings.model_copy(update={"distil": settings.distil.model_copy(update={"start": start})})
+    settings = settings_of(settings=SETTINGS | models | {"distil": SETTINGS["distil"] | {"start": start}})
     return Lineage(stream, how, lambda _: settings, seed=1, keep=Kept.at(tmp_path))
 
 
