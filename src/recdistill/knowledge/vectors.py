@@ -13,6 +13,7 @@ from typing_extensions import override
 from recdistill.knowledge.table import by_rows, gather_dot, take
 from recdistill.knowledge.view import View, check_one_layer
 from recdistill.losses.cross_entropy import log_partition
+from recdistill.losses.linear_kl import Linear
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,6 +58,10 @@ class VectorView(View):
     @override
     def scores_among(self, items: Tensor) -> Tensor:
         return self.vectors() @ take(self._tables["item"], items).T  # (Q, m)
+
+    @override
+    def linear(self) -> Linear:
+        return Linear(self.vectors(), self._tables["item"])
 
     @override
     def scores_of(self, items: Tensor, users: Tensor) -> Tensor:

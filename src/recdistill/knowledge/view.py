@@ -16,6 +16,7 @@ from recdistill.knowledge.table import gather_dot
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from recdistill.losses.linear_kl import Linear
     from recdistill.query import Query, Side
 
 __all__ = ["GIVES", "Kind", "Knows", "Layer", "View", "check_one_layer", "fingerprint_of"]
@@ -73,6 +74,10 @@ class View:
     def scores_among(self, items: Tensor) -> Tensor:
         """(m,) item rows, shared by all queries -> (Q, m) scores, in one product."""
         raise self._missing(Kind.SCORES)
+
+    def linear(self) -> Linear | None:
+        """The queries' vectors (Q, d) and those of all items (I, d), whose products are scores; None without such."""
+        return None
 
     def scores_of(self, items: Tensor, users: Tensor) -> Tensor:
         """(m,) item rows, (m, n) user rows, each item its own -> (m, n) scores of these users for it.

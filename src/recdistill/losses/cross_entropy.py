@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["cross_entropy", "log_partition"]
 
-_SCORES = 1 << 22
-"""Scores that exist at a time (16 MiB of float32)."""
+_SCORES, _ON_GPU = 1 << 18, 1 << 22
+"""Scores that exist at a time: 1 MiB of float32 stays in a core's cache; 16 MiB on a GPU."""
 
 
 def cross_entropy(vectors: Tensor, items: Tensor, target: Tensor, *, chunk: int | None = None) -> Tensor:
@@ -32,7 +32,7 @@ def cross_entropy(vectors: Tensor, items: Tensor, target: Tensor, *, chunk: int 
         vectors: (P, d)
         items: (I, d); a bias is one more dimension, against a 1 in `vectors`.
         target: (P,) int64 rows of `items`.
-        chunk: c, items at a time; as many as fit into 16 MiB of scores when None.
+        chunk: c, items at a time; as many as suit the device when None.
 
     Returns:
         (P,) >= 0; `log I` when all scores are equal.
@@ -52,7 +52,8 @@ def log_partition(vectors: Tensor, items: Tensor, *, without: Tensor | None = No
     Returns:
         (P,); -inf where everything is left out.
     """
-    size = max(1, min(chunk or max(_SCORES // max(vectors.shape[0], 1), 256), items.shape[0]))
+    room = _ON_GPU if vectors.is_cuda else _SCORES
+    size = max(1, min(chunk or max(room // max(vectors.shape[0], 1), 64), items.shape[0]))
     return _LogPartition.apply(vectors, items, without, size)  # pyright: ignore[reportReturnType]
 
 

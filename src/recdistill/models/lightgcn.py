@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from recdistill.data.csr import Csr
     from recdistill.data.interactions import Interactions
     from recdistill.knowledge.view import Layer
+    from recdistill.losses.linear_kl import Linear
     from recdistill.query import Query, Side
 
 __all__ = ["LightGCN", "LightGCNSettings"]
@@ -170,6 +171,10 @@ class _GraphView(View):
     @override
     def scores_of(self, items: Tensor, users: Tensor) -> Tensor:
         return self._served().scores_of(items, users)
+
+    @override
+    def linear(self) -> Linear:
+        return self._served().linear()
 
     @override
     def log_partition(self, without: Tensor, *, chunk: int | None = None) -> Tensor:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from recdistill.knowledge.view import Layer
+    from recdistill.losses.linear_kl import Linear
     from recdistill.models.memory import Recalled
     from recdistill.models.sequential import Sequential
     from recdistill.query import Side
@@ -138,6 +139,10 @@ class SequenceView(View):
         if place is None or at is None or memory is None:
             return self._products.best(k)
         return memory.best(k, place[at[:, 0], at[:, 1]])
+
+    @override
+    def linear(self) -> Linear:
+        return self._products.linear()
 
     @override
     def log_partition(self, without: Tensor, *, chunk: int | None = None) -> Tensor:

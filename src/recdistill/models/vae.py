@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from recdistill.data.csr import Csr
     from recdistill.knowledge.view import Layer
+    from recdistill.losses.linear_kl import Linear
     from recdistill.query import Side
 
 __all__ = ["VAE", "VAEView"]
@@ -156,6 +157,10 @@ class VAEView(View):
     @override
     def scores_among(self, items: Tensor) -> Tensor:
         return self.drawn().scores_among(items)
+
+    @override
+    def linear(self) -> Linear:
+        return self.drawn().linear()
 
     @override
     def log_partition(self, without: Tensor, *, chunk: int | None = None) -> Tensor:

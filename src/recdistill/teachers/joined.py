@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from recdistill.knowledge.view import Knows, Layer
+    from recdistill.losses.linear_kl import Linear
     from recdistill.query import Query, Side
 
 __all__ = ["Joined", "joined"]
@@ -101,6 +102,10 @@ class _JoinedView(View):
     @override
     def scores_among(self, items: Tensor) -> Tensor:
         return self._of(Kind.SCORES).scores_among(items)
+
+    @override
+    def linear(self) -> Linear | None:
+        return self._of(Kind.SCORES).linear()
 
     @override
     def log_partition(self, without: Tensor, *, chunk: int | None = None) -> Tensor:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from recdistill.data.csr import Csr
     from recdistill.evaluation.ranking import Ranker
     from recdistill.knowledge.view import Layer
+    from recdistill.losses.linear_kl import Linear
     from recdistill.models.base import Recommender
     from recdistill.query import Query, Side
 
@@ -104,6 +105,10 @@ class _LiveView(View):
     @override
     def best(self, k: int) -> tuple[Tensor, Tensor]:
         return self._view.best(k)
+
+    @override
+    def linear(self) -> Linear | None:
+        return self._view.linear()
 
     @override
     def log_partition(self, without: Tensor, *, chunk: int | None = None) -> Tensor:

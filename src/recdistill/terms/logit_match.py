@@ -16,6 +16,7 @@ from typing_extensions import override
 from recdistill.errors import UsageError, problem
 from recdistill.knowledge.view import Kind
 from recdistill.losses.kl import kl
+from recdistill.losses.linear_kl import linear_kl
 from recdistill.objective import Term
 from recdistill.terms.positions import rows
 
@@ -40,8 +41,8 @@ _ROOM = 1 << 28
 class LogitMatch(Term):
     """`KL` of the two softmaxes over all items, or over the teacher's best, for each answer of the views.
 
-    Over all items it holds (n, I) scores of both models where that is little. Otherwise it goes through the catalogue
-    in parts, twice, and computes their scores again for the gradient.
+    Over all items, scores that are products of vectors exist for some rows at a time. Others it holds as (n, I) where
+    that is little; where it is not it goes through the catalogue in parts, twice, and again for the gradient.
     """
 
     of_teacher: ClassVar[frozenset[Kind]] = frozenset({Kind.SCORES})
@@ -86,14 +87,19 @@ class LogitMatch(Term):
         assert teacher is not None  # noqa: S101 - the loop has checked it
         self._items = self._items.to(batch.query.row.device)
         asked = len(batch.query) if batch.query.at is None else len(batch.query.at)  # n
-        if not self._best and asked * len(self._items) > _ROOM:
+        with torch.no_grad():
+            theirs = None if self._best else teacher.linear()
+        ours = None if theirs is None else student.linear()
+        if theirs is not None and ours is not None:
+            value = linear_kl(ours, theirs, direction=self._direction, temperature=self._temperature)
+        elif not self._best and asked * len(self._items) > _ROOM:
             value = self._in_parts(student, teacher, size=max(1, _ROOM // asked))
         else:
             with torch.no_grad():
                 items, target = teacher.best(self._best) if self._best else (self._items, None)
                 target = teacher.scores_among(items) if target is None else target
-            ours = student.scores(items) if self._best else student.scores_among(items)
-            value = kl(ours, target, direction=self._direction, temperature=self._temperature)
+            scores = student.scores(items) if self._best else student.scores_among(items)
+            value = kl(scores, target, direction=self._direction, temperature=self._temperature)
         return rows(value, batch.query, "asked", self._per, self.how)
 
     def _in_parts(self, student: View, teacher: View, *, size: int) -> Tensor:
