@@ -12,9 +12,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from pydantic import Field
 
 from recdistill.continual import plain
-from recdistill.continual.ensemble import EnsembleRanker, Lists, lists_of
+from recdistill.continual.ensemble import Lists
 from recdistill.continual.learning import Run
 from recdistill.continual.proxies import averaged, remembered
 from recdistill.continual.settings import PRESETS, CCDSettings, ModelSpec, merged
@@ -62,6 +63,8 @@ class CCDStreamSettings(CCDSettings):
     """Of the method."""
     preset: Literal["default", "compat", "quick"] = "default"
     """What the other settings lie over, key by key in tables too."""
+    depth: int = Field(default=500, ge=1)  # pyright: ignore[reportIncompatibleVariableOverride]
+    """How deep members' lists are read; all of a larger catalogue would cost hours where a stream has minutes."""
 
 
 def filled(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -147,11 +150,8 @@ class CCD:
         members = self._vectors(teachers)
         met = np.any([arrays["met/user"] for arrays in teachers], axis=0)
         near, train = min(c.distil.near, block.n_items, block.n_users), block.train.csr()
-        if c.depth is not None:
-            depth = min(c.depth, block.n_items)
-            lists = shallow_lists(members, train, near, depth=depth, exponent=c.exponent, met=met)
-        else:
-            lists = lists_of(EnsembleRanker(members, exponent=c.exponent), train, near, met=met)
+        depth = min(c.depth, block.n_items)
+        lists = shallow_lists(members, train, near, depth=depth, exponent=c.exponent, met=met)
         return Output(lists.arrays(), _LISTS)
 
     def distil(
@@ -185,11 +185,9 @@ class CCD:
         return model.top_k(users, k, cut(without, model.n_users, model.n_items))
 
     def joint(self, teachers: Sequence[Arrays]) -> Ranked:
-        """By the members' ranks; of large catalogues, where `depth` is set, by the heads of their lists."""
-        c, members = self.settings, self._vectors(teachers)
-        if c.depth is None:
-            return EnsembleRanker(members, exponent=c.exponent).top_k
-        return partial(shallow_top_k, members, depth=c.depth, exponent=c.exponent)
+        """By the heads of the members' lists."""
+        c = self.settings
+        return partial(shallow_top_k, self._vectors(teachers), depth=c.depth, exponent=c.exponent)
 
     def released(self, student: Arrays) -> Released:
         """What the student serves."""
