@@ -54,7 +54,11 @@ class Published:
     source: str
 
 
-_S3_REC = ("S3-Rec", "RUCAIBox/CIKM2020-S3Rec, all-item table, on the same file")
+_S3_REC = (
+    "S3-Rec",
+    "RUCAIBox/CIKM2020-S3Rec, all-item table, on the same file: SASRec with binary cross-entropy, as `sasrec-bce`; "
+    "`sasrec` has the full cross-entropy",
+)
 _GSASREC = (
     "gSASRec",
     "README of asash/gSASRec-pytorch, ML-1M without items of fewer than five interactions: SASRec "
