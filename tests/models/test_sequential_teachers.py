@@ -107,7 +107,6 @@ def test_logits_are_matched_over_a_large_catalogue_in_parts(name, direction, log
     student = built("gru4rec", log, dim=4, seed=2)
     term = LogitMatch(ITEMS, direction=direction, temperature=1.7)
     widths: list[int] = []
-    monkeypatch.setattr(VectorView, "linear", lambda _: None)
     real = VectorView.scores_among
     monkeypatch.setattr(
         VectorView, "scores_among", lambda self, items: (widths.append(len(items)), real(self, items))[1]
@@ -119,8 +118,12 @@ def test_logits_are_matched_over_a_large_catalogue_in_parts(name, direction, log
         value.sum().backward()
         return value.detach(), [p.grad.clone() for p in student.parameters()]
 
+    from_vectors = matched()
+    assert not widths, "no scores are asked for"
+    monkeypatch.setattr(VectorView, "linear", lambda _: None)
     whole, gradients = matched()
     assert max(widths) == ITEMS
+    torch.testing.assert_close(from_vectors, (whole, gradients), rtol=1e-4, atol=1e-5)
     widths.clear()
     monkeypatch.setattr(logit_match, "_ROOM", 7 * len(batch.positive))
     parts, others = matched()
