@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -17,6 +18,7 @@ from recdistill.errors import MissingKnowledge
 from recdistill.ids import IdTable
 from recdistill.knowledge.vectors import VectorView
 from recdistill.knowledge.view import Kind
+from recdistill.losses.kl import kl
 from recdistill.methods import METHODS
 from recdistill.methods.base import MethodEntry
 from recdistill.models import MODELS
@@ -130,6 +132,17 @@ def test_logits_are_matched_over_a_large_catalogue_in_parts(name, direction, log
     assert max(widths) == 7
     torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(others, gradients, rtol=1e-4, atol=1e-5)
+
+
+def test_logits_of_a_teacher_that_knows_more_items_are_matched_over_the_students(log):
+    batch = first_batch(log)
+    wider = replace(log, items=IdTable.from_ids(np.arange(ITEMS + 2)))
+    teacher = Live(built("sasrec", wider), seen=wider.csr())
+    student = built("gru4rec", log, dim=4, seed=2)
+    found = LogitMatch(ITEMS)(student.view(batch.query), teacher.view(batch.query), batch, Clock(0)).value
+    items = torch.arange(ITEMS)
+    scores = [model.view(batch.query).scores_among(items) for model in (student, teacher)]
+    torch.testing.assert_close(found, kl(*scores))
 
 
 def test_a_teacher_that_only_fills_gaps_is_refused_position_by_position(log):

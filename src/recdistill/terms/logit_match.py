@@ -90,7 +90,7 @@ class LogitMatch(Term):
         with torch.no_grad():
             theirs = None if self._best else teacher.linear()
         ours = None if theirs is None else student.linear()
-        if theirs is not None and ours is not None:
+        if theirs is not None and ours is not None and len(theirs.items) == len(ours.items):
             value = linear_kl(ours, theirs, direction=self._direction, temperature=self._temperature)
         elif not self._best and asked * len(self._items) > _ROOM:
             value = self._in_parts(student, teacher, size=max(1, _ROOM // asked))
