@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from recdistill.data.csr import Csr
 from recdistill.data.interactions import Interactions
 from recdistill.errors import TrainingError
 from recdistill.ids import IdTable
@@ -15,6 +16,8 @@ from recdistill.query import Query
 from recdistill.recipes.train import TrainSettings, fit
 from recdistill.serve.service import Service
 from recdistill.settings import parse
+from recdistill.teachers.joined import joined
+from recdistill.teachers.live import Live
 from recdistill.terms.base import BASE_LOSSES
 from recdistill.training import checkpoint
 from recdistill.training.stop import Stop
@@ -50,6 +53,18 @@ def test_view_and_ranker_give_the_same_scores(name, built, grad):
     np.testing.assert_allclose(found.detach(), ranker.scores_of(users.numpy(), items.numpy()), rtol=1e-5, atol=1e-5)
     same = ranker.scores_of(users.numpy(), np.tile(items[0].numpy(), (4, 1)))
     np.testing.assert_allclose(shared.detach(), same, rtol=1e-5, atol=1e-5)
+
+
+def test_vectors_whose_products_are_scores_are_those_of_its_scores(name, built):
+    net = built(name)
+    query = Query(torch.tensor([3, 0, 9, -1]))
+    scores = net.view(query).scores_among(torch.arange(net.n_items)).detach()
+    teacher = Live(net, seen=Csr.empty(net.n_users, net.n_items))
+    for who in (net, teacher, joined(teacher)):
+        linear = who.view(query).linear()
+        assert (linear is None) == (name == "neumf")  # its scores are a network's
+        if linear is not None:
+            torch.testing.assert_close((linear.vectors @ linear.items.T).detach(), scores)
 
 
 def test_a_part_of_a_view_answers_like_the_whole(name, built):

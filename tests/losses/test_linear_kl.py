@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recdistill.losses import kl as softmaxes
 from recdistill.losses import linear_kl as module
 from recdistill.losses.kl import kl
 from recdistill.losses.linear_kl import Linear, linear_kl
@@ -44,7 +45,7 @@ def test_value_and_gradients_are_those_of_the_scores(direction, rows, catalogue,
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_KEPT", kept)
         patch.setattr(module, "_SCORES", 3 * catalogue)
-        patch.setattr(module, "_SOME", 2 * catalogue)
+        patch.setattr(softmaxes, "_ROOM", 2 * catalogue)
         found = linear_kl(student, teacher, direction=direction, temperature=1.7)
         ours = torch.autograd.grad(found, student[:2], upstream)
     scores = [model.vectors @ model.items.T for model in (student, teacher)]
@@ -76,3 +77,25 @@ def test_nothing_reaches_the_teacher():
     linear_kl(student, teacher).sum().backward()
     assert student.items.grad is not None
     assert teacher.items.grad is None
+
+
+@directions
+def test_a_teacher_of_another_precision_is_compared_in_the_students(direction):
+    student, teacher = (Linear(*(each.detach().float() for each in model)) for model in models())
+    finer = Linear(*(each.double() for each in teacher))
+    assert torch.equal(linear_kl(student, finer, direction=direction), linear_kl(student, teacher, direction=direction))
+    scores = [model.vectors @ model.items.T for model in (student, teacher)]
+    assert torch.equal(kl(scores[0], scores[1].double(), direction=direction), kl(*scores, direction=direction))
+
+
+@pytest.mark.parametrize("kept", [0, 1 << 20])
+@pytest.mark.parametrize("frozen", [0, 1])
+def test_a_side_that_learns_nothing_gets_no_gradient(frozen, kept, monkeypatch):
+    monkeypatch.setattr(module, "_KEPT", kept)
+    student, teacher = models()
+    linear_kl(student, teacher).sum().backward()
+    alone, _ = models()
+    alone[frozen].requires_grad_(requires_grad=False)
+    linear_kl(alone, teacher).sum().backward()
+    assert alone[frozen].grad is None
+    torch.testing.assert_close(alone[1 - frozen].grad, student[1 - frozen].grad)

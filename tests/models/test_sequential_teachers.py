@@ -14,7 +14,7 @@ from recdistill.clock import Clock
 from recdistill.data.histories import Histories
 from recdistill.data.interactions import Interactions
 from recdistill.data.sequences import ClozeBatches, SequenceBatches
-from recdistill.errors import MissingKnowledge
+from recdistill.errors import MissingKnowledge, UsageError
 from recdistill.ids import IdTable
 from recdistill.knowledge.vectors import VectorView
 from recdistill.knowledge.view import Kind
@@ -143,6 +143,14 @@ def test_logits_of_a_teacher_that_knows_more_items_are_matched_over_the_students
     items = torch.arange(ITEMS)
     scores = [model.view(batch.query).scores_among(items) for model in (student, teacher)]
     torch.testing.assert_close(found, kl(*scores))
+
+
+def test_logits_of_a_teacher_that_knows_fewer_items_are_refused(log):
+    batch = first_batch(log)
+    student = built("gru4rec", log, dim=4, seed=2)
+    narrow = VectorView(torch.ones(log.n_users, 3), torch.ones(ITEMS - 2, 3), batch.query)
+    with pytest.raises(UsageError, match=rf"teacher knows too few items.*{ITEMS - 2}.*{ITEMS}.*matched by ids"):
+        LogitMatch(ITEMS)(student.view(batch.query), narrow, batch, Clock(0))
 
 
 def test_a_teacher_that_only_fills_gaps_is_refused_position_by_position(log):

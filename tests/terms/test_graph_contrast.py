@@ -56,7 +56,7 @@ def test_only_whom_the_batch_holds_is_moved_where_that_is_asked_and_values_are_t
     graph = GRAPH if side == "user" else GRAPH.transposed()
     old = torch.randn(graph.n_rows, 3, generator=torch.Generator().manual_seed(5))
     few = Batch(Query(torch.tensor([0, 3])), torch.tensor([2, 1]), torch.tensor([[1], [2]]))
-    values = {}
+    values, gradients = {}, {}
     for reach in ("everybody", "batch"):
         net.zero_grad(set_to_none=True)
         term = GraphContrast(old, graph, side=side, other=other, reach=reach)
@@ -67,7 +67,9 @@ def test_only_whom_the_batch_holds_is_moved_where_that_is_asked_and_values_are_t
         held = {"item": [1, 2], "user": [0, 3]}[other]
         rows = range(graph.n_columns) if reach == "everybody" else held
         assert [row for row, one in enumerate(moved) if one] == list(rows)
+        gradients[reach] = table.grad[held]
     torch.testing.assert_close(values["batch"], values["everybody"])
+    torch.testing.assert_close(gradients["batch"], gradients["everybody"])
 
 
 def test_a_part_of_the_anchors_estimates_the_sum_of_all(net, old):

@@ -13,6 +13,7 @@ import pytest
 from safetensors import SafetensorError
 
 from recdistill.errors import CheckpointError, UsageError
+from recdistill.knowledge.view import fingerprint_of
 from recdistill.recipes.train import TrainSettings, distill, fit
 from recdistill.teachers.joined import joined
 from recdistill.teachers.live import Live
@@ -117,6 +118,21 @@ def test_a_teacher_that_cannot_be_told_from_another_gets_no_checkpoint(parts, te
     with pytest.raises(UsageError, match=r"Own has no `fingerprint`.*property"):
         distill(Own(), "mf", parts.train, checkpoint=tmp_path / "run.safetensors", **common)
     assert distill(Own(), "mf", parts.train, **common).report.history
+
+
+def test_a_teacher_is_asked_once_who_it_is(teacher):
+    class Own:
+        provides, view = teacher.model.provides, teacher.model.view
+        asked = 0
+
+        @property
+        def fingerprint(self):
+            self.asked += 1
+            return "own"
+
+    own = Own()
+    assert fingerprint_of(own) == "own"
+    assert own.asked == 1  # of a sequential model it encodes every history
 
 
 def test_a_broken_checkpoint_is_refused(parts, tmp_path):

@@ -27,7 +27,8 @@ def reproduce(
             "sequential: toys, beauty, ml-1m; of adarec: ml-100k, toys, beauty, ml-1m; of methods: citeulike-10, "
             "citeulike-5, lastfm-10, lastfm-5, foursquare-10, gowalla-10; of ccd: yelp-mf, gowalla-mf, yelp-lightgcn, "
             "gowalla-lightgcn, yelp-mf-clean, and with short stages yelp-mf-small, yelp-mf-small-clean, "
-            "yelp-lightgcn-small, yelp-lightgcn-small-all, gowalla-mf-small, gowalla-lightgcn-small. "
+            "yelp-lightgcn-small, yelp-lightgcn-small-all, yelp-lightgcn-short, gowalla-mf-small, "
+            "gowalla-lightgcn-small-all, gowalla-lightgcn-short. "
             "[default: the first]"
         ),
     ] = "",

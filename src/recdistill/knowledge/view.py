@@ -76,7 +76,7 @@ class View:
         raise self._missing(Kind.SCORES)
 
     def linear(self) -> Linear | None:
-        """The queries' vectors (Q, d) and those of all items (I, d), whose products are scores; None without such."""
+        """The vectors of what is answered (Q, d) and of all items (I, d), whose products are scores; None without."""
         return None
 
     def scores_of(self, items: Tensor, users: Tensor) -> Tensor:
@@ -142,20 +142,15 @@ class Knows(Protocol):
         ...
 
 
-@runtime_checkable
-class _Fingerprinted(Protocol):
-    @property
-    def fingerprint(self) -> str: ...
-
-
 def fingerprint_of(teacher: Knows) -> str:
     """The digest of what `teacher` knows, which a checkpoint of its student holds.
 
     Raises:
         UsageError: a teacher of the user's own kind without a `fingerprint`: a checkpoint could go on with another one.
     """
-    if isinstance(teacher, _Fingerprinted):
-        return teacher.fingerprint
+    found = getattr(teacher, "fingerprint", None)  # once: of a sequential model it encodes every history
+    if isinstance(found, str):
+        return found
     what = f"A checkpoint has to tell its teacher from another, and {type(teacher).__name__} has no `fingerprint`"
     remedy = "Give it a property `fingerprint`: a string that changes with what it knows; or train without a checkpoint"
     raise UsageError(problem(what, remedy=remedy))

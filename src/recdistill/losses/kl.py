@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["Direction", "kl"]
+__all__ = ["Direction", "divergence", "kl", "parts"]
 
 Direction = Literal["forward", "reverse"]
 
-_ROOM = 1 << 19
-"""Logits at a time (2 MiB of float32): what is made of them stays in the cache."""
+_ROOM, _ON_GPU = 1 << 17, 1 << 26
+"""Logits at a time: on a CPU, what is made of them stays in the cache."""
 
 
 def kl(student: Tensor, teacher: Tensor, *, direction: Direction = "forward", temperature: float = 1.0) -> Tensor:
@@ -41,7 +41,7 @@ def kl(student: Tensor, teacher: Tensor, *, direction: Direction = "forward", te
     Returns:
         (n,) >= 0 up to rounding; 0 at equality, and for logits that differ by a constant.
     """
-    return _KL.apply(student, teacher.detach(), direction == "forward", temperature)  # pyright: ignore[reportReturnType]
+    return _KL.apply(student, teacher.detach().to(student.dtype), direction == "forward", temperature)  # pyright: ignore[reportReturnType]
 
 
 class _KL(torch.autograd.Function):
@@ -49,17 +49,11 @@ class _KL(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, student: Tensor, teacher: Tensor, forward: bool, tau: float) -> Tensor:  # noqa: ANN401, FBT001
-        out = student.new_empty(student.shape[0])
+        out = student.new_empty(len(student))
         gradient = torch.empty_like(student) if ctx.needs_input_grad[0] else None
-        for part in _parts(student):
-            s, t = _log_softmax(student[part], tau), _log_softmax(teacher[part], tau)
-            q, p = s.exp(), t.exp()
-            apart = t.sub_(s) if forward else s.sub_(t)
-            torch.sum((p if forward else q) * apart, 1, out=out[part])
-            if gradient is not None and forward:
-                torch.sub(q, p, out=gradient[part])
-            elif gradient is not None:
-                torch.mul(q, apart.sub_(out[part, None]), out=gradient[part])
+        for part in parts(student):
+            learned = None if gradient is None else gradient[part]
+            out[part] = divergence(student[part] / tau, teacher[part] / tau, forward, learned)
         ctx.save_for_backward(gradient)
         ctx.tau = tau
         return out * tau**2
@@ -72,11 +66,32 @@ class _KL(torch.autograd.Function):
         return gradient * upstream[:, None], None, None, None
 
 
-def _log_softmax(logits: Tensor, tau: float) -> Tensor:
-    return (logits if tau == 1 else logits / tau).log_softmax(1)
+def parts(logits: Tensor) -> Iterator[slice]:
+    """Rows of (n, I) to take at a time; one at least."""
+    step = max(1, (_ON_GPU if logits.is_cuda else _ROOM) // max(logits.shape[1], 1))
+    for start in range(0, len(logits), step):
+        yield slice(start, min(start + step, len(logits)))
 
 
-def _parts(logits: Tensor) -> Iterator[slice]:
-    step = max(1, _ROOM // max(logits.shape[1], 1))
-    for start in range(0, logits.shape[0], step):
-        yield slice(start, start + step)
+def divergence(s: Tensor, t: Tensor, forward: bool, learned: Tensor | None) -> Tensor:  # noqa: FBT001
+    """(m, I) logits of student and teacher, overwritten -> (m,) KL; its derivative by s goes into `learned` (m, I)."""
+    (q, of_q), (p, of_p) = _exponentials(s), _exponentials(t)
+    shift = of_q.log() - of_p.log()  # log p - log q = t - s + shift
+    apart = t.sub_(s)
+    if forward:
+        out = torch.linalg.vecdot(p, apart).div_(of_p).add_(shift)
+    else:
+        out = torch.linalg.vecdot(q, apart).div_(of_q).add_(shift).neg_()
+    if learned is not None:
+        q.div_(of_q[:, None])
+        if forward:
+            torch.sub(q, p.div_(of_p[:, None]), out=learned)
+        else:  # q (log q - log p - KL)
+            torch.mul(q, apart.add_((shift + out)[:, None]).neg_(), out=learned)
+    return out
+
+
+def _exponentials(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """(m, I), from which the greatest of each row is taken -> (m, I) their exponentials, and (m,) the sums of these."""
+    found = scores.sub_(scores.amax(1, keepdim=True)).exp()
+    return found, found.sum(1)

@@ -139,6 +139,10 @@ def _lightgcn(student: int, teachers: list[dict[str, Any]], **more: str) -> dict
     return {"student": {"name": "lightgcn", "dim": student, **more}, "teachers": teachers}
 
 
+def _mixed(factors: int, rows: int, **more: str) -> list[dict[str, Any]]:
+    return _members(factors, "mf", 64) + _members(rows, "vae", 64, **more)
+
+
 def _mf(student: int, teacher: int) -> dict[str, Any]:
     return {"student": {"dim": student}, "teachers": _members(5, "mf", teacher)}
 
@@ -162,6 +166,8 @@ _SHALLOW: dict[str, Any] = merged(
     _SHORT,
     {"depth": 400, "teach": {"replay": {"among": 4096, "period": 2.0}, "contrast": {"reach": "batch"}}},
 )
+# within MF's margin a graph's update loses the older blocks; by validation of one increment
+_SHALLOW_GRAPHS: dict[str, Any] = merged(_SHALLOW, {"update": {"margin": 1.0, "replay": {"weight": 1.0}}})
 
 
 def _short(student: int, teacher: int) -> dict[str, Any]:
@@ -184,7 +190,7 @@ SCENES: dict[str, Scene] = {
             "gowalla-lightgcn",
             "Gowalla, LightGCN 16 from 5 MF 64 and 2 Mult-VAE 64 (published)",
             "ccd_gowalla",
-            _lightgcn(16, _members(5, "mf", 64) + _members(2, "vae", 64)),
+            _lightgcn(16, _mixed(5, 2)),
             published="gowalla",
         ),
         Scene("yelp-mf-small", "Yelp, MF 8 from 2 MF 128, short stages", "ccd_yelp", _short(8, 128)),
@@ -209,10 +215,24 @@ SCENES: dict[str, Scene] = {
             published="yelp",
         ),
         Scene(
-            "gowalla-lightgcn-small",
-            "Gowalla, LightGCN 16 from 2 MF 64 and a Mult-VAE 64, short stages",
+            "yelp-lightgcn-short",
+            "Yelp, LightGCN 8 from 5 LightGCN 128 (published), graphs of all blocks, short stages",
+            "ccd_yelp",
+            _lightgcn(8, _members(5, "lightgcn", 128, reads="all"), reads="all") | _GRAPHS,
+            published="yelp",
+        ),
+        Scene(
+            "gowalla-lightgcn-small-all",
+            "Gowalla, LightGCN 16 from 2 MF 64 and a Mult-VAE 64, graphs of all blocks, short stages",
             "ccd_gowalla",
-            _lightgcn(16, _members(2, "mf", 64) + _members(1, "vae", 64)) | _SHALLOW,
+            _lightgcn(16, _mixed(2, 1, reads="all"), reads="all") | _SHALLOW_GRAPHS,
+            published="gowalla",
+        ),
+        Scene(
+            "gowalla-lightgcn-short",
+            "Gowalla, LightGCN 16 from 5 MF 64 and 2 Mult-VAE 64 (published), graphs of all blocks, short stages",
+            "ccd_gowalla",
+            _lightgcn(16, _mixed(5, 2, reads="all"), reads="all") | _SHALLOW_GRAPHS,
             published="gowalla",
         ),
         Scene(

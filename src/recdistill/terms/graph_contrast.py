@@ -131,22 +131,32 @@ class GraphContrast(Term):
             word = rng.bits(rng.key(self._seed, "anchors", clock.epoch, clock.step), ids, 1)[:, 0]
             scale = len(ids) / self._most if self.how == "sum" else 1.0
             ids = ids[word.argsort()[: self._most].sort().values]
-        table = student.entities(self._other, self._everybody)  # (R, d)
+        table = moved = student.entities(self._other, self._everybody)  # (R, d)
         if self._reach == "batch":
             held = batch.users.ids if self._other == "user" else torch.cat([batch.positive, batch.negatives.ravel()])
-            moved = torch.zeros(len(table), 1, dtype=torch.bool, device=table.device)
-            moved[held[held < len(table)]] = True
-            table = torch.where(moved, table, table.detach())
+            held = Distinct.of(held[held < len(table)]).ids  # (m,)
+            moved = student.entities(self._other, held)  # (m, d)
+            table = table.detach().index_copy(0, held, moved)
         old = self._old[ids] / self._temperature  # (n, d)
         start, end = self._begin[ids], self._begin[ids + 1]
         offsets = (end - start).cumsum(0) - (end - start)
         place = torch.arange(int((end - start).sum()), device=ids.device)
         place = place + torch.repeat_interleave(start - offsets, end - start)
         mean = F.embedding_bag(self._who[place], table, offsets, mode="mean") if len(ids) else old  # (n, d)
-        value = log_partition(old, table, chunk=_CHUNK) - (old * mean).sum(1)  # (n,)
+        value = _partition(old, table, moved) - (old * mean).sum(1)  # (n,)
         for personal in self._personal:
             value = value * personal(self._old[ids], student.entities("user", ids))
         return Rows(value * scale, of=of)
+
+
+def _partition(old: Tensor, table: Tensor, moved: Tensor) -> Tensor:
+    """(n, d), (R, d) -> (n,) log-sum-exp of the products; only `moved` (m, d), rows of the table, gets a gradient."""
+    if moved is table:
+        return log_partition(old, table, chunk=_CHUNK)
+    value = log_partition(old, table.detach(), chunk=_CHUNK)
+    products = old @ moved.T  # (n, m)
+    share = (products.detach() - value[:, None]).exp_()  # of each in the softmax: what the derivative is
+    return value + (share * (products - products.detach())).sum(1)
 
 
 class Clusters(Term):

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from recdistill.clock import Clock
     from recdistill.knowledge.view import View
     from recdistill.losses.kl import Direction
+    from recdistill.losses.linear_kl import Linear
     from recdistill.query import Batch, Rows
     from recdistill.runtime import How
     from recdistill.terms.positions import Per
@@ -90,7 +91,8 @@ class LogitMatch(Term):
         with torch.no_grad():
             theirs = None if self._best else teacher.linear()
         ours = None if theirs is None else student.linear()
-        if theirs is not None and ours is not None and len(theirs.items) == len(ours.items):
+        if theirs is not None and ours is not None:
+            ours, theirs = self._among(ours, "student"), self._among(theirs, "teacher")
             value = linear_kl(ours, theirs, direction=self._direction, temperature=self._temperature)
         elif not self._best and asked * len(self._items) > _ROOM:
             value = self._in_parts(student, teacher, size=max(1, _ROOM // asked))
@@ -101,6 +103,15 @@ class LogitMatch(Term):
             scores = student.scores(items) if self._best else student.scores_among(items)
             value = kl(scores, target, direction=self._direction, temperature=self._temperature)
         return rows(value, batch.query, "asked", self._per, self.how)
+
+    def _among(self, linear: Linear, whose: str) -> Linear:
+        n = len(self._items)
+        if len(linear.items) < n:
+            remedy = "Train both on one log, or give the teacher's vectors or scores as a file, which is matched by ids"
+            raise UsageError(
+                problem(f"The {whose} knows too few items", len(linear.items), allowed=f"{n} or more", remedy=remedy)
+            )
+        return linear.first(n)
 
     def _in_parts(self, student: View, teacher: View, *, size: int) -> Tensor:
         """(n,) as `kl` has it over the whole catalogue, `size` items at a time."""
