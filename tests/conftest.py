@@ -9,8 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 DATA = Path(os.environ.get("RECDISTILL_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+settings.register_profile("recdistill", deadline=None)  # machines are shared: one example may take a second
+settings.load_profile("recdistill")
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ import torch
 
 import recdistill.recipes.cellstudy as module
 from recdistill.errors import SettingsError, UnknownName, UsageError
-from recdistill.recipes import searchrun
+from recdistill.recipes import searchrun, trained
 from recdistill.recipes.searchfile import SearchRun, resolve, weights
 from recdistill.recipes.searchrun import search_run
 from recdistill.search.budget import Budget
@@ -41,6 +41,13 @@ def one_thread(monkeypatch):
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def bundles(request, monkeypatch):
+    """As where the extra `onnx` is not installed: tracing every student of a search takes half a minute."""
+    if request.node.get_closest_marker("encoders") is None:
+        monkeypatch.setattr(trained, "can_export", lambda: False)
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +106,7 @@ ALWAYS = ["all-none", "all-skip", "nextitnet"]
 EVERYTHING = ["teacher", "hand-made", *ALWAYS, "random-1", "random-2", "searched-plain", "searched"]
 
 
+@pytest.mark.encoders
 def test_a_search_ends_with_cells_drawn_cards_beside_controls_a_front_a_bundle_and_a_page(run):
     heard = Heard()
     found = search_run(run("evaluate.latency=true"), text="# the file\n", listener=heard)
@@ -141,7 +149,8 @@ def test_a_search_ends_with_cells_drawn_cards_beside_controls_a_front_a_bundle_a
     assert content["searches"][0]["asked"] == "price weight 0.1"
     # the bundle serves
     assert found.bundle == out / "bundles" / "searched"
-    assert Service.from_bundle(found.bundle).recommend([3], k=5).n_rows == 5
+    service = Service.from_bundle(found.bundle)
+    assert service.recommend([3], k=5).n_rows == service.recommend_after([[3]], k=5).n_rows == 5
     page = found.page.read_text(encoding="utf-8")
     for word in (
         "What was found",
@@ -355,8 +364,10 @@ import torch
 torch.set_num_threads(1)
 from recdistill.recipes.searchfile import SearchRun
 from recdistill.recipes.searchrun import search_run
+from recdistill.recipes import trained
 from recdistill.settings import overlay, parse
 from recdistill.training import trainer
+trained.can_export = lambda: False
 trainer.Keep.__init__.__defaults__ = (0.0,)
 log, out = sys.argv[1:]
 

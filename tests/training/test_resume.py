@@ -146,7 +146,7 @@ def test_a_broken_checkpoint_is_refused(parts, tmp_path):
 
 
 SCRIPT = """
-import os, random, signal, sys, time
+import os, random, shutil, signal, sys, time
 from pathlib import Path
 import numpy as np
 import torch
@@ -194,6 +194,9 @@ while not (killed / "end.safetensors").exists():
         time.sleep(random.uniform(0.05, 0.4) * seconds)
         os.kill(child, signal.SIGKILL)
     kills += os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    if kills < 3 and (killed / "end.safetensors").exists():  # the machine was slow when the whole one was timed
+        shutil.rmtree(killed)
+        kills, seconds = 0, seconds / 2
 one, other = load_file(whole / "end.safetensors"), load_file(killed / "end.safetensors")
 assert one.keys() == other.keys()
 for name in one:
