@@ -6,7 +6,8 @@ import pytest
 
 from recdistill.continual import teaching
 from recdistill.continual.settings import settings_of
-from recdistill.recipes.lineage import Kept, Lineage
+from recdistill.recipes.kept import Kept
+from recdistill.recipes.lineage import Lineage
 
 from .conftest import SETTINGS
 

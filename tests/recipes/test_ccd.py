@@ -16,7 +16,7 @@ from recdistill.continual.snapshot import Snapshot
 from recdistill.data.blocks import official
 from recdistill.errors import DataError, UnknownName
 from recdistill.evaluation.continual import continual
-from recdistill.recipes import ccd, ccd_page, lineage
+from recdistill.recipes import ccd, ccd_page, kept, lineage
 from recdistill.recipes.ccd import ROWS, SCENES, Scene, markdown, measured, reproduce
 from recdistill.recipes.ccd_published import Floor
 from recdistill.recipes.ccd_rows import ABLATIONS
@@ -91,7 +91,7 @@ def test_the_table_is_written_and_a_second_call_repeats_nothing(data, small, tmp
     drawn = ElementTree.parse(tmp_path / "a" / "ccd" / "tiny.svg").getroot()  # noqa: S314
     named = [text.text for text in drawn.iter("{http://www.w3.org/2000/svg}text") if text.get("class") == "label"]
     assert named == ["teachers", "CCD", "fine-tune, touched"]
-    monkeypatch.setattr(lineage, "Lineage", None)
+    monkeypatch.setattr(ccd, "Lineage", None)
     assert reproduce(**where, seeds=[1], only=rows, say=lambda _: None) == found
 
 
@@ -113,14 +113,14 @@ def test_rows_share_the_stages_they_have_in_common(data, small, tmp_path):
 def test_a_row_asks_once_for_what_a_stage_makes(data, small, tmp_path, monkeypatch):
     """Everything of a block needs what came before it several times, and that again what came before."""
     asked = []
-    for name in ("snapshot", "lists"):
-        real = getattr(lineage.Kept, name)
+    for name in ("snapshot", "unheld", "lists"):
+        real = getattr(kept.Kept, name)
 
         def counted(self, stage, about, *rest, real=real):
             asked.append((stage, json.dumps(about, sort_keys=True), *(each for each in rest if isinstance(each, int))))
             return real(self, stage, about, *rest)
 
-        monkeypatch.setattr(lineage.Kept, name, counted)
+        monkeypatch.setattr(kept.Kept, name, counted)
     reproduce(**places(tmp_path, data), seeds=[1], only=["ccd"], say=lambda _: None)
     assert {stage for stage, *_ in asked} == {"teacher-base", "lists", "distil", "student", "teacher"}
     assert len(asked) == len(set(asked))
@@ -340,9 +340,9 @@ def test_every_scene_runs_with_its_student_and_its_teachers(data, tmp_path, monk
 
 def test_a_row_that_a_gpu_has_made_says_so(data, small, tmp_path, monkeypatch):
     asked = []
-    real = lineage.Run
+    real = kept.Run
     monkeypatch.setattr(ccd.Runtime, "of", lambda: OTHER)
-    monkeypatch.setattr(lineage, "Run", lambda *args: (asked.append(args[-1]), real(*args[:-1]))[1])
+    monkeypatch.setattr(kept, "Run", lambda *args: (asked.append(args[-1]), real(*args[:-1]))[1])
     found = reproduce(**places(tmp_path, data), seeds=[1], only=["fine-tune"], say=lambda _: None)
     assert set(asked) == {OTHER}
     assert found["scenes"]["tiny"]["rows"]["fine-tune"]["devices"] == ["meta"]

@@ -23,7 +23,8 @@ from recdistill.recipes.ccd_figure import figures
 from recdistill.recipes.ccd_page import markdown
 from recdistill.recipes.ccd_rows import MAIN, ROWS, SCENES, Row, Scene
 from recdistill.recipes.cells import Cells, among, finish, publish, write_text
-from recdistill.recipes.lineage import Kept, Lineage
+from recdistill.recipes.kept import Kept
+from recdistill.recipes.lineage import Lineage
 from recdistill.runtime import Runtime
 
 if TYPE_CHECKING:

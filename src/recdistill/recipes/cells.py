@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Cells", "among", "digest", "finish", "publish", "write_text"]
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 _WAIT = 10.0
 """Seconds until what other processes are at is looked for again."""
@@ -56,9 +57,7 @@ def among(what: str, wanted: Iterable[str], known: Iterable[str]) -> None:
             raise UnknownName(what, name, known)
 
 
-def finish(
-    todo: Iterable[T], attempt: Callable[[T], dict[str, Any] | None], tell: Callable[[T, dict[str, Any]], object]
-) -> None:
+def finish(todo: Iterable[T], attempt: Callable[[T], R | None], tell: Callable[[T, R], object]) -> None:
     """Attempt everything until it is done; what another process holds is asked for again when the rest is done.
 
     Args:

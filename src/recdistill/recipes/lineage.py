@@ -8,7 +8,6 @@ student distilled from T_{k-1}, S_k that student updated on block k, SP_k and PP
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
@@ -26,27 +25,22 @@ from recdistill.continual.snapshot import Snapshot
 from recdistill.continual.stages import Sources, believed, distil, update_student
 from recdistill.continual.teaching import update_teacher
 from recdistill.data.blocks import halves
-from recdistill.recipes.cells import Cells, digest
-from recdistill.runtime import CPU, Runtime
+from recdistill.recipes.cells import finish
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from recdistill.continual.learning import Learned
     from recdistill.continual.settings import CCDSettings, ModelSpec
     from recdistill.data.blocks import Block
     from recdistill.data.csr import Csr
     from recdistill.evaluation.ranking import Ranker
-    from recdistill.training.watch import Watch
+    from recdistill.recipes.kept import Kept
 
-__all__ = ["HOWS", "PARTS", "Kept", "Lineage"]
+__all__ = ["HOWS", "PARTS", "Lineage"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-_VERSION = 1
-"""Of the stages' code: kept outputs of another one are made again."""
 
 HOWS = (
     "popularity",
@@ -65,60 +59,6 @@ HOWS = (
 
 PARTS = ("distilled start", "teacher update")
 """What "ccd" can leave out: each update then begins from the one before, or teachers only grow."""
-
-
-@dataclass(frozen=True, eq=False)
-class Kept:
-    """Outputs of stages in a folder, each made once; several processes may share it."""
-
-    cells: Cells
-    watch: Callable[[str], Sequence[Watch]] = lambda _: ()
-    runtime: Runtime = CPU
-    """Where stages train."""
-    loaded: dict[str, Any] = field(default_factory=dict[str, Any])
-
-    @classmethod
-    def at(cls, work: Path, watch: Callable[[str], Sequence[Watch]] = lambda _: (), *, runtime: Runtime = CPU) -> Kept:
-        """In `work`, which is made where it is not there."""
-        return cls(Cells(work / "stages"), watch, runtime)
-
-    def snapshot(self, name: str, about: dict[str, Any], seed: int, make: Callable[[Run], Learned]) -> Snapshot:
-        """The output of a stage that trains, made or read."""
-        about = {**about, "stage": name, "version": _VERSION, "seed": seed}
-        path = self.cells.path(name, about, ".safetensors")
-        if path.name not in self.loaded:
-            with self.cells.claim(name, about, wait=True):
-                if not path.exists():
-                    checkpoint = self.cells.path(name, about, ".running")
-                    run = Run(rng.key(seed, name), checkpoint, digest(about), self.watch(name), self.runtime)
-                    learned = make(run)
-                    report = learned.report
-                    told = {
-                        "epochs": len(report.history),
-                        "seconds": report.seconds,
-                        "best": {metric: best.value for metric, best in report.best.items()},
-                        "losses": report.history[-1].losses if report.history else {},
-                    }
-                    learned.snapshot.save(path, about={"told": told, "of": about})
-                    checkpoint.unlink(missing_ok=True)
-            self.loaded[path.name] = Snapshot.load(path)[0]
-        return self.loaded[path.name]
-
-    def lists(self, name: str, about: dict[str, Any], make: Callable[[], Lists]) -> Lists:
-        """The lists of an ensemble, made or read."""
-        about = {**about, "stage": name, "version": _VERSION}
-        path = self.cells.path(name, about, ".npz")
-        if path.name not in self.loaded:
-            with self.cells.claim(name, about, wait=True):
-                if not path.exists():
-                    beside = path.with_name(f".{path.name}")
-                    with beside.open("wb") as out:
-                        made = make()
-                        np.savez(out, items=made.items, users=made.users)
-                    beside.replace(path)
-            with np.load(path, allow_pickle=False) as found:
-                self.loaded[path.name] = Lists.from_arrays({key: found[key] for key in ("items", "users")})
-        return self.loaded[path.name]
 
 
 def _once(make: Callable[Concatenate[Lineage, P], T]) -> Callable[Concatenate[Lineage, P], T]:
@@ -194,9 +134,12 @@ class Lineage:
 
     # the cycle
 
+    @_once
     def members(self, k: int) -> list[Snapshot]:
-        """T_k."""
-        return [self._member(m, k) for m in range(len(self._settings(0).teachers))]
+        """T_k; several processes train members side by side."""
+        found: dict[int, Snapshot] = {}
+        finish(range(len(self._settings(0).teachers)), lambda m: self._member(m, k), found.__setitem__)
+        return [each for _, each in sorted(found.items())]
 
     @_once
     def lists(self, k: int) -> Lists:
@@ -250,16 +193,16 @@ class Lineage:
         start = self.updated(k - 1) if "distilled start" in self._without and k > 1 else self.distilled(k)
         return self._replayed(k, start, self.lists(k - 1))
 
-    @_once
-    def _member(self, m: int, k: int) -> Snapshot:
+    def _member(self, m: int, k: int) -> Snapshot | None:
+        """None while another process is at it."""
         c = self._settings(k)
         spec = c.teachers[m]
         if k == 0:
             about = {"settings": c.base.model_dump(mode="json"), "spec": spec.model_dump(mode="json"), **self._about(0)}
-            return self._keep.snapshot(
+            return self._keep.unheld(
                 "teacher-base", about, m, lambda run: plain.base(self._stream[0], spec, c.base, run=run)
             )
-        before = self._member(m, k - 1)
+        before = self.members(k - 1)[m]
         if "teacher update" in self._without:
             return begun(self._stream[k], self._csr[k], before, c.teach.initial, Run(rng.key(m, "frozen")))
         sources, lists = Sources(), self.lists(k - 1)
@@ -286,7 +229,7 @@ class Lineage:
             )
             return update_teacher(block, self._csr[k - 1], before, sources, c.teach, avoid=avoid, run=run)
 
-        return self._keep.snapshot("teacher", about, m, make)
+        return self._keep.unheld("teacher", about, m, make)
 
     def _ensemble(self, k: int) -> EnsembleRanker:
         found = [proxies.remembered(each) for each in self.members(k)]
