@@ -16,6 +16,7 @@ import numpy as np
 from recdistill import rng
 from recdistill.continual.entities import begun
 from recdistill.continual.learning import Learned, Run, learn
+from recdistill.continual.margin import begun_within
 from recdistill.continual.plain import base_pass
 from recdistill.data.interactions import Interactions
 
@@ -60,6 +61,7 @@ def update_spmf(
     *,
     training: Training,
     initial: Initial,
+    margin: float | None = None,
     run: Run,
 ) -> Learned:
     """A model on a block and on a sample of the past.
@@ -71,10 +73,11 @@ def update_spmf(
         settings: how many interactions an epoch.
         training: how.
         initial: newcomers.
+        margin: that of `settings.Update`.
         run: seed, checkpoint, watches.
     """
     train = block.train.csr()
-    start = begun(block, train, before, initial, run)
+    _, (start,) = begun_within(begun(block, train, before, initial, run), train, margin)
     past = sample if sample is not None else (np.zeros(0, np.int64), np.zeros(0, np.int64))
     user = np.concatenate([past[0], block.train.user.astype(np.int64)])
     item = np.concatenate([past[1], block.train.item.astype(np.int64)])

@@ -22,7 +22,7 @@ from recdistill.evaluation.evaluate import evaluate
 from recdistill.recipes.ccd_figure import figures
 from recdistill.recipes.ccd_page import markdown
 from recdistill.recipes.ccd_rows import MAIN, ROWS, SCENES, Row, Scene
-from recdistill.recipes.cells import Cells, among, finish, publish, write_text
+from recdistill.recipes.cells import Cells, among, digest, finish, publish, write_text
 from recdistill.recipes.kept import Kept
 from recdistill.recipes.lineage import Lineage
 from recdistill.runtime import Runtime
@@ -49,7 +49,7 @@ def reproduce(
     out: Path,
     work: Path,
     seeds: Sequence[int] = (1, 2, 3),
-    tables: Sequence[str] = ("yelp-mf",),
+    tables: Sequence[str] = ("yelp-mf-small",),
     only: Sequence[str] = (),
     watch: Callable[[str], Sequence[Watch]] = lambda _: (),
     say: Callable[[str], object] = print,
@@ -62,9 +62,10 @@ def reproduce(
         work: outputs of stages and their checkpoints; a killed run goes on from them.
         seeds: of the student's side.
         tables: which of `SCENES`.
-        only: rows to compute; the baselines and CCD itself when empty.
+        only: rows to compute; the baselines and CCD itself when empty. One that is the same as an earlier one with a
+            scene's settings stands for that one.
         watch: watches for a stage, given its name.
-        say: told of every finished cell.
+        say: told of every finished cell, and of rows that are the same as others.
 
     Raises:
         UnknownName: no such scene or row.
@@ -77,8 +78,12 @@ def reproduce(
     for name in tables:
         scene = SCENES[name]
         stream = official(data / scene.folder, clean=scene.clean)
+        first = _firsts(scene)
+        for row in only or MAIN:
+            if first[row] != row:
+                say(f"{name} {row}: the same as {first[row]} here")
         finish(
-            [(ROWS[row], seed) for seed in seeds for row in only or MAIN],
+            [(ROWS[row], seed) for seed in seeds for row in dict.fromkeys(first[row] for row in only or MAIN)],
             lambda at, stream=stream, scene=scene: _cell(cells, keep, stream, (scene, at[0]), seed=at[1]),
             lambda at, result, name=name: say(f"{name} {at[0].name} seed {at[1]}: {_figures(result)}"),
         )
@@ -114,6 +119,12 @@ def _about(scene: Scene, row: Row, seed: int, blocks: int = 6) -> dict[str, Any]
         "seed": seed,
         **({"without": list(row.without)} if row.without else {}),
     }
+
+
+def _firsts(scene: Scene) -> dict[str, str]:
+    """Each row -> the first of those that are the same in a scene, mostly itself: a scene may set what a row is for."""
+    names: dict[str, str] = {}
+    return {name: names.setdefault(digest(_about(scene, row, 0)), name) for name, row in ROWS.items()}
 
 
 def _label(scene: Scene, row: Row, seed: int) -> str:

@@ -120,32 +120,43 @@ def _curves(scene: dict[str, Any]) -> list[str]:
         lines.append(f"| {name} | " + " | ".join(curve + [""] * (size - len(curve))) + " |")
     notes: list[str] = []
     others = tuple(name for name in baselines(rows) if name not in _NEEDED)
-    own = ("teachers on their own",)
-    for who, ours, rivals, extra in (("student", "ccd", _NEEDED, others), ("teacher", "teachers", own, ())):
-        if ours not in rows:
-            continue
-        curves = {
-            name: [h for *_, h in rows[name]["mean"]["recall@20 with base"]]
-            for name in (ours, *rivals, *extra)
-            if name in rows
-        }
-        gains: list[str] = []
-        missing: dict[str, int] = {}
-        for k in range(size):
-            there = [curves[name][k] for name in (*rivals, *extra) if k < len(curves.get(name, ()))]
-            known = 0 < k < len(curves[ours]) and there  # before the first increment there is nothing to gain
-            gains.append(f"{curves[ours][k] - max(there):+.4f}" if known else "")
-            for name in rivals if known else ():
-                if k >= len(curves.get(name, ())):
-                    missing.setdefault(name, k)
+    for who, ours, rivals, extra in (
+        ("student", "ccd", _NEEDED, others),
+        ("teacher", "teachers", ("teachers on their own",), ()),
+    ):
+        gains, missing = _gains(rows, ours, (*rivals, *extra), size)
         if not any(gains):
             continue
-        partly = "*" if missing else ""
+        absent = ", ".join(f"{name} (from D{missing[name]} on)" for name in rivals if name in missing)
+        partly = "*" if absent else ""
+        unbased, _ = _gains(rows, ours, (*rivals, *extra), size, base=False)
         lines.append(f"| gain of the {who}{partly} | " + " | ".join(gains) + " |")
+        lines.append(f"| the same without base{partly} | " + " | ".join(unbased) + " |")
         published = CCD_GAINS.get(scene["published"], {}).get(who)
         if published is not None:
             lines.append(f"| published gain of the {who} | | " + " | ".join(f"{g:+.4f}" for g in published) + " |")
-        if missing:
-            absent = ", ".join(f"{name} (from D{missing[name]} on)" for name in rivals if name in missing)
+        if absent:
             notes += ["", f"\\* The {who}'s gain is over the best of the baselines that are there. Missing: {absent}."]
     return lines + notes
+
+
+def _gains(
+    rows: dict[str, Any], ours: str, rivals: tuple[str, ...], size: int, *, base: bool = True
+) -> tuple[list[str], dict[str, int]]:
+    """H of a row over the best of its rivals after each block, and since when which of these are missing."""
+    key, first = (("recall@20 with base", 0), ("recall@20 without base", 1))[not base]
+    curves = {
+        name: dict(enumerate((h for *_, h in rows[name]["mean"][key]), first))
+        for name in (ours, *rivals)
+        if name in rows
+    }
+    gains: list[str] = []
+    missing: dict[str, int] = {}
+    for k in range(size):
+        there = [curves[name][k] for name in rivals if k in curves.get(name, ())]
+        known = k > 0 and k in curves.get(ours, ()) and there  # before the first increment there is nothing to gain
+        gains.append(f"{curves[ours][k] - max(there):+.4f}" if known else "")
+        for name in rivals if known else ():
+            if k not in curves.get(name, ()):
+                missing.setdefault(name, k)
+    return gains, missing

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from recdistill.continual.settings import PRESETS, Update, merged
+from recdistill.continual.settings import PRESETS, Distil, Update, merged
 
 __all__ = ["ABLATIONS", "MAIN", "ROWS", "SCENES", "Row", "Scene"]
 
@@ -56,6 +56,7 @@ def _rows() -> tuple[Row, ...]:
     # of a model without a teacher, by validation
     longer: dict[str, Any] = {"lr": 2e-3, "epochs": 50, "batch": 1024, "patience": 10}
     within: dict[str, Any] = {"update": {"margin": 0.5, "training": longer}}
+    in_full: dict[str, Any] = {"distil": {"passes": "batch", "weight": Distil().weight, "start": "scratch"}}
     return (
         Row("popularity so far", "popularity", plainly),
         Row("popularity of the block", "popularity-now", plainly),
@@ -70,16 +71,23 @@ def _rows() -> tuple[Row, ...]:
             "fine-tune",
             merged(plainly, {"update": {"training": larger}, "plain": _CALIBRATION}),
         ),
+        Row(
+            "fine-tune: more patience",
+            "fine-tune",
+            merged(official_training, {"update": {"training": {"patience": 10}}}),
+        ),
         Row("spmf", "spmf", plainly),
+        Row("spmf: within a margin", "spmf", within),
         Row("lwc-kd", "lwc-kd", merged(as_published, {"teach": {"contrast": {"personal": False}}})),
         Row("lwc-kd with piw", "lwc-kd", as_published),
+        Row("lwc-kd with piw: within a margin", "lwc-kd", merged(within, {"teach": {"contrast": {"reach": "batch"}}})),
         Row("replay alone", "replay"),
         Row("replay alone: updates of the sheet", "replay", plainly),
         Row("no update", "static", plainly),
         Row("distil alone", "distil-only", taught=False),
         Row("ccd", "ccd"),
         Row("ccd: settings of each block", "ccd", tuned=True),
-        Row("ccd as the official code", "ccd", merged(plainly, PRESETS["compat"])),
+        Row("ccd as the official code", "ccd", merged(merged(plainly, in_full), PRESETS["compat"])),
         Row("ccd: quick updates", "ccd", {"preset": "quick"}),
         Row("ccd: no distilled start", "ccd", without=("distilled start",)),
         Row("ccd: updates of the sheet", "ccd", plainly),
@@ -95,6 +103,8 @@ def _rows() -> tuple[Row, ...]:
         ),
         Row("ccd: one hop", "ccd", {"update": {"initial": {"hops": "one"}}}),
         Row("ccd: warm start", "ccd", {"distil": {"start": "warm"}}),
+        Row("ccd: start from scratch", "ccd", {"distil": {"start": "scratch"}}),
+        Row("ccd: lists beside every batch", "ccd", {"distil": {"passes": "batch", "weight": Distil().weight}}),
         Row("ccd: proxies of weights", "ccd", {"proxies": {"mode": "weights"}}),
         Row("ccd: proxies aligned", "ccd", {"proxies": {"mode": "aligned"}}),
         Row("ccd: reference distilled", "ccd", {"update": {"replay": {"reference": "distilled"}}}),

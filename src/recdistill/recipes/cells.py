@@ -14,7 +14,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from recdistill.errors import UnknownName
+from recdistill.errors import DataError, UnknownName, problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
@@ -111,11 +111,18 @@ class Cells:
 
     @contextmanager
     def claim(self, name: str, about: object, *, wait: bool = False) -> Generator[bool]:
-        """Hold a cell while it is worked on; False when another process holds it, or `wait` until it is free."""
+        """Hold a cell while it is worked on; False when another process holds it, or `wait` until it is free.
+
+        Raises:
+            DataError: the file system keeps no locks.
+        """
         with self.path(name, about, ".lock").open("w") as held:  # it stays: removing it would let two in
             try:
                 fcntl.flock(held, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            except BlockingIOError:
                 yield False
                 return
+            except OSError as error:
+                what = f"The folder {str(self.root)!r} cannot be shared: its file system keeps no locks ({error})"
+                raise DataError(problem(what, remedy="Work in a folder on a local disk.")) from error
             yield True

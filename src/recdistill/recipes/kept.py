@@ -58,22 +58,15 @@ class Kept:
         about = {**about, "stage": name, "version": _VERSION, "seed": seed}
         path = self.cells.path(name, about, ".safetensors")
         if path.name not in self.loaded:
-            with self.cells.claim(name, about, wait=wait) as mine:
-                if not mine:
-                    return None
-                if not path.exists():
-                    checkpoint = self.cells.path(name, about, ".running")
-                    run = Run(rng.key(seed, name), checkpoint, digest(about), self.watch(name), self.runtime)
-                    learned = make(run)
-                    report = learned.report
-                    told = {
-                        "epochs": len(report.history),
-                        "seconds": report.seconds,
-                        "best": {metric: best.value for metric, best in report.best.items()},
-                        "losses": report.history[-1].losses if report.history else {},
-                    }
-                    learned.snapshot.save(path, about={"told": told, "of": about})
-                    checkpoint.unlink(missing_ok=True)
+            if not path.exists():
+                with self.cells.claim(name, about, wait=wait) as mine:
+                    if not mine:
+                        return None
+                    if not path.exists():  # whoever held it may have finished it
+                        checkpoint = self.cells.path(name, about, ".running")
+                        run = Run(rng.key(seed, name), checkpoint, digest(about), self.watch(name), self.runtime)
+                        _save(make(run), path, about)
+                        checkpoint.unlink(missing_ok=True)
             self.loaded[path.name] = Snapshot.load(path)[0]
         return self.loaded[path.name]
 
@@ -82,13 +75,24 @@ class Kept:
         about = {**about, "stage": name, "version": _VERSION}
         path = self.cells.path(name, about, ".npz")
         if path.name not in self.loaded:
-            with self.cells.claim(name, about, wait=True):
-                if not path.exists():
-                    beside = path.with_name(f".{path.name}")
-                    with beside.open("wb") as out:
-                        made = make()
-                        np.savez(out, items=made.items, users=made.users)
-                    beside.replace(path)
+            if not path.exists():
+                with self.cells.claim(name, about, wait=True):
+                    if not path.exists():
+                        made, beside = make(), path.with_name(f".{path.name}")
+                        with beside.open("wb") as out:
+                            np.savez(out, items=made.items, users=made.users)
+                        beside.replace(path)
             with np.load(path, allow_pickle=False) as found:
                 self.loaded[path.name] = Lists.from_arrays({key: found[key] for key in ("items", "users")})
         return self.loaded[path.name]
+
+
+def _save(learned: Learned, path: Path, about: dict[str, Any]) -> None:
+    report = learned.report
+    told = {
+        "epochs": len(report.history),
+        "seconds": report.seconds,
+        "best": {metric: best.value for metric, best in report.best.items()},
+        "losses": report.history[-1].losses if report.history else {},
+    }
+    learned.snapshot.save(path, about={"told": told, "of": about})

@@ -296,20 +296,21 @@ class Lineage:
         if self._how == "replay":
             return self._replayed(k, before, None)
         training, initial = c.update.training, Initial(hops="none")
+        margin = c.update.margin
         about: dict[str, Any] = {"training": training.model_dump(mode="json"), **self._about(k, before)}
+        about |= {} if margin is None else {"margin": margin}
         if self._how == "spmf":
             sample = None
             for earlier in self._stream[:k]:
                 sample = kept(sample, earlier, size=c.reservoir.size, seed=self._seed)
             about |= {"reservoir": c.reservoir.model_dump(mode="json"), "past": self._blocks[:k]}
-            make = partial(update_spmf, block, before, sample, c.reservoir, training=training, initial=initial)
+            more = {"training": training, "initial": initial, "margin": margin}
+            make = partial(update_spmf, block, before, sample, c.reservoir, **more)
         elif self._how == "lwc-kd":
-            how = c.teach.model_copy(update={"training": training, "initial": initial, "margin": c.update.margin})
+            how = c.teach.model_copy(update={"training": training, "initial": initial, "margin": margin})
             about |= {"contrast": how.model_dump(mode="json"), "graph": self._blocks[k - 1]}
             make = partial(update_teacher, block, graph, before, Sources(), how)
         else:
-            margin = c.update.margin
-            about |= {} if margin is None else {"margin": margin}
             make = partial(plain.finetune, block, before, training, initial, margin=margin)
         return self._keep.snapshot(self._how, about, self._seed, lambda run: make(run=run))
 

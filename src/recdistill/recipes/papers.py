@@ -32,7 +32,7 @@ class Reproduction:
 
 REPRODUCTIONS: Registry[Reproduction] = Registry("paper")
 REPRODUCTIONS.add("de-rrd", Reproduction(partial(reproduce, "de-rrd"), markdown, "citeulike_derrd", "bpr"))
-REPRODUCTIONS.add("ccd", Reproduction(ccd.reproduce, ccd.markdown, "", "yelp-mf"))
+REPRODUCTIONS.add("ccd", Reproduction(ccd.reproduce, ccd.markdown, "", "yelp-mf-small"))
 REPRODUCTIONS.add("sequential", Reproduction(sequences.reproduce, sequences.markdown, "", "toys"))
 REPRODUCTIONS.add("adarec", Reproduction(adarec.reproduce, adarec.markdown, "", "ml-100k"))
 REPRODUCTIONS.add("methods", Reproduction(method_tables.reproduce, method_tables.markdown, "", "citeulike-10"))
