@@ -36,6 +36,7 @@ CCD_FLOOR: tuple[Floor, ...] = (
     Floor("Yelp, popularity of the current block", 0.0136, 0.0147, "yelp-mf", "popularity of the block"),
     Floor("Yelp, popularity so far", 0.0167, 0.0157, "yelp-mf", "popularity so far"),
     Floor("Yelp, MF 8, fine-tune", 0.0648, 0.0655, "yelp-mf", "fine-tune"),
+    Floor("Yelp, MF 8, fine-tune", 0.0648, 0.0655, "yelp-mf", "fine-tune: 48 epochs"),
     Floor("Yelp, MF 8, fine-tune", 0.0648, 0.0655, "yelp-mf", "fine-tune: larger batches"),
     Floor("Yelp, MF 8, full-batch", 0.0702, 0.0673, "yelp-mf", "full-batch"),
     Floor("Yelp, MF 128, fine-tune", 0.0648, 0.0678),
@@ -43,6 +44,7 @@ CCD_FLOOR: tuple[Floor, ...] = (
     Floor("Gowalla, popularity of the current block", 0.0339, 0.0368, "gowalla-mf", "popularity of the block"),
     Floor("Gowalla, popularity so far", 0.0356, 0.0374, "gowalla-mf", "popularity so far"),
     Floor("Gowalla, MF 16, fine-tune", 0.0876, 0.0951, "gowalla-mf", "fine-tune"),
+    Floor("Gowalla, MF 16, fine-tune", 0.0876, 0.0951, "gowalla-mf", "fine-tune: 48 epochs"),
     Floor("Gowalla, MF 16, fine-tune", 0.0876, 0.0951, "gowalla-mf", "fine-tune: larger batches"),
 )
 """One seed, Adam 5e-3 then 1e-3, coupled decay 1e-4, batches of 2048. When it stopped is not known, and with Adam's

@@ -5,8 +5,9 @@
             fewer than 20, the most active old users of all fill them up
     e(u)  = (e1(u) + e2(u)) / 2
 
-The official code takes all old users where exactly 20 share an item (sheet section 11); this takes the 20. Items are
-folded in with the roles changed. numpy only.
+A half that is not there counts as zero, as published: it shortens a vector and ranks alike, whereas training leaves it
+out (`Initial.missing`), because there lengths matter. The official code takes all old users where exactly 20 share an
+item (sheet section 11); this takes the 20. Items are folded in with the roles changed. numpy only.
 
 Letters: U users, I items, U' and I' of them old, d dims, Q new users, n pairs.
 """
