@@ -20,6 +20,7 @@ from recdistill.ids import IdTable
 from recdistill.query import Query
 from recdistill.search.derive import derive, named
 from recdistill.search.model import Cells, CellsSettings, Frame, Supernet, build, of_design
+from recdistill.search.packing import Packing
 from recdistill.search.sampling import Architecture
 from recdistill.search.space import SPACES
 from recdistill.settings import parse
@@ -113,9 +114,41 @@ def test_norms_in_training_are_of_the_whole_batch(log, histories):
         log.histories(), 30, named("all-cau_cnn_3_d1", SPACES["causal"], width=8).build(), Frame(dim=8, length=9)
     )
     asked = []
-    net.chain.register_forward_pre_hook(lambda _m, given: asked.append(given[0].shape[:2]))
+    net.chain.register_forward_pre_hook(lambda _m, given: asked.append(given[1].tolist()))
     net.train().view(Query(torch.zeros(5, dtype=torch.int64), history=histories, at=torch.tensor([[0, 8]]))).vectors()
-    assert asked == [(5, 9)]
+    yes, no = [True], [False]
+    assert asked == [[yes * 9, yes * 6 + no * 3, yes * 4 + no * 2 + yes + no * 2]]  # a kernel of 3 reaches over 2
+
+
+@pytest.mark.parametrize("space", list(SPACES))
+@pytest.mark.parametrize("depth", [False, True])
+def test_packed_histories_learn_what_they_would_apart(log, space, depth, monkeypatch):
+    """Two steps of a supernet: states, gradients, statistics of norms; with dropout, whose draws are the same."""
+    g = torch.Generator().manual_seed(1)
+    lengths = [40, 1, 4, 6, 0, 2, 12, 3, 1]
+    history = torch.randint(0, 30, (9, 40), generator=g)
+    for row, length in enumerate(lengths):
+        history[row, : 40 - length] = -1
+    at = (history >= 0).nonzero()
+    widths, found = [], []
+    for packs in (True, False):
+        net = supernet(log, space=space, depth=depth, seed=2, length=40).train().double()
+        net.chain.register_forward_pre_hook(lambda _m, given: widths.append(given[0].shape[:2].numel()))
+        if not packs:
+            monkeypatch.setattr(Packing, "of", lambda *_: None)
+        for step in range(2):
+            net.sample(Clock(step=step), paths=4)
+            view = net.view(Query(torch.zeros(9, dtype=torch.int64), history=history, at=at, key=step))
+            of = torch.randn(view.vectors().shape, generator=torch.Generator().manual_seed(step), dtype=torch.float64)
+            (view.vectors() * of).sum().add(view.states().square().sum()).backward()
+        there = {name: each.grad for name, each in net.named_parameters() if each.grad is not None}
+        found.append(there | dict(net.named_buffers()) | {"states": view.states().detach()})
+    assert max(widths[:2]) <= 4 * 40 < min(widths[2:]) == 9 * 40
+    assert found[0].keys() == found[1].keys()
+    for name in found[0]:
+        torch.testing.assert_close(
+            found[0][name], found[1][name], rtol=1e-9, atol=1e-11, msg=lambda m, n=name: f"{n}: {m}"
+        )
 
 
 def test_dropout_is_a_function_of_the_querys_key(log, histories):

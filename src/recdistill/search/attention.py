@@ -42,6 +42,12 @@ class Attention(Operator):
     def reads(self) -> range:
         return range(1 - sys.maxsize, 1)
 
+    @property
+    @override
+    def gap(self) -> int:
+        """1: in training it stays within a history, wherever that stands."""
+        return 1
+
     @override
     def params(self, width: int) -> int:
         return 4 * width * width + 3 * width
@@ -82,7 +88,10 @@ class _AttendNorm(OnEdge):
 
     @override
     def forward(self, x: Tensor, real: Tensor, *, track: bool = True) -> Tensor:
-        y = F.linear(_attended(x, real, self.asked, self._heads), self.weight, self.bias).transpose(1, 2)  # (Q, C, T)
+        seen = who_sees(real[:, 0], both_ways=False)  # (Q, 1, T, T)
+        if self.training:
+            seen = seen & _together(real[:, 0])
+        y = F.linear(_attended(x, seen, self.asked, self._heads), self.weight, self.bias).transpose(1, 2)  # (Q, C, T)
         return self.norm(y.to(self.weight.dtype), real, track=track)  # its statistics are sums over many
 
     @override
@@ -112,11 +121,19 @@ class _Folded(OnEdge):
 
     @override
     def forward(self, x: Tensor, real: Tensor, *, track: bool = True) -> Tensor:
-        return F.linear(_attended(x, real, self.asked, self._heads), self.weight, self.bias).transpose(1, 2)
+        seen = who_sees(real[:, 0], both_ways=False)
+        return F.linear(_attended(x, seen, self.asked, self._heads), self.weight, self.bias).transpose(1, 2)
 
 
-def _attended(x: Tensor, real: Tensor, asked: Tensor, heads: int) -> Tensor:
-    """(Q, C, T), (Q, 1, T), (3 C, C) -> (Q, T, C)."""
+def _together(real: Tensor) -> Tensor:
+    """(Q, T) -> (Q, 1, T, T) bool: what is of one history, where padding stands between two of a row."""
+    begins = real & ~F.pad(real, (1, 0))[:, :-1]
+    history = begins.cumsum(1)
+    return (history[:, :, None] == history[:, None, :])[:, None]
+
+
+def _attended(x: Tensor, may: Tensor, asked: Tensor, heads: int) -> Tensor:
+    """(Q, C, T), (Q, 1, T, T) who may see which, (3 C, C) -> (Q, T, C)."""
     q, k, v = F.linear(x.transpose(1, 2), asked).unflatten(2, (3, heads, -1)).permute(2, 0, 3, 1, 4)  # (Q, h, T, C / h)
-    seen = F.scaled_dot_product_attention(q, k, v, attn_mask=who_sees(real[:, 0], both_ways=False))
+    seen = F.scaled_dot_product_attention(q, k, v, attn_mask=may)
     return seen.transpose(1, 2).flatten(2)

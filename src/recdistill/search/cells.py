@@ -168,15 +168,15 @@ class Chain(nn.Module):
             real: (Q, T) bool, which positions are items.
             choice: the operators of each edge; None: the only ones there are.
         """
-        paths = [[(0,)] * len(self.space.edges)] if choice is None else choice.paths
         depths = (len(self.cells),) if choice is None or not choice.depths else choice.depths
         layers: list[Tensor] = []
         for place in range(max(depths)):
-            group = min(place, len(paths) - 1)
-            weights = None if choice is None or choice.weights is None else choice.weights[group]
+            weights = None
+            if choice is not None and choice.weights is not None:
+                weights = choice.weights[min(place, len(choice.weights) - 1)]
             with torch.set_grad_enabled(torch.is_grad_enabled() and place < depths[0]):
                 cell = self.cells[place]
-                x = cell(x, real, paths[group], weights, whole=choice is not None and choice.whole)
+                x = cell(x, real, self._paths(choice, place), weights, whole=choice is not None and choice.whole)
             layers.append(x)
         output = self._exit(depths[0], layers)
         if choice is not None and choice.depth_weights is not None:
@@ -186,6 +186,26 @@ class Chain(nn.Module):
                     other = self._exit(depth, layers)
                 output = output + other * gate
         return States(output, torch.stack(layers[: depths[0]]))
+
+    def gap(self, choice: Choice | None) -> int:
+        """Paddings between two histories of one row that keep the operators of a choice from reading across."""
+        asked = (
+            cell.operators[edge][path].gap
+            for place, cell in enumerate(self._cells)
+            for edge, paths in enumerate(self._paths(choice, place))
+            for path in paths
+        )
+        return max(1, *asked)
+
+    @property
+    def _cells(self) -> list[Cell]:
+        return [cell for cell in self.cells if isinstance(cell, Cell)]  # ModuleList forgets what it holds
+
+    def _paths(self, choice: Choice | None, place: int) -> Sequence[Sequence[int]]:
+        """E x P: the operators that are asked on each edge of the cell at `place`."""
+        if choice is None:
+            return [(0,)] * len(self.space.edges)
+        return choice.paths[min(place, len(choice.paths) - 1)]
 
     def _exit(self, depth: int, layers: Sequence[Tensor]) -> Tensor:
         state = layers[depth - 1]

@@ -28,10 +28,11 @@ from recdistill.models.sequential import Ending, Sequential
 from recdistill.query import Query
 from recdistill.runtime import drawing
 from recdistill.search.batches import PartBatches
-from recdistill.search.cells import Chain
+from recdistill.search.cells import Chain, States
 from recdistill.search.derive import Design, inherit, named
 from recdistill.search.fold import fold
 from recdistill.search.norm import Over
+from recdistill.search.packing import Packing
 from recdistill.search.space import SPACES, Scored
 from recdistill.settings import Settings
 
@@ -203,7 +204,7 @@ class Cells(Sequential):
             vectors = vectors + self.position[self.length - vectors.shape[1] :]
         vectors = self.norm(vectors)
         x = self._dropped(vectors if self.frame.pads else vectors * real[:, :, None])
-        states = self.chain(x, real, self._choice())
+        states = self._states(x, real)
         return [each[:, -time:] for each in (x, *states.layers, self._dropped(states.output))]
 
     @override
@@ -214,6 +215,16 @@ class Cells(Sequential):
             UsageError: it is a supernet.
         """
         return _FoldedEnding(self)
+
+    def _states(self, x: Tensor, real: Tensor) -> States:
+        choice = self._choice()
+        packs = self.training and self.frame.over == "real" and not self.frame.pads
+        packing = Packing.of(real, self.chain.gap(choice)) if packs else None
+        if packing is None:
+            return self.chain(x, real, choice)
+        states = self.chain(packing.packed(x), packing.real, choice)
+        layers = torch.stack([packing.unpacked(layer, x) for layer in states.layers])
+        return States(packing.unpacked(states.output, x), layers)
 
     def _choice(self) -> Choice | None:
         return None

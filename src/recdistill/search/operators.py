@@ -71,6 +71,11 @@ class Operator(ABC):
     def reads(self) -> Sequence[int]:
         """The positions it reads, relative to the one it writes, in order: -1 is the one before, 1 the one after."""
 
+    @property
+    def gap(self) -> int:
+        """Paddings between two histories of one row that keep it from reading across: how far it reaches."""
+        return max(-self.reads[0], self.reads[-1]) if self.reads else 0
+
     def check(self, width: int) -> None:  # noqa: B027 - most suit any
         """Raise `UsageError` where the width does not suit it."""
 
