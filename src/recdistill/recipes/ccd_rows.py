@@ -127,7 +127,10 @@ ABLATIONS = tuple(name for name in ROWS if name.startswith("ccd: no "))
 MAIN = (
     "popularity so far",
     "fine-tune",
+    "fine-tune: decay of touched rows",
+    "fine-tune: within a margin",
     "full-batch",
+    "full-batch: decay of touched rows",
     "spmf",
     "lwc-kd",
     "lwc-kd with piw",
