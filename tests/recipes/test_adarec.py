@@ -20,7 +20,8 @@ from recdistill.recipes.onnx_times import onnx_times
 from recdistill.recipes.papers import REPRODUCTIONS
 from recdistill.recipes.scenes import RANDOM, Scene, Study, extras, rows
 from recdistill.recipes.sequences import Places
-from recdistill.search.derive import Design
+from recdistill.search.derive import Design, named
+from recdistill.search.space import SPACES
 
 FAST = {"epochs": 2, "batch": 20, "lr": 0.01, "device": "cpu"}
 
@@ -117,6 +118,33 @@ def test_a_cell_of_another_scene_is_trained_once_that_scene_is_searched(where):
     assert then["scenes"]["strolls"]["rows"]["cell of walks"]["seeds"]
     page = where["out"].with_suffix(".md").read_text()
     assert "| Strolls: own cell less the cell of walks | 1 |" in page
+
+
+def test_a_student_that_two_rows_share_is_trained_once_and_training_it_again_gives_the_same(where):
+    folder = where["out"] / "cells"
+
+    def outcome(row: str) -> dict:
+        (path,) = folder.glob(f"walks-{row}-seed1-*.json")
+        return json.loads(path.read_text())
+
+    adarec.reproduce(say=str, tables=["walks"], only=["search"], **where)
+    (path,) = folder.glob("walks-search-*.json")
+    search = json.loads(path.read_text())
+    skip = named("all-skip", SPACES["attentive"], width=4, depth=2)
+    search["designs"] |= {"searched": skip.model_dump(mode="json")}
+    path.write_text(json.dumps(search))
+    adarec.reproduce(say=str, tables=["walks"], only=["searched"], **where)
+    adarec.reproduce(say=str, tables=["walks"], only=["all-skip"], **where)
+    trained, read = outcome("searched"), outcome("all-skip")
+    assert read["same as"] == "searched"
+    of = ("ranks", "valid", "test", "parameters", "seconds")
+    assert [read[each] for each in of] == [trained[each] for each in of]
+    for path in (*folder.glob("walks-searched-*.json"), *folder.glob("walks-all-skip-*.json")):
+        path.unlink()
+    adarec.reproduce(say=str, tables=["walks"], only=["all-skip"], **where)
+    again = outcome("all-skip")
+    assert "same as" not in again
+    assert (again["ranks"], again["valid"]) == (trained["ranks"], trained["valid"])
 
 
 def test_the_random_cells_cost_what_the_searched_one_does(where):

@@ -232,6 +232,8 @@ class Study:
             return measured(self._teacher, self.parts)
         if (built := self._student(row)) is None:
             return None
+        if (same := self._same(row, built)) is not None:
+            return same
         model, settings = built
         alone = row.endswith("alone")
         trained = distill(
@@ -248,6 +250,16 @@ class Study:
             watch=watch,
         )
         return measured(trained, self.parts) | ({"student": settings} if row in _AS_FAST else {})
+
+    def _same(self, row: str, built: tuple[str, dict[str, Any]]) -> dict[str, Any] | None:
+        """What another row of the table came to whose student is this one: training it again would give the same."""
+        table = [each for each in rows(self.scene.name) if each not in _NO_STUDENTS]
+        if row not in table:
+            return None
+        for other in table:
+            if other != row and self._student(other) == built and (done := self.found(other)) is not None:
+                return {**{key: value for key, value in done.items() if key != "about"}, "same as": other}
+        return None
 
     def _student(self, row: str) -> tuple[str, dict[str, Any]] | None:
         """The model of a row with its settings; None where its cell has not been found yet."""
