@@ -147,6 +147,16 @@ def test_a_student_that_two_rows_share_is_trained_once_and_training_it_again_giv
     assert (again["ranks"], again["valid"]) == (trained["ranks"], trained["valid"])
 
 
+def test_what_is_as_fast_says_its_size_where_it_is_the_small_model_too(where, monkeypatch):
+    (narrow,) = scenes.CANDIDATES["sasrec"]
+    monkeypatch.setattr(scenes, "_SMALL", {"small sasrec": ("sasrec", narrow)})
+    adarec.reproduce(say=str, tables=["walks"], only=["small sasrec", "sasrec as fast"], **where)
+    (path,) = (where["out"] / "cells").glob("walks-sasrec-as-fast-*.json")
+    found = json.loads(path.read_text())
+    assert found["same as"] == "small sasrec"
+    assert found["student"].items() >= narrow.items()
+
+
 def test_the_random_cells_cost_what_the_searched_one_does(where):
     adarec.reproduce(say=str, tables=["walks"], only=["search"], **where)
     (path,) = (where["out"] / "cells").glob("walks-search-*.json")

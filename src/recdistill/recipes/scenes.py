@@ -232,8 +232,12 @@ class Study:
             return measured(self._teacher, self.parts)
         if (built := self._student(row)) is None:
             return None
-        if (same := self._same(row, built)) is not None:
-            return same
+        found = self._same(row, built) or self._student_trained(row, built, checkpoint, watch)
+        return found | ({"student": built[1]} if row in _AS_FAST else {})
+
+    def _student_trained(
+        self, row: str, built: tuple[str, dict[str, Any]], checkpoint: Path, watch: Sequence[Watch]
+    ) -> dict[str, Any]:
         model, settings = built
         alone = row.endswith("alone")
         trained = distill(
@@ -249,16 +253,14 @@ class Study:
             checkpoint=checkpoint,
             watch=watch,
         )
-        return measured(trained, self.parts) | ({"student": settings} if row in _AS_FAST else {})
+        return measured(trained, self.parts)
 
     def _same(self, row: str, built: tuple[str, dict[str, Any]]) -> dict[str, Any] | None:
         """What another row of the table came to whose student is this one: training it again would give the same."""
-        table = [each for each in rows(self.scene.name) if each not in _NO_STUDENTS]
-        if row not in table:
-            return None
-        for other in table:
+        table = [each for each in rows(self.scene.name) if each not in _NO_STUDENTS]  # these are trained alike
+        for other in table if row in table else ():
             if other != row and self._student(other) == built and (done := self.found(other)) is not None:
-                return {**{key: value for key, value in done.items() if key != "about"}, "same as": other}
+                return {key: done[key] for key in done if key not in {"about", "student"}} | {"same as": other}
         return None
 
     def _student(self, row: str) -> tuple[str, dict[str, Any]] | None:
