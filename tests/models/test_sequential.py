@@ -27,7 +27,7 @@ NAMES = [name for name in MODELS if MODELS[name].settings.model_fields.keys() & 
 ITEMS = 40
 FORMS = {
     "gru4rec": [{}, {"layers": 2, "bias": True, "tied": False}],
-    "nextitnet": [{}, {"scale": "one", "bias": True}],
+    "nextitnet": [{}, {"scale": "one", "bias": True}, {"norm": True, "head_dropout": 0.5, "tied": True}],
     "sasrec": [{}, {"form": "pre"}, {"form": "rezero", "tied": False, "bias": True, "activation": "relu"}],
     "bert4rec": [{"cloze": 0}, {"cloze": 0, "form": "pre", "tied": False}],
     "cells": [{}, {"cell": "random-1", "cells": 2, "bias": True, "tied": False}],
@@ -325,10 +325,37 @@ def test_heads_that_do_not_divide_the_width_are_refused():
         bare("sasrec", dim=6, heads=4)
 
 
+def test_a_nextitnet_begins_with_what_the_last_item_says_and_a_norm_gives_it_unit_scale():
+    history = table([3, 7, 5])
+    plain, normed = (bare("nextitnet", dim=8, tied=True, norm=norm, init_std=1).eval() for norm in (False, True))
+    item = plain.item[5].detach()
+    assert torch.equal(final(plain, history)[0, -1], item)  # the blocks' scale is 0
+    by_hand = (item - item.mean()) / item.std(correction=0)
+    torch.testing.assert_close(final(normed, history)[0, -1], by_hand)
+    assert normed.n_body == plain.n_body
+
+
 # chance
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n != "nextitnet"])
+def test_a_nextitnet_drops_its_embedding_and_its_last_states_apart():
+    history = table([3, 7, 5])
+
+    def dropped(**settings):
+        net = bare("nextitnet", dim=64, tied=True, **settings).train()
+        with drawing(1, torch.device("cpu")):
+            first, *_, last = net.layers(net.embedded(history), history != -1, both_ways=False)
+        return [(each == 0).float().mean().item() for each in (first, last)]
+
+    assert dropped() == [0, 0]
+    entry, end = dropped(head_dropout=0.5)
+    assert (entry, 0.3 < end < 0.7) == (0, True)
+    entry, end = dropped(dropout=0.5)
+    assert 0.3 < entry < 0.7
+    assert end == entry
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_dropout_is_a_function_of_the_querys_key_and_leaves_torchs_generator_alone(name):
     net = bare(name, dim=8, length=20, dropout=0.5).train()
     history = table([1, 2, 3], list(range(15)))

@@ -2,7 +2,8 @@
 
 A block is two convolutions, of dilation d and 2d, each followed by layer norm and ReLU; its input is added to it.
 `ADAREC` is the teacher of AdaRec's official code (Chen et al., arXiv:2107.07173). Its residual scale starts at 0
-(ReZero, Bachlechner et al., 2020), which is our default too. Padding is 0 before every convolution.
+(ReZero, Bachlechner et al., 2020), which is our default too. Padding is 0 before every convolution. `norm` is ours:
+what the item itself says then is of unit scale when blocks begin to add to it, as in SASRec; sparse logs need it.
 
 Letters: U users, I items, d dims, Q histories, T time.
 """
@@ -53,6 +54,10 @@ class NextItNetSettings(Settings):
     """What a block's change is multiplied by: a number that starts at 0 and is learned, or 1."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Of the embedding."""
+    head_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Of the last states."""
+    norm: bool = False
+    """Whether the embedding goes through a layer norm before the first block (published: no)."""
     length: int = Field(default=50, ge=1)
     """T, the most items of a history that are read."""
     tied: bool = False
@@ -84,7 +89,8 @@ class NextItNet(Sequential):
                 every=c.every,
                 init_std=c.init_std,
             )
-            self.drop = nn.Dropout(c.dropout)
+            self.norm = nn.LayerNorm(c.dim, eps=1e-8) if c.norm else None
+            self.drop, self.head_drop = nn.Dropout(c.dropout), nn.Dropout(c.head_dropout)
             self.blocks = nn.ModuleList(
                 _Block(c.dim, c.kernel, dilation, learned=c.scale == "rezero")
                 for _ in range(c.groups)
@@ -101,13 +107,13 @@ class NextItNet(Sequential):
     def layers(self, vectors: Tensor, real: Tensor, *, both_ways: bool) -> list[Tensor]:
         del both_ways  # there is no such convolution here
         there = real[:, :, None].to(vectors.dtype)
-        x = self.drop(vectors)
+        x = self.drop(vectors if self.norm is None else self.norm(vectors) * there)
         out = [x]
         for at, block in enumerate(self.blocks, start=1):
             x = block(x, there)
             if at % self._group == 0:
                 out.append(x)
-        return [*out, x]
+        return [*out, self.head_drop(x)]
 
 
 class _Block(nn.Module):
