@@ -70,8 +70,6 @@ _TRAINING: dict[str, Any] = {
     "weight_decay": 0.0,
     "patience": 10,
 }
-_STUDENTS: dict[str, Any] = {"batch": 32}
-"""Over `_TRAINING`: four times the steps an epoch, which a student needs more than a wide teacher does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +86,12 @@ class Scene:
     search: dict[str, Any] = field(default_factory=dict[str, Any])
     """Over those of all scenes, themselves over the defaults of `SearchSettings`."""
     training: dict[str, Any] = field(default_factory=dict[str, Any])
+    """Of everybody, over that of all scenes."""
+    students: dict[str, Any] = field(default_factory=lambda: {"batch": 32})
+    """Of the students, over `training`: by default four times the steps an epoch, which they need more than a wide
+    teacher does."""
+    made: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
+    """Settings of hand-made students by their model, over those of all scenes."""
 
 
 _SEARCH: dict[str, Any] = {
@@ -97,13 +101,25 @@ _SEARCH: dict[str, Any] = {
     "warm_up": 6,
 }
 
+_SPARSE: dict[str, Any] = {
+    "teacher": {"tied": True, "bias": False, "norm": True, "dropout": 0.5, "head_dropout": 0.5},
+    "search": {"frame": {**_SEARCH["frame"], "dropout": 0.35}},
+    "training": {"batch": 256},
+    "students": {"lr": 3e-3},
+    "made": {
+        "nextitnet": {"dropout": 0.35, "head_dropout": 0.35, "norm": True},
+        "sasrec": {"dropout": 0.35},
+    },
+}
+"""Of logs with few interactions an item: by validation data of Amazon Toys."""
+
 SCENES: dict[str, Scene] = {
     scene.name: scene
     for scene in (
         # so few histories that steps of 128 would be too few to train twelve operators an edge
         Scene("ml-100k", "MovieLens 100K", "ml_100k", "leave-last-out", {"dropout": 0.5}, {"batch": 32}),
-        Scene("toys", "Amazon Toys", "amazon_toys", "given", {"dropout": 0.5}),
-        Scene("beauty", "Amazon Beauty", "amazon_beauty", "given", {"dropout": 0.5}),
+        Scene("toys", "Amazon Toys", "amazon_toys", "given", **_SPARSE),
+        Scene("beauty", "Amazon Beauty", "amazon_beauty", "given", **_SPARSE),
         Scene("ml-1m", "MovieLens 1M", "ml_1m", "given", {"dropout": 0.3}),
     )
 }
@@ -129,7 +145,7 @@ class Study:
     @property
     def students(self) -> TrainSettings:
         """How every student is trained."""
-        return TrainSettings.model_validate(self._training | _STUDENTS)
+        return TrainSettings.model_validate(self._training | self.scene.students)
 
     @property
     def settings(self) -> SearchSettings:
@@ -152,10 +168,10 @@ class Study:
         if row == "teacher":
             return common
         if row != "search":
-            common["students"] = _STUDENTS
+            common["students"] = scene.students
         common["distillation"] = self._distillation(row).model_dump(mode="json", exclude={"memory"})
         if row in _SMALL:
-            return common | {"student": _SMALL[row]}
+            return common | {"student": self._made(*_SMALL[row])}
         common["frame"] = self.settings.frame.model_dump(mode="json")
         if row in FIXED:
             return common | {"cell": row, "cells": self.settings.cells}
@@ -167,9 +183,9 @@ class Study:
         if row in _OTHERWISE:
             about["from"] = self.about("search")  # which distils as the others do
         if row in {"sizes", "latency", *_AS_FAST}:
-            about["candidates"] = CANDIDATES
+            about["candidates"] = self._candidates
         if row == "latency":
-            about["beside"] = {"hand-made": _SMALL, "fixed": list(FIXED)}
+            about["beside"] = {"hand-made": {row: self._made(*_SMALL[row]) for row in _SMALL}, "fixed": list(FIXED)}
         if row in _AS_FAST and (sizes := self.found("sizes")) is not None:
             about["student"] = sizes[_AS_FAST[row]]["student"]
         return about | {"row": row}
@@ -198,6 +214,14 @@ class Study:
 
     def _distillation(self, row: str) -> AdaRec:
         return self.settings.distillation.model_copy(update=_OTHERWISE.get(row, {}))
+
+    def _made(self, model: str, settings: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        """A hand-made student as this scene has it."""
+        return model, settings | self.scene.made.get(model, {})
+
+    @property
+    def _candidates(self) -> dict[str, list[dict[str, Any]]]:
+        return {model: [self._made(model, each)[1] for each in sizes] for model, sizes in CANDIDATES.items()}
 
     # how they come to be
 
@@ -266,7 +290,7 @@ class Study:
     def _student(self, row: str) -> tuple[str, dict[str, Any]] | None:
         """The model of a row with its settings; None where its cell has not been found yet."""
         if row in _SMALL:
-            model, settings = _SMALL[row]
+            model, settings = self._made(*_SMALL[row])
             return model, {**settings, "length": 50, "every": True}
         if row in _AS_FAST:
             model, sizes = _AS_FAST[row], self.found("sizes")
@@ -290,7 +314,7 @@ class Study:
         searched = self._student("searched")
         if searched is None:
             return None
-        chosen = as_fast(searched, self.parts.train, candidates=CANDIDATES)
+        chosen = as_fast(searched, self.parts.train, candidates=self._candidates)
         return {"environment": environment().model_dump(mode="json"), **chosen}
 
     @cached_property
